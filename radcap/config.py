@@ -1,0 +1,306 @@
+"""The typed schema of configs/ and every check of its values.
+
+The dataclasses name each option once, with its type, its bounds and what it means; the values
+themselves live in the YAML files of configs/. `radcap.compose` puts the two together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from radcap.errors import ConfigError
+
+RUNTIMES = ("auto", "tpu", "cuda", "cpu", "xla_cpu")
+PRECISIONS = ("fp32", "bf16")
+
+# The same key in different units; one of them sets the length of a run.
+RUN_LENGTHS = ("max_steps", "max_examples", "max_epochs")
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of training: so many steps, examples, epochs, or minutes of wall time."""
+
+    amount: float
+    unit: str
+
+    _PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(steps?|examples?|epochs?|min(?:utes?)?)?")
+
+    @classmethod
+    def parse(cls, text: str, *, minutes: bool = False) -> Duration:
+        """Read `100`, `100steps`, `5000examples`, `1.5epochs` or, where allowed, `10min`.
+
+        Raises:
+            ValueError: the text is none of these.
+        """
+        match = cls._PATTERN.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(f"'{text}' is not a duration such as {_duration_examples(minutes)}")
+        word = match[2] or "steps"
+        unit = {"st": "steps", "ex": "examples", "ep": "epochs", "mi": "minutes"}[word[:2]]
+        amount = float(match[1])
+        if unit == "minutes" and not minutes:
+            raise ValueError(f"minutes make no sense here; say {_duration_examples(minutes)}")
+        if unit in ("steps", "examples") and not amount.is_integer():
+            raise ValueError(f"'{text}' is not a whole number of {unit}")
+        return cls(amount, unit)
+
+
+def _duration_examples(minutes: bool) -> str:
+    return "100, 5000examples, 2epochs" + (" or 10min" if minutes else "")
+
+
+def option(
+    meaning: str,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    duration: str | None = None,
+) -> Any:
+    """Declare an option: what it means and which values it may take.
+
+    Args:
+        meaning: one line for people.
+        at_least, above, at_most, below: bounds of a number, or of every entry of a list.
+        choices: the allowed words.
+        duration: "steps" for a `Duration`, "time" for one that may also be given in minutes.
+    """
+    checks = {
+        "at_least": at_least,
+        "above": above,
+        "at_most": at_most,
+        "below": below,
+        "choices": choices,
+        "duration": duration,
+    }
+    # No default here: "???" is OmegaConf's mark for a value that configs/ must give.
+    return field(default="???", metadata={"meaning": meaning, **checks})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run lives."""
+
+    name: str = option("name of the run")
+    dir: str = option("the run folder itself")
+    fresh: bool = option("move an earlier run of this folder aside and start anew")
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How long to train and what to do on the way."""
+
+    max_steps: int | None = option("length of the run in steps", at_least=1)
+    max_examples: int | None = option("length of the run in rows", at_least=1)
+    max_epochs: float | None = option("length of the run in passes over the data", above=0)
+    accumulate: int = option("micro-batches whose gradients make one step", at_least=1)
+    log_every: int = option("steps between reads of the device", at_least=1)
+    eval_every: str | None = option("how often to validate; null for at the end", duration="steps")
+    eval_rows: int | None = option("validation rows to score; null for all", at_least=1)
+    save_every: str | None = option("how often to save; null for at the end", duration="time")
+    keep_checkpoints: int = option("newest checkpoints kept, beside the best", at_least=1)
+    samples: int = option("validation images captioned and shown at each validation", at_least=0)
+    profile_steps: list[int] | None = option("first and last step to profile", at_least=1)
+
+
+@dataclass(frozen=True)
+class PhantomConfig:
+    """Size of the embedded data set."""
+
+    train_rows: int = option("training rows", at_least=1)
+    val_rows: int = option("validation rows", at_least=1)
+    seed: int = option("seed of the drawing", at_least=0)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which rows, in what order, in which form."""
+
+    name: str = option("kind of source", choices=("hub", "phantom"))
+    path: str | None = option("a local folder in the data set's form; wins over the data group")
+    hub_id: str | None = option("data set on the Hub, as owner/name")
+    config: str = option("configuration of the data set")
+    train_split: str = option("split to train on")
+    val_split: str = option("split to validate on")
+    revision: str | None = option("commit of the Hub data set; null for the newest")
+    batch_size: int = option("rows in a global batch", at_least=1)
+    workers: int = option("loader processes on each host; 0 reads in the main one", at_least=0)
+    prefetch: int = option("batches that each loader process reads ahead", at_least=1)
+    lanes: int = option("places of the sorted split that every batch draws from", at_least=1)
+    window_gb: float = option("encoded bytes that rows are shuffled in, over all lanes", above=0)
+    max_length: int = option("target tokens of a caption, [SEP] included", at_least=2, at_most=1999)
+    max_pixels: int = option("largest picture that is decoded, in pixels", at_least=1)
+    max_skipped_fraction: float = option("share of bad rows that ends a run", at_least=0, at_most=1)
+    phantom: PhantomConfig = field(default_factory=PhantomConfig)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape and start of the captioner."""
+
+    embed_dim: int = option("width of tokens and memory", at_least=1)
+    num_layers: int = option("decoder layers", at_least=1)
+    num_heads: int = option("attention heads", at_least=1)
+    dropout: float = option("dropout in the decoder", at_least=0, below=1)
+    encoder_weights: str = option("start of the image encoder: imagenet, none or a file")
+    batch_norm_momentum: float | None = option(
+        "share of a batch in the running statistics; null: 0.01, from random weights 0.1",
+        above=0,
+        at_most=1,
+    )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam."""
+
+    lr: float = option("learning rate", above=0)
+    betas: list[float] = option("decay of the two moments", at_least=0, below=1)
+    eps: float = option("added to the denominator", above=0)
+    weight_decay: float = option("decoupled weight decay; 0 is plain Adam", at_least=0)
+    clip_norm: float | None = option("largest gradient norm; null for no clipping", above=0)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over the run, as a multiple of optimizer.lr."""
+
+    name: str = option("shape after the warm-up", choices=("constant", "cosine"))
+    warmup: str = option("length of the linear rise", duration="steps")
+    final_fraction: float = option("multiple at the end of the run", at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """The device. None of these changes which rows a step sees."""
+
+    name: str = option("device", choices=RUNTIMES)
+    devices: int | None = option("how many; null for all there are", at_least=1)
+    precision: str = option("arithmetic of the forward and backward pass", choices=PRECISIONS)
+    threads: int | None = option("CPU threads; null for one a core", at_least=1)
+
+
+@dataclass(frozen=True)
+class LoggerConfig:
+    """What is written and shown. metrics.jsonl is always written."""
+
+    tensorboard: bool = option("write TensorBoard files into the run folder")
+    progress: bool | None = option("progress bar; null shows it on a terminal only")
+
+
+@dataclass(frozen=True)
+class DebugConfig:
+    """Presets for finding a fault."""
+
+    overfit: bool = option("train on the first batch over and over")
+    limit: int | None = option("stop after so many steps, score so many batches", at_least=1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a training run is told."""
+
+    seed: int = option("seed of weights, order and dropout", at_least=0, at_most=2**32 - 1)
+    run: RunConfig = field(default_factory=RunConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    debug: DebugConfig = field(default_factory=DebugConfig)
+
+
+def option_names(schema: type = Config, prefix: str = "") -> Iterator[str]:
+    """Yield the full name of every option: `seed`, `run.name`, ..."""
+    for entry, nested in _fields(schema):
+        if nested:
+            yield from option_names(nested, f"{prefix}{entry.name}.")
+        else:
+            yield prefix + entry.name
+
+
+def _fields(schema: type) -> Iterator[tuple[dataclasses.Field, type | None]]:
+    """Yield the fields of a section, each with its own section class or None."""
+    for entry in dataclasses.fields(schema):
+        yield entry, None if entry.metadata else entry.default_factory  # type: ignore[misc]
+
+
+def check(config: Config) -> None:
+    """Hold every value against its bounds and against the others.
+
+    Raises:
+        ConfigError: naming the key, in one line.
+    """
+    _check_section(config, "")
+    lengths = [name for name in RUN_LENGTHS if getattr(config.trainer, name) is not None]
+    if len(lengths) != 1:
+        named = " and ".join(f"trainer.{name}" for name in lengths or RUN_LENGTHS)
+        raise ConfigError(f"{named}: set exactly one of them")
+    _check_data(config)
+    model = config.model
+    if model.embed_dim % model.num_heads:
+        fits = [n for n in range(1, model.embed_dim + 1) if model.embed_dim % n == 0]
+        nearest = min(fits, key=lambda n: abs(n - model.num_heads))
+        raise ConfigError(
+            f"model.num_heads={model.num_heads}: model.embed_dim={model.embed_dim} does not "
+            f"divide by it; the nearest that does is {nearest}"
+        )
+    if len(config.optimizer.betas) != 2:
+        raise ConfigError(f"optimizer.betas={config.optimizer.betas}: give two numbers")
+    steps = config.trainer.profile_steps
+    if steps is not None and (len(steps) != 2 or steps[0] > steps[1]):
+        raise ConfigError(f"trainer.profile_steps={steps}: give the first and the last step")
+
+
+def _check_data(config: Config) -> None:
+    data, micro_batches = config.data, config.trainer.accumulate
+    if data.batch_size % micro_batches:
+        raise ConfigError(
+            f"data.batch_size={data.batch_size} does not divide by "
+            f"trainer.accumulate={micro_batches}"
+        )
+    if data.name == "hub" and not data.hub_id and not data.path:
+        raise ConfigError("data.hub_id: a Hub source needs the data set's id, as owner/name")
+
+
+def _check_section(section: Any, prefix: str) -> None:
+    for entry, nested in _fields(type(section)):
+        value, key = getattr(section, entry.name), prefix + entry.name
+        if nested:
+            _check_section(value, key + ".")
+        elif value is not None:
+            _check_value(key, value, entry.metadata)
+
+
+def _check_value(key: str, value: Any, rules: Any) -> None:
+    if rules["choices"] and value not in rules["choices"]:
+        raise ConfigError(f"{key}={value}: choose from {', '.join(rules['choices'])}")
+    if rules["duration"]:
+        try:
+            Duration.parse(value, minutes=rules["duration"] == "time")
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from None
+    if isinstance(value, str | bool):
+        return
+    for number in value if isinstance(value, list) else [value]:
+        if not math.isfinite(number):
+            raise ConfigError(f"{key}={value}: must be finite")
+        for rule, holds in (
+            ("at_least", lambda n, bound: n >= bound),
+            ("above", lambda n, bound: n > bound),
+            ("at_most", lambda n, bound: n <= bound),
+            ("below", lambda n, bound: n < bound),
+        ):
+            bound = rules[rule]
+            if bound is not None and not holds(number, bound):
+                raise ConfigError(f"{key}={value}: must be {rule.replace('_', ' ')} {bound:g}")

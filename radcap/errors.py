@@ -1,0 +1,25 @@
+"""The errors a user is meant to read: one line that says what is wrong, where, and what to do.
+
+A command prints the message of a `RadcapError` without a traceback and ends with its exit status.
+Every other exception is a fault of radcap itself and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_WRONG_ARGUMENTS = 2
+EXIT_DOES_NOT_FIT = 3
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to go on
+
+
+class RadcapError(Exception):
+    """Something outside radcap is wrong; the message tells the user what to do."""
+
+    exit_status = EXIT_FAILED
+
+
+class ConfigError(RadcapError):
+    """A wrong option, value or combination: found before anything is opened."""
+
+    exit_status = EXIT_WRONG_ARGUMENTS

@@ -1,0 +1,165 @@
+"""Composition: what is refused, what wins, and that nothing slips through."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from radcap.compose import compose, configs_folder, from_yaml, to_yaml
+from radcap.config import Config, Duration, option_names
+from radcap.errors import ConfigError
+
+EXPERIMENTS = sorted(file.stem for file in (configs_folder() / "experiment").glob("*.yaml"))
+DEBUG = sorted(file.stem for file in (configs_folder() / "debug").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("word", "key", "hint"),
+    [
+        ("trainer.max_stepz=5", "trainer.max_stepz", "trainer.max_steps"),
+        ("trainr.max_steps=5", "trainr.max_steps", "trainer.max_steps"),
+        ("optimizer.lr=abc", "optimizer.lr", "Float"),
+        ("optimizer.lr=0", "optimizer.lr", "above 0"),
+        ("optimizer.lr=nan", "optimizer.lr", "finite"),
+        ("data.batch_size=0", "data.batch_size", "at least 1"),
+        ("data.batch_size=2.5", "data.batch_size", "Integer"),
+        ("model.num_heads=7", "model.num_heads", "8"),
+        ("model.num_heads=0", "model.num_heads", "at least 1"),
+        ("model.dropout=1", "model.dropout", "below 1"),
+        ("runtime=gpuu", "runtime", "cpu"),
+        ("data=radimagenet", "data", "radimagenet_vqa"),
+        ("+experiment=epoch9", "experiment", "epoch1"),
+        ("experiment=epoch1", "experiment", "+experiment=epoch1"),
+        ("trainer.max_steps=-1", "trainer.max_steps", "at least 1"),
+        ("seed=x", "seed", "Integer"),
+        ("seed=1,2", "seed", "[a,b]"),
+        ("~seed", "seed", "null"),
+        ("runtime.precision=fp16", "runtime.precision", "bf16"),
+        ("trainer.save_every=10hours", "trainer.save_every", "10min"),
+        ("trainer.eval_every=10min", "trainer.eval_every", "2epochs"),
+        ("trainer.profile_steps=[5,2]", "trainer.profile_steps", "first"),
+        ("trainer=5", "trainer", "no such option"),
+        ("model.embed_dim=null", "model.embed_dim", "None"),
+        ("novalue", "novalue", "key=value"),
+    ],
+)
+def test_a_wrong_word_is_refused_by_name(word: str, key: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose([word])
+    message = str(caught.value)
+    assert key in message
+    assert hint in message
+    assert len(message.splitlines()) <= 3
+
+
+def test_every_wrong_word_ends_in_seconds_with_status_2() -> None:
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "radcap.train", "trainer.max_stepz=5"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "trainer.max_steps" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - started < 2
+
+
+def test_a_misspelt_key_inside_an_experiment_file_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("# @package _global_\ntrainer:\n  max_stepz: 5\n")
+    with pytest.raises(ConfigError, match=r"trainer\.max_stepz.*trainer\.max_steps"):
+        compose(["+experiment=mine"], config_dir=str(tmp_path))
+
+
+def test_an_experiment_without_its_package_line_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("trainer:\n  max_steps: 5\n")
+    with pytest.raises(ConfigError, match="experiment"):
+        compose(["+experiment=mine"], config_dir=str(tmp_path))
+
+
+def test_an_experiment_of_the_users_own_composes(tmp_path: Path) -> None:
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("# @package _global_\ntrainer:\n  max_steps: 5\n")
+    config = compose(["+experiment=mine", "seed=3"], config_dir=str(tmp_path))
+    assert (config.trainer.max_steps, config.trainer.max_epochs, config.seed) == (5, None, 3)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_says_its_command(name: str) -> None:
+    assert compose([f"+experiment={name}"]).run.name == name
+    text = (configs_folder() / "experiment" / f"{name}.yaml").read_text()
+    for part in (f"python -m radcap.train +experiment={name}", "# Expect:", "# Costs:"):
+        assert part in text
+
+
+@pytest.mark.parametrize("name", DEBUG)
+def test_every_debug_preset_composes_on_top_of_an_experiment(name: str) -> None:
+    config = compose(["+experiment=smoke", f"debug={name}"])
+    assert config.trainer.max_steps == 20
+
+
+def test_the_command_line_wins_over_the_experiment() -> None:
+    config = compose(
+        ["+experiment=epoch1", "data=phantom", "runtime=cpu", "model.encoder_weights=none"]
+        + ["data.batch_size=8", "trainer.max_steps=3"]
+    )
+    assert config.data.name == "phantom"
+    assert config.data.batch_size == 8
+    assert config.trainer.max_steps == 3
+    assert (config.model.embed_dim, config.model.num_layers) == (512, 5)
+
+
+def test_one_length_replaces_another_from_a_stronger_level_only() -> None:
+    config = compose(["+experiment=epoch1", "trainer.max_epochs=2"])
+    assert (config.trainer.max_steps, config.trainer.max_epochs) == (None, 2.0)
+    with pytest.raises(ConfigError, match=r"trainer\.max_steps and trainer\.max_epochs"):
+        compose(["trainer.max_steps=5", "trainer.max_epochs=2"])
+    with pytest.raises(ConfigError, match=r"trainer\.max_steps"):
+        compose(["trainer.max_epochs=null"])
+
+
+@pytest.mark.parametrize("words", [[], ["+experiment=epoch1"], ["debug=profile"]])
+def test_yaml_round_trip(words: list[str]) -> None:
+    config = compose(words)
+    assert from_yaml(to_yaml(config)) == config
+
+
+def test_the_configuration_is_read_only() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        compose([]).data.batch_size = 5  # type: ignore[misc]
+
+
+def test_the_yaml_files_hold_known_options_only() -> None:
+    known = set(option_names())
+    for group in ("model", "optimizer", "schedule", "runtime", "logger"):
+        for file in (configs_folder() / group).glob("*.yaml"):
+            for key in yaml.safe_load(file.read_text()):
+                assert f"{group}.{key}" in known
+
+
+def test_durations() -> None:
+    assert Duration.parse("100") == Duration(100, "steps")
+    assert Duration.parse("5000 examples") == Duration(5000, "examples")
+    assert Duration.parse("1.5epochs") == Duration(1.5, "epochs")
+    assert Duration.parse("10min", minutes=True) == Duration(10, "minutes")
+    for wrong in ("", "x", "-5", "1.5steps", "10min", "5 hours"):
+        with pytest.raises(ValueError, match="."):
+            Duration.parse(wrong)
+
+
+def test_the_list_of_options_is_frozen() -> None:
+    """A new option is a promise: add it here on purpose, with its comment in configs/."""
+    frozen = (Path(__file__).parent / "options.txt").read_text().split()
+    assert sorted(option_names(Config)) == frozen
