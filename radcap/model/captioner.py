@@ -1,0 +1,149 @@
+"""The captioner: image encoder, ring of image tokens, Transformer decoder.
+
+Shape legend: B batch, T tokens, L memory tokens (49), D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from radcap.model.decoder import TransformerDecoder
+from radcap.model.encoder import NUM_CHANNELS, ImageEncoder
+from radcap.model.generate import greedy_search
+from radcap.model.graph import GraphPropagationLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_POSITIONS = 2000
+FEEDFORWARD_DIM = 1024
+
+
+class ImageCaptioningModel(nn.Module):
+    """Writes a caption for an image, one word piece after the other.
+
+    MobileNetV3-Small gives 49 image tokens, which exchange messages on a ring and become the
+    memory of a post-norm Transformer decoder. The constructor draws random weights and downloads
+    nothing; see `radcap.model.weights` for trained ones.
+
+    Args:
+        vocab_size: word pieces V.
+        embed_dim: width D.
+        num_layers: decoder layers.
+        num_heads: attention heads; must divide D.
+        dropout: probability, in the decoder alone.
+        batch_norm_momentum: see `ImageEncoder`.
+        graph_steps: steps of message passing among the image tokens.
+
+    Raises:
+        ValueError: a size or probability out of range.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        embed_dim: int = 512,
+        num_layers: int = 5,
+        num_heads: int = 8,
+        *,
+        dropout: float = 0.1,
+        batch_norm_momentum: float = 0.01,
+        graph_steps: int = 3,
+    ) -> None:
+        super().__init__()
+        for name, size in (
+            ("vocab_size", vocab_size),
+            ("embed_dim", embed_dim),
+            ("num_layers", num_layers),
+            ("num_heads", num_heads),
+        ):
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, not {size}")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        self.vocab_size = vocab_size
+        self.encoder = ImageEncoder(batch_norm_momentum)
+        self.vis_proj = nn.Linear(NUM_CHANNELS, embed_dim)
+        self.graph_layer = GraphPropagationLayer(embed_dim, max_steps=graph_steps)
+        self.embedding = nn.Embedding(vocab_size, embed_dim)
+        self.pos_encoder = nn.Parameter(torch.empty(1, MAX_POSITIONS, embed_dim))
+        self.decoder = TransformerDecoder(
+            num_layers, embed_dim, num_heads, FEEDFORWARD_DIM, dropout
+        )
+        self.fc_out = nn.Linear(embed_dim, vocab_size)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the position vectors; every submodule draws its own parameters."""
+        nn.init.normal_(self.pos_encoder)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Map images [B, 3, 224, 224] to the decoder's memory [B, 49, D], row-major.
+
+        Args:
+            images: raw uint8 RGB, or floats normalised with ImageNet's mean and standard deviation.
+        """
+        features = self.encoder(images)
+        return self.graph_layer(self.vis_proj(features.flatten(2).transpose(1, 2)))
+
+    def decode(self, memory: Tensor, tokens: Tensor) -> Tensor:
+        """Map memory [B, L, D] and int token ids [B, T] to hidden states [B, T, D].
+
+        The hidden state at t depends on tokens 0 to t alone, so ids padded on the right need no
+        mask of their own. ValueError when T exceeds the 2,000 learned positions.
+        """
+        num_tokens = tokens.shape[1]
+        if num_tokens > MAX_POSITIONS:
+            raise ValueError(f"{num_tokens} tokens exceed the model's {MAX_POSITIONS} positions")
+        embedded = self.embedding(tokens) + self.pos_encoder[:, :num_tokens]
+        return self.decoder(embedded, memory)
+
+    def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
+        """Map images and int token ids [B, T] to logits [B, T, V] of each following token.
+
+        Training needs the logits at valid positions only: see `radcap.model.loss.caption_loss`.
+        """
+        return self.fc_out(self.decode(self.encode_images(images), tokens))
+
+    def generate(
+        self,
+        images: Tensor,
+        max_len: int = 80,
+        tokenizer: Any = None,
+        *,
+        start_id: int = 101,
+        end_id: int = 102,
+        pad_id: int = 0,
+        step_boundary: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """Caption images [B, 3, 224, 224] greedily.
+
+        Args:
+            images: as for `encode_images`.
+            max_len: new tokens at most; the start token is not counted.
+            tokenizer: takes the place of the three ids with its `cls_token_id`, `sep_token_id`
+                and `pad_token_id`.
+            start_id, end_id, pad_id: [CLS], [SEP] and [PAD] of bert-base-uncased.
+            step_boundary: called after every token; on an XLA device, the function that runs
+                what was recorded so far (else the whole caption becomes one large graph).
+
+        Returns:
+            int64 ids on the CPU, as wide as the longest row, at most [B, 1 + max_len]. A row
+            begins with the start token; the end token is not in it; [PAD] follows.
+        """
+        if tokenizer is not None:
+            start_id = tokenizer.cls_token_id
+            end_id = tokenizer.sep_token_id
+            pad_id = tokenizer.pad_token_id
+        return greedy_search(
+            self,
+            images,
+            max_len,
+            start_id=start_id,
+            end_id=end_id,
+            pad_id=pad_id,
+            step_boundary=step_boundary,
+        )

@@ -1,0 +1,138 @@
+"""Greedy decoding with a key/value cache whose shapes never change.
+
+Every tensor of the loop has its final size from the start and the position is a tensor, so that
+all tokens of all captions run the same XLA graph.
+
+Shape legend: B batch, L memory tokens, S cached positions, D width, H heads, d = D / H,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from radcap.model.decoder import KeyValue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from radcap.model.captioner import ImageCaptioningModel
+
+# On an accelerator, asking whether all rows have ended waits for the device.
+_TOKENS_BETWEEN_READS = 8
+
+
+@dataclass(frozen=True)
+class DecoderCache:
+    """Self-attention keys and values of the tokens so far: one pair of [B, H, S, d] a layer."""
+
+    layers: list[KeyValue]
+
+    @classmethod
+    def allocate(cls, memory_kv: Sequence[KeyValue], num_positions: int) -> DecoderCache:
+        """An empty cache for S positions, with the batch, dtype and device of `memory_kv`."""
+
+        def empty(like: Tensor) -> Tensor:
+            batch, heads, _, width = like.shape
+            return like.new_zeros(batch, heads, num_positions, width)
+
+        return cls([KeyValue(empty(kv.key), empty(kv.value)) for kv in memory_kv])
+
+
+def decode_step(
+    model: ImageCaptioningModel,
+    memory_kv: Sequence[KeyValue],
+    cache: DecoderCache,
+    ids: Tensor,
+    position: Tensor,
+) -> Tensor:
+    """Read one token a row and return the logits [B, V] of the next.
+
+    Args:
+        model: in evaluation mode.
+        memory_kv: `model.decoder.project_memory(memory)`, [B, H, L, d] a layer.
+        cache: filled for all positions before `position`; written at `position`.
+        ids: int64 [B], the tokens at `position`.
+        position: int64 [1].
+    """
+    x = model.embedding(ids[:, None]) + model.pos_encoder.index_select(1, position)
+    x = model.decoder.step(x, memory_kv, cache.layers, position)
+    return model.fc_out(x[:, 0])
+
+
+def greedy_search(
+    model: ImageCaptioningModel,
+    images: Tensor,
+    max_len: int,
+    *,
+    start_id: int,
+    end_id: int,
+    pad_id: int,
+    step_boundary: Callable[[], None] | None = None,
+) -> Tensor:
+    """Take the likeliest token at every step; see `ImageCaptioningModel.generate`.
+
+    Works in evaluation mode without gradients and leaves every module's mode as it was.
+
+    Raises:
+        ValueError: `max_len` out of range, or an id outside the vocabulary.
+    """
+    num_positions = model.pos_encoder.shape[1]
+    if not 1 <= max_len <= num_positions:
+        raise ValueError(f"max_len must be in [1, {num_positions}], not {max_len}")
+    for name, token_id in (("start_id", start_id), ("end_id", end_id), ("pad_id", pad_id)):
+        if not 0 <= token_id < model.vocab_size:
+            raise ValueError(f"{name} {token_id} is outside the vocabulary of {model.vocab_size}")
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            return _greedy_search(model, images, max_len, start_id, end_id, pad_id, step_boundary)
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _greedy_search(
+    model: ImageCaptioningModel,
+    images: Tensor,
+    max_len: int,
+    start_id: int,
+    end_id: int,
+    pad_id: int,
+    step_boundary: Callable[[], None] | None,
+) -> Tensor:
+    device = images.device
+    batch = images.shape[0]
+    memory_kv = model.decoder.project_memory(model.encode_images(images))
+    cache = DecoderCache.allocate(memory_kv, max_len)
+    ids = torch.full((batch,), start_id, dtype=torch.int64, device=device)
+    written = torch.full((batch, max_len), pad_id, dtype=torch.int64, device=device)
+    lengths = torch.zeros(batch, dtype=torch.int64, device=device)
+    ended = torch.zeros(batch, dtype=torch.bool, device=device)
+    position = torch.zeros(1, dtype=torch.int64, device=device)
+    if step_boundary is not None:
+        step_boundary()
+
+    reads_every = 1 if device.type == "cpu" else _TOKENS_BETWEEN_READS
+    for num_written in range(1, max_len + 1):
+        following = decode_step(model, memory_kv, cache, ids, position).argmax(dim=-1)
+        ended = ended | (following == end_id)
+        ids = following.masked_fill(ended, pad_id)
+        written.index_copy_(1, position, ids[:, None])
+        lengths = lengths + ~ended
+        position = position + 1
+        all_ended = ended.all()
+        if step_boundary is not None:
+            step_boundary()
+        if num_written % reads_every == 0 and bool(all_ended):
+            break
+
+    # Trimmed on the CPU: a width that depends on the captions would be a new graph on XLA.
+    width = int(lengths.cpu().max()) if batch else 0
+    start = torch.full((batch, 1), start_id, dtype=torch.int64)
+    return torch.cat([start, written.cpu()[:, :width]], dim=1)

@@ -1,0 +1,136 @@
+"""What every device offers to the training loop: one interface, whatever the device is.
+
+A runtime knows tensors, modules and optimizers. It knows no file, no data set and no model.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from radcap.config import OptimizerConfig
+
+
+class HostBatch(Protocol):
+    """The part of a batch that goes to the device."""
+
+    images: Tensor  # uint8 [B, 3, 224, 224]
+    tokens: Tensor  # int32 [B, T + 1]
+
+
+B = TypeVar("B", bound=HostBatch)
+
+
+class Runtime(abc.ABC):
+    """A device, or many that act as one.
+
+    Attributes:
+        name: cpu, cuda, tpu or xla_cpu.
+        device: where modules and batches live.
+        num_devices: devices that share a global batch, over all processes.
+        process_index: this process among all; process 0 writes files.
+        num_processes: processes that train together.
+        precision: fp32 or bf16.
+        device_reads: how often `fetch` has waited for the device.
+    """
+
+    name: str
+    device: torch.device
+    num_devices: int = 1
+    process_index: int = 0
+    num_processes: int = 1
+    precision: str
+    device_reads: int = 0
+
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """The device in words, for the first line of a run."""
+
+    @abc.abstractmethod
+    def place(self, model: nn.Module) -> None:
+        """Move a model to the device, in place."""
+
+    @abc.abstractmethod
+    def make_adam(self, model: nn.Module, options: OptimizerConfig) -> Optimizer:
+        """Adam over a placed model's parameters, its state made before the first step.
+
+        With `weight_decay` above 0 the decay is decoupled (Loshchilov and Hutter, 2019).
+        """
+
+    @abc.abstractmethod
+    def batches(self, loader: Iterable[B]) -> Iterator[tuple[B, Tensor, Tensor]]:
+        """Bring batches to the device ahead of their use.
+
+        Yields:
+            The batch, its images and its tokens on the device.
+
+        Raises:
+            Whatever the loader raises, unchanged.
+        """
+
+    @abc.abstractmethod
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """The context of a forward pass: its precision."""
+
+    @abc.abstractmethod
+    def set_learning_rate(self, optimizer: Optimizer, rate: float) -> None:
+        """Set the rate of the next update."""
+
+    @abc.abstractmethod
+    def sum_over_devices(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all processes; itself where one program sees all devices."""
+
+    @abc.abstractmethod
+    def sum_gradients(self, model: nn.Module) -> None:
+        """Make every process's gradients the sum of all of theirs."""
+
+    @abc.abstractmethod
+    def update(self, optimizer: Optimizer, proceed: Tensor) -> None:
+        """Take an optimizer step if `proceed` (bool scalar on the device) holds.
+
+        Otherwise weights and optimizer state keep their values bit for bit. No device is read.
+        """
+
+    @abc.abstractmethod
+    def end_step(self) -> None:
+        """Mark the end of a step: a compiling device runs what was recorded."""
+
+    @abc.abstractmethod
+    def fetch(self, queued: Sequence[Mapping[str, Tensor]]) -> list[dict[str, float]]:
+        """Read queued scalars from the device, all at once."""
+
+    @abc.abstractmethod
+    def seed(self, seed: int) -> None:
+        """Seed the random numbers of host and device."""
+
+    @abc.abstractmethod
+    def random_state(self) -> dict[str, Any]:
+        """Random states of host and device: tensors and plain values, on the host."""
+
+    @abc.abstractmethod
+    def set_random_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `random_state` gave, as far as this device has the same parts."""
+
+    def num_graphs(self) -> dict[str, int]:
+        """Graphs compiled so far, by purpose; empty where nothing is compiled."""
+        return {}
+
+    def to_host(self, tree: Any) -> Any:
+        """A copy on the host of nested dicts, lists and tensors."""
+        if isinstance(tree, Tensor):
+            return tree.detach().to("cpu", copy=True)
+        if isinstance(tree, Mapping):
+            return {key: self.to_host(value) for key, value in tree.items()}
+        if isinstance(tree, list | tuple):
+            return type(tree)(self.to_host(value) for value in tree)
+        return tree
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of the device."""

@@ -1,0 +1,107 @@
+"""The loss: both formulas against torch's cross-entropy, and the batches that have no token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from radcap.model.loss import caption_loss, masked_loss, mean_loss, perplexity, selected_loss
+
+Loss = Callable[[Tensor, nn.Linear, Tensor], tuple[Tensor, Tensor]]
+both_formulas = pytest.mark.parametrize("formula", [selected_loss, masked_loss])
+
+
+@given(
+    batch=st.integers(1, 4),
+    length=st.integers(1, 6),
+    padding=st.floats(0, 1),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=50, deadline=None)
+def test_both_formulas_equal_torchs_sum_and_gradient(
+    batch: int, length: int, padding: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    fc_out = nn.Linear(5, 13).double()
+    start = torch.randn(batch, length, 5, generator=generator, dtype=torch.float64)
+    targets = torch.randint(1, 13, (batch, length), generator=generator)
+    targets[torch.rand(batch, length, generator=generator) < padding] = 0
+
+    def run(loss_sum: Tensor, hidden: Tensor) -> list[Tensor]:
+        leaves = [hidden, fc_out.weight, fc_out.bias]
+        return [loss_sum, *torch.autograd.grad(loss_sum, leaves)]
+
+    hidden = start.clone().requires_grad_()
+    flat = fc_out(hidden).flatten(0, 1)
+    expected = run(
+        F.cross_entropy(flat, targets.flatten(), ignore_index=0, reduction="sum"), hidden
+    )
+    for formula in (selected_loss, masked_loss):
+        for dtype in (torch.int32, torch.int64):
+            hidden = start.clone().requires_grad_()
+            loss_sum, num_tokens = formula(hidden, fc_out, targets.to(dtype))
+            assert int(num_tokens) == int((targets != 0).sum())
+            for found, wanted in zip(run(loss_sum, hidden), expected, strict=True):
+                torch.testing.assert_close(found, wanted)
+
+
+@both_formulas
+def test_no_valid_token_gives_zero_and_zero_gradients(formula: Loss) -> None:
+    fc_out = nn.Linear(4, 9)
+    hidden = torch.randn(2, 3, 4, requires_grad=True)
+    loss_sum, num_tokens = formula(hidden, fc_out, torch.zeros(2, 3, dtype=torch.int32))
+    mean = mean_loss(loss_sum, num_tokens)
+    mean.backward()
+    assert mean.item() == 0.0
+    for leaf in (hidden, fc_out.weight, fc_out.bias):
+        assert leaf.grad is not None
+        assert torch.equal(leaf.grad, torch.zeros_like(leaf))
+
+
+@both_formulas
+def test_sums_are_float32_at_least(formula: Loss) -> None:
+    targets = torch.tensor([[1, 2, 0]])
+    for dtype, wanted in (
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ):
+        loss_sum, _ = formula(torch.randn(1, 3, 4, dtype=dtype), nn.Linear(4, 9).to(dtype), targets)
+        assert loss_sum.dtype == wanted
+
+
+def test_extreme_logits_stay_finite() -> None:
+    fc_out = nn.Linear(2, 3, bias=False)
+    with torch.no_grad():
+        fc_out.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]))
+    hidden = torch.tensor([[[1e4, -1e4]]])
+    for formula in (selected_loss, masked_loss):
+        loss_sum, _ = formula(hidden, fc_out, torch.tensor([[1]]))
+        assert loss_sum.item() == pytest.approx(2e4)
+
+
+def test_sums_over_any_grouping_give_the_same_mean() -> None:
+    torch.manual_seed(0)
+    fc_out = nn.Linear(4, 9).double()
+    hidden = torch.randn(8, 5, 4, dtype=torch.float64)
+    targets = torch.randint(1, 9, (8, 5))
+    for row in range(8):
+        targets[row, 1 + row % 5 :] = 0  # lengths 1 to 5
+    whole, count = caption_loss(hidden, fc_out, targets)
+    parts = [caption_loss(hidden[i : i + 2], fc_out, targets[i : i + 2]) for i in range(0, 8, 2)]
+    torch.testing.assert_close(sum(part[0] for part in parts), whole)
+    assert sum(int(part[1]) for part in parts) == int(count)
+
+
+def test_perplexity_is_taken_once_of_all_tokens() -> None:
+    easy, hard = 100 * 0.9, 4 * 9.0
+    assert perplexity(easy + hard, 104) == pytest.approx(math.exp(126 / 104))
+    assert perplexity(0.0, 0) == 1.0
+    assert perplexity(1e6, 1) == math.inf
