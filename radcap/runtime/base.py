@@ -6,8 +6,8 @@ A runtime knows tensors, modules and optimizers. It knows no file, no data set a
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from radcap.config import OptimizerConfig
+from radcap.errors import ConfigError
 
 
 class HostBatch(Protocol):
@@ -34,19 +35,45 @@ class Runtime(abc.ABC):
         name: cpu, cuda, tpu or xla_cpu.
         device: where modules and batches live.
         num_devices: devices that share a global batch, over all processes.
+        num_shards: devices that the batch axis of one tensor of `batches` is spread over.
         process_index: this process among all; process 0 writes files.
         num_processes: processes that train together.
         precision: fp32 or bf16.
         device_reads: how often `fetch` has waited for the device.
+        step_boundary: runs what was recorded so far, for loops such as
+            `ImageCaptioningModel.generate`; None where every operation runs at once.
     """
 
     name: str
     device: torch.device
     num_devices: int = 1
+    num_shards: int = 1
     process_index: int = 0
     num_processes: int = 1
     precision: str
     device_reads: int = 0
+    step_boundary: Callable[[], None] | None = None
+
+    def check_batch_size(self, batch_size: int, accumulate: int = 1) -> None:
+        """Refuse a global batch that the devices cannot share evenly.
+
+        Args:
+            batch_size: rows of a global batch.
+            accumulate: micro-batches it is cut into.
+
+        Raises:
+            ConfigError: naming the nearest sizes that fit.
+        """
+        unit = self.num_devices * accumulate
+        if batch_size % unit == 0:
+            return
+        below = batch_size - batch_size % unit
+        fits = f"{below} or {below + unit}" if below else str(unit)
+        parts = f" times {accumulate} micro-batches" if accumulate > 1 else ""
+        raise ConfigError(
+            f"data.batch_size={batch_size} does not divide by {self.num_devices} devices{parts}; "
+            f"{fits} does"
+        )
 
     @abc.abstractmethod
     def describe(self) -> str:
@@ -116,6 +143,17 @@ class Runtime(abc.ABC):
     @abc.abstractmethod
     def set_random_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `random_state` gave, as far as this device has the same parts."""
+
+    def purpose(self, name: str, step: int | None = None) -> AbstractContextManager[None]:
+        """The context of one kind of work, so that a compiled graph can be told whose it is.
+
+        Random numbers drawn on the device for anything but "train" leave training's alone.
+
+        Args:
+            name: train, validate, generate, save, ...
+            step: the training step, for messages.
+        """
+        return nullcontext()
 
     def num_graphs(self) -> dict[str, int]:
         """Graphs compiled so far, by purpose; empty where nothing is compiled."""

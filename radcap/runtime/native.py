@@ -13,6 +13,7 @@ from torch.optim import Adam, Optimizer
 
 from radcap.config import OptimizerConfig
 from radcap.errors import ConfigError, RadcapError
+from radcap.runtime.adam import keep_execution_flags
 from radcap.runtime.base import B, Runtime
 
 
@@ -48,7 +49,7 @@ class NativeRuntime(Runtime):
         model.to(self.device)
 
     def make_adam(self, model: nn.Module, options: OptimizerConfig) -> Optimizer:
-        return Adam(
+        optimizer = Adam(
             model.parameters(),
             lr=options.lr,
             betas=(options.betas[0], options.betas[1]),
@@ -57,6 +58,8 @@ class NativeRuntime(Runtime):
             decoupled_weight_decay=True,
             fused=True,
         )
+        keep_execution_flags(optimizer)
+        return optimizer
 
     def batches(self, loader: Iterable[B]) -> Iterator[tuple[B, Tensor, Tensor]]:
         for batch in loader:

@@ -1,0 +1,41 @@
+"""What a command says to the person who runs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from radcap.errors import EXIT_DONE, RadcapError
+
+
+def say(text: str) -> None:
+    """Print a line at once, also into a pipe, without breaking a progress bar."""
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is not None:
+        tqdm.tqdm.write(text)
+        sys.stdout.flush()
+    else:
+        print(text, flush=True)
+
+
+def on_terminal() -> bool:
+    """Whether a person sees the progress as it happens."""
+    return sys.stderr.isatty()
+
+
+def run_command(main: Callable[[Sequence[str]], int], usage: str) -> int:
+    """Run a command's body with its arguments and turn its end into an exit status.
+
+    `--help` prints the usage. A `RadcapError` is printed as its message alone; any other exception
+    is a fault of radcap and keeps its traceback (status 1, by Python itself).
+    """
+    words = sys.argv[1:]
+    if "-h" in words or "--help" in words:
+        print(usage.strip())
+        return EXIT_DONE
+    try:
+        return main(words)
+    except RadcapError as error:
+        sys.stdout.flush()
+        print(f"radcap: {error}", file=sys.stderr, flush=True)
+        return error.exit_status

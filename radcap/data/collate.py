@@ -1,0 +1,94 @@
+"""Captions -> token ids of one fixed length, and the `Batch` that the loader hands out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from radcap.labels import Labels
+
+if TYPE_CHECKING:
+    from transformers import BertTokenizer
+
+VOCABULARY = Path(__file__).parent.parent / "assets" / "vocab.txt"
+
+
+@dataclass
+class BatchCounts:
+    """What became of one batch's rows. `skipped`: reason -> (rows, id of the first)."""
+
+    rows: int = 0
+    truncated: int = 0
+    skipped: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+
+@dataclass
+class Batch:
+    """One batch, or this host's share of it; B rows.
+
+    images: uint8 [B, 3, 224, 224]. A slot without a usable row repeats a good image of the batch,
+        so that batch-norm statistics see no blank ones; all zeros if the batch has no good row.
+    tokens: int32 [B, T + 1], [CLS] caption [SEP] [PAD]...; all [PAD] where `valid` is false.
+    valid: bool [B], false for a skipped row and for the padding of an epoch's last batch.
+    rows: row ids ('file:row group:row'); '' for padding.
+    captions: '' where not valid.
+    epoch: counted from 0.
+    position: JSON; a loader opened with it goes on with the batch after this one.
+    """
+
+    images: torch.Tensor
+    tokens: torch.Tensor
+    valid: torch.Tensor
+    rows: list[str]
+    captions: list[str]
+    labels: list[Labels]
+    epoch: int
+    position: dict[str, Any]
+    counts: BatchCounts
+
+
+def load_tokenizer() -> BertTokenizer:
+    """The tokenizer of bert-base-uncased, from the vocabulary inside the package: 30,522 entries.
+
+    The constructor's `vocab_file` of old is ignored by transformers 5 without a word.
+    """
+    from transformers import BertTokenizer
+
+    return BertTokenizer(vocab=str(VOCABULARY))
+
+
+def encode_captions(
+    tokenizer: BertTokenizer, captions: Sequence[str], max_length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids int32 [N, max_length + 1] and whether each caption was cut, bool [N].
+
+    A row is [CLS] caption [SEP], then [PAD]. A caption too long loses its end, never its [SEP]:
+    the model's last target is always [SEP]. One more id than `max_length` (T), since training
+    reads ids[:, :-1] and predicts ids[:, 1:].
+    """
+    if max_length < 1:
+        raise ValueError("max_length must be at least 1")
+    width = max_length + 1
+    ids = np.full((len(captions), width), tokenizer.pad_token_id, dtype=np.int32)
+    cut = np.zeros(len(captions), dtype=bool)
+    if not captions:
+        return ids, cut
+    pieces = tokenizer(
+        list(captions),
+        add_special_tokens=False,
+        truncation=False,
+        split_special_tokens=True,  # "[SEP]" typed in a caption is text and must not end it
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )["input_ids"]
+    for i, piece in enumerate(pieces):
+        kept = piece[: width - 2]
+        cut[i] = len(kept) < len(piece)
+        ids[i, : len(kept) + 2] = [tokenizer.cls_token_id, *kept, tokenizer.sep_token_id]
+    return ids, cut

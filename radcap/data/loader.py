@@ -1,0 +1,224 @@
+"""Batches for the trainer: rows in their order, decoded and tokenized, by worker processes."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from radcap.data.collate import Batch, BatchCounts
+from radcap.data.images import IMAGE_SIZE, MAX_PIXELS
+from radcap.data.order import Order
+from radcap.data.parts import Part, PartMaker, Share, useful_workers
+from radcap.data.source import DataError, Source
+from radcap.data.workers import WorkerPool
+from radcap.labels import Labels
+
+if TYPE_CHECKING:
+    from transformers import BertTokenizer
+
+_log = logging.getLogger(__name__)
+
+_IMAGE_SHAPE = (3, IMAGE_SIZE, IMAGE_SIZE)
+# Of fewer rows the skipped share says little; a pass that ends sooner is judged all the same.
+_ROWS_TO_JUDGE = 200
+
+
+class Loader:
+    """Iterates over the batches of a split, or over this host's share of each.
+
+    The rows of a batch and their places in it are those of `order`, whatever the number of
+    workers. Worker processes are forked here and live until `close`: make a loader before a device
+    is opened. Without `max_rows` batches come without end, epoch after epoch, and a new iteration
+    goes on where the last one stopped. With it, each iteration is one pass over the first
+    `max_rows` rows of epoch 0 (of a part of a split: take a shuffled order, since stored order
+    begins with one class).
+
+    Args:
+        source, order: the split and its order; `order` must be made of `source.row_groups`.
+        tokenizer: from `load_tokenizer`.
+        workers: processes; 0: all in this one. Lowered to what can be kept busy.
+        max_length: T, tokens that the model sees; a batch has T + 1.
+        prefetch: batches that each worker may have ready.
+        position: `Batch.position` of the last batch trained on; None: from the beginning.
+        max_rows: see above.
+        max_pixels: larger images are skipped ("too large").
+        max_skipped_fraction: more skipped rows than this end the iteration with a DataError.
+        host, num_hosts: slot k of each global batch belongs to host k mod num_hosts.
+
+    Raises:
+        DataError: the position is not one of this order, or the batch does not divide by hosts.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        order: Order,
+        tokenizer: BertTokenizer,
+        *,
+        workers: int,
+        max_length: int,
+        prefetch: int = 2,
+        position: Mapping[str, Any] | None = None,
+        max_rows: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        max_skipped_fraction: float = 0.01,
+        host: int = 0,
+        num_hosts: int = 1,
+    ) -> None:
+        if order.batch_size % num_hosts:
+            raise DataError(
+                f"a batch of {order.batch_size} rows cannot be shared by {num_hosts} hosts:"
+                " data.batch_size must divide by their number"
+            )
+        assert max_rows is None or (position is None and 0 < max_rows <= order.num_rows)
+        self._order = order
+        self._share = Share(order, max_rows, host, num_hosts)
+        self._revision = source.revision
+        self._max_length = max_length
+        self._pad_id = tokenizer.pad_token_id
+        self._max_skipped_fraction = max_skipped_fraction
+        self._seen = 0
+        self._skipped: dict[str, int] = {}
+        self._next = self._batch_after(position) if position is not None else 0
+
+        self.effective_workers = useful_workers(workers, self._share)
+        if self.effective_workers < workers:
+            _log.warning(
+                "data.workers=%d lowered to %d: one for each %s of this host",
+                workers,
+                self.effective_workers,
+                "lane" if order.shuffle else "row group",
+            )
+        self._makers = [
+            PartMaker(
+                source,
+                self._share,
+                tokenizer,
+                max_length=max_length,
+                max_pixels=max_pixels,
+                worker=worker,
+                workers=max(1, self.effective_workers),
+            )
+            for worker in range(max(1, self.effective_workers))
+        ]
+        self._pool: WorkerPool | None = None
+        if self.effective_workers:
+            shape = (len(self._share.places), *_IMAGE_SHAPE)
+            self._pool = WorkerPool(self._makers, shape, max(1, prefetch), self._next)
+
+    def __iter__(self) -> Iterator[Batch]:
+        share = self._share
+        stop = None
+        if share.max_rows is not None:
+            self._finish_pass()
+            stop = self._next + share.batches_per_pass
+        while stop is None or self._next < stop:
+            batch = self._make_batch(self._next)
+            self._next += 1
+            self._judge(batch, at_end=self._next % share.batches_per_pass == 0)
+            yield batch
+
+    def close(self) -> None:
+        """End the workers and drop what is open. Safe to call twice."""
+        if self._pool is not None:
+            self._pool.close()
+            return
+        self._makers[0].close()
+        # A stream left half read may abort the interpreter at exit unless it is collected.
+        gc.collect()
+
+    def _finish_pass(self) -> None:
+        """Go to the beginning of a pass, if the last one was left early."""
+        per_pass = self._share.batches_per_pass
+        if self._next % per_pass:
+            self._next += per_pass - self._next % per_pass
+            if self._pool is not None:
+                self._pool.restart(self._next)
+
+    def _make_batch(self, number: int) -> Batch:
+        images = np.empty((len(self._share.places), *_IMAGE_SHAPE), dtype=np.uint8)
+        if self._pool is None:
+            prepared = np.empty_like(images)
+            parts = [(self._makers[0](number, prepared), prepared)]
+        else:
+            parts = self._pool.get(number)
+        for part, prepared in parts:
+            images[part.slots] = prepared[: len(part.slots)]
+        if self._pool is not None:
+            self._pool.release()
+        return self._assemble(number, images, [part for part, _ in parts])
+
+    def _assemble(self, number: int, images: np.ndarray, parts: list[Part]) -> Batch:
+        rows = len(images)
+        tokens = np.full((rows, self._max_length + 1), self._pad_id, dtype=np.int32)
+        valid = np.zeros(rows, dtype=bool)
+        row_ids, captions, labels = [""] * rows, [""] * rows, [Labels()] * rows
+        counts = BatchCounts()
+        for part in parts:
+            tokens[part.slots] = part.tokens
+            valid[part.slots] = True
+            for i, slot in enumerate(part.slots):
+                row_ids[slot] = part.row_ids[i]
+                captions[slot] = part.captions[i]
+                labels[slot] = part.labels[i]
+            counts.truncated += part.truncated
+        skipped = sorted(
+            (slot, row.row_id, row.reason) for part in parts for slot, row in part.skipped
+        )
+        for slot, row_id, reason in skipped:
+            row_ids[slot] = row_id
+            times, first = counts.skipped.get(reason, (0, row_id))
+            counts.skipped[reason] = (times + 1, first)
+        good, empty = np.flatnonzero(valid), np.flatnonzero(~valid)
+        counts.rows = len(good) + len(skipped)
+        images[empty] = images[good[np.arange(len(empty)) % len(good)]] if len(good) else 0
+        return Batch(
+            images=torch.from_numpy(images),
+            tokens=torch.from_numpy(tokens),
+            valid=torch.from_numpy(valid),
+            rows=row_ids,
+            captions=captions,
+            labels=labels,
+            epoch=self._share.locate(number)[0],
+            position=self._position_after(number),
+            counts=counts,
+        )
+
+    def _position_after(self, number: int) -> dict[str, Any]:
+        epoch, batch = self._share.locate(number + 1)
+        return {
+            "epoch": epoch,
+            "batch": batch,
+            "order": self._order.fingerprint,
+            "revision": self._revision,
+        }
+
+    def _batch_after(self, position: Mapping[str, Any]) -> int:
+        for key, ours in (("revision", self._revision), ("order", self._order.fingerprint)):
+            if position.get(key) != ours:
+                raise DataError(
+                    f"the data cannot be resumed: its {key} was {position.get(key)} and is now"
+                    f" {ours}; the same data, seed, batch size, lanes and window are needed"
+                )
+        return position["epoch"] * self._order.batches_per_epoch + position["batch"]
+
+    def _judge(self, batch: Batch, *, at_end: bool) -> None:
+        """Count skipped rows, tell of the first of each kind, and stop when they are too many."""
+        self._seen += batch.counts.rows
+        for reason, (times, first) in batch.counts.skipped.items():
+            if reason not in self._skipped:
+                _log.warning("row %s skipped: %s (told once; others are counted)", first, reason)
+            self._skipped[reason] = self._skipped.get(reason, 0) + times
+        total = sum(self._skipped.values())
+        enough = self._seen >= _ROWS_TO_JUDGE or at_end
+        if enough and total > self._max_skipped_fraction * self._seen:
+            reasons = ", ".join(f"{reason}: {times}" for reason, times in self._skipped.items())
+            raise DataError(
+                f"{total} of {self._seen} rows had to be skipped ({reasons}), more than"
+                f" data.max_skipped_fraction={self._max_skipped_fraction} allows"
+            )

@@ -1,0 +1,144 @@
+"""What one process prepares of a batch: rows read, checked, decoded and tokenized."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from radcap.data.collate import encode_captions
+from radcap.data.images import ImageError, decode_image
+from radcap.data.order import Order, Slots
+from radcap.data.reader import RowReader
+from radcap.data.records import Example, Skipped, parse_row
+from radcap.data.source import Source
+from radcap.labels import Labels
+
+if TYPE_CHECKING:
+    from transformers import BertTokenizer
+
+
+@dataclass(frozen=True)
+class Share:
+    """One host's rows of the batches of an order, and how batches are numbered.
+
+    Slot k of a global batch belongs to host k mod num_hosts. Batches are numbered on and on:
+    through the epochs, or with `max_rows` through passes over the first rows of epoch 0.
+    """
+
+    order: Order
+    max_rows: int | None = None
+    host: int = 0
+    num_hosts: int = 1
+
+    @property
+    def places(self) -> range:
+        """This host's slots of a global batch."""
+        return range(self.host, self.order.batch_size, self.num_hosts)
+
+    @property
+    def batches_per_pass(self) -> int:
+        rows = self.order.num_rows if self.max_rows is None else self.max_rows
+        return -(-rows // self.order.batch_size)
+
+    def locate(self, number: int) -> tuple[int, int]:
+        """(epoch, batch in it) of batch number `number`."""
+        rounds, batch = divmod(number, self.batches_per_pass)
+        return (rounds if self.max_rows is None else 0), batch
+
+    def slots(self, number: int) -> Slots:
+        """This host's slots of a batch, those beyond `max_rows` as padding."""
+        epoch, batch = self.locate(number)
+        slots = self.order.slots(epoch, batch)
+        if self.max_rows is not None:
+            slots = slots.first(self.max_rows - batch * self.order.batch_size)
+        return slots.take(self.places)
+
+
+@dataclass
+class Part:
+    """Some rows of a batch. `slots` are the good ones; the n-th has the n-th image, row of
+    `tokens` (int32 [N, T + 1]), row id, caption and labels. `skipped`: the others."""
+
+    slots: list[int] = field(default_factory=list)
+    row_ids: list[str] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
+    labels: list[Labels] = field(default_factory=list)
+    skipped: list[tuple[int, Skipped]] = field(default_factory=list)
+    tokens: np.ndarray = field(default_factory=lambda: np.empty((0, 0), dtype=np.int32))
+    truncated: int = 0
+
+
+class PartMaker:
+    """Prepares the rows of one worker of a share: those of the streams dealt to it."""
+
+    def __init__(
+        self,
+        source: Source,
+        share: Share,
+        tokenizer: BertTokenizer,
+        *,
+        max_length: int,
+        max_pixels: int,
+        worker: int,
+        workers: int,
+    ) -> None:
+        self._reader = RowReader(source, share.order)
+        self._source = source
+        self._share = share
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._max_pixels = max_pixels
+        self._worker = worker
+        self._workers = workers
+        self._expected = 0
+
+    def __call__(self, number: int, images: np.ndarray) -> Part:
+        """Fill `images` (uint8 [B, 3, 224, 224]) from the front with the good rows of batch
+        `number`, and say what they are."""
+        repeats = self._share.max_rows is not None and self._share.locate(number)[1] == 0
+        if number != self._expected or repeats:
+            self._reader.forget()
+        self._expected = number + 1
+        slots = self._share.slots(number)
+        part = Part()
+        for slot in np.flatnonzero(self._mine(slots.stream)).tolist():
+            self._add_row(part, slot, slots, images)
+        part.tokens, cut = encode_captions(self._tokenizer, part.captions, self._max_length)
+        part.truncated = int(cut.sum())
+        return part
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._reader.forget()
+
+    def _mine(self, stream: np.ndarray) -> np.ndarray:
+        """Lanes (in stored order: row groups) are dealt to workers: each is read by one."""
+        turn = stream // self._share.num_hosts if self._share.order.shuffle else stream
+        return (stream >= 0) & (turn % self._workers == self._worker)
+
+    def _add_row(self, part: Part, slot: int, slots: Slots, images: np.ndarray) -> None:
+        row_id = self._source.row_id(int(slots.group[slot]), int(slots.row[slot]))
+        raw = self._reader.take(slots.epoch, int(slots.stream[slot]), int(slots.offset[slot]))
+        row = parse_row(raw, row_id)
+        if isinstance(row, Example):
+            try:
+                images[len(part.slots)] = decode_image(row.image, max_pixels=self._max_pixels)
+            except ImageError as error:
+                row = Skipped(row_id, error.reason)
+        if isinstance(row, Skipped):
+            part.skipped.append((slot, row))
+            return
+        part.slots.append(slot)
+        part.row_ids.append(row_id)
+        part.captions.append(row.caption)
+        part.labels.append(row.labels)
+
+
+def useful_workers(workers: int, share: Share) -> int:
+    """At most one worker for each lane of the share (in stored order: each row group)."""
+    order = share.order
+    if order.shuffle:
+        return min(workers, max(1, order.lanes // share.num_hosts))
+    return min(workers, len(order.group_rows))

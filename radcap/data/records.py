@@ -1,0 +1,78 @@
+"""A raw row of the data set -> an `Example`, or a named reason to skip it.
+
+Row form (RadImageNet-VQA, alignment): `image` struct{bytes, path}, `conversations` list of
+struct{from, value}, `metadata` struct{modality, location, pathology, is_abnormal, ...}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from radcap.labels import Labels
+
+QUESTION_ROLE = "human"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row fit for training: encoded image bytes (not yet decoded), caption and labels."""
+
+    image: bytes
+    caption: str
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A row that cannot be trained on. `reason` is one of a few short names, fit for counting."""
+
+    row_id: str
+    reason: str
+
+
+def parse_row(row: Mapping[str, Any], row_id: str) -> Example | Skipped:
+    """Check a raw row. Reasons: "bad text" (not UTF-8: `Source.read` gives an empty row), "no
+    image", "no caption". The image is not decoded here."""
+    if not row:
+        return Skipped(row_id, "bad text")
+    image = row.get("image")
+    encoded = image.get("bytes") if isinstance(image, Mapping) else image
+    if not isinstance(encoded, bytes):
+        return Skipped(row_id, "no image")
+    caption = _caption(row.get("conversations"))
+    if caption is None:
+        return Skipped(row_id, "no caption")
+    return Example(encoded, caption, _labels(row.get("metadata")))
+
+
+def _caption(conversations: Any) -> str | None:
+    """The turn after the first question, by position: the real set's answers come from a role
+    named 'template', so a list of known answer roles would find nothing."""
+    if not isinstance(conversations, list):
+        return None
+    turns = [turn if isinstance(turn, Mapping) else {} for turn in conversations]
+    for question, answer in pairwise(turns):
+        if question.get("from") == QUESTION_ROLE:
+            text = answer.get("value")
+            return " ".join(text.split()) or None if isinstance(text, str) else None
+    return None
+
+
+def _labels(metadata: Any) -> Labels:
+    if not isinstance(metadata, Mapping):
+        return Labels()
+
+    def text(key: str) -> str | None:
+        value = metadata.get(key)
+        return value if isinstance(value, str) and value.strip() else None
+
+    abnormal = metadata.get("is_abnormal")
+    return Labels(
+        text("modality"),
+        text("location"),
+        text("pathology"),
+        abnormal if isinstance(abnormal, bool) else None,
+    )

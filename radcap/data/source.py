@@ -1,0 +1,294 @@
+"""Opens a split (a Hub data set or a local folder of its form) and reads its row groups.
+
+The `datasets` library does the streaming. Its shuffle buffer cannot be resumed and its take/skip
+depend on the number of workers, so nothing but plain reading of one row group is asked of it; the
+order is `radcap.data.order`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radcap.errors import RadcapError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import IterableDataset
+
+REQUIRED_COLUMNS = ("image", "conversations")
+COLUMNS = (*REQUIRED_COLUMNS, "metadata")
+
+# Rows turned into Python objects at a time: a row group of 100 MB is not copied as a whole.
+_ROWS_PER_READ = 64
+_FOOTER_READERS = 8
+_OFFLINE_HINT = "data=phantom or data.path=FOLDER works without a network"
+
+
+class DataError(RadcapError):
+    """The data cannot be used as asked. The message is one line: what, where, what to do."""
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of a split: `index` counts within `file`, `num_bytes` is its size decoded."""
+
+    file: str
+    index: int
+    num_rows: int
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A split that has been opened. Holds no open file: cheap to pickle or to fork with.
+
+    `revision` is the Hub's commit, or for a folder a hash of file names, sizes and footers.
+    `row_groups` stand in stored order: files by name, row groups as they lie in the file.
+    """
+
+    name: str
+    revision: str
+    row_groups: tuple[RowGroup, ...]
+    schema: pa.Schema
+    _streams: dict[str, IterableDataset] = field(default_factory=dict, compare=False, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Source, (self.name, self.revision, self.row_groups, self.schema)
+
+    @property
+    def num_rows(self) -> int:
+        return sum(group.num_rows for group in self.row_groups)
+
+    def row_id(self, group: int, row: int) -> str:
+        """Where a row is stored, for people: 'train-00003-of-00065:12:34' is row 34 of row group
+        12 of that file, both counted from 0."""
+        where = self.row_groups[group]
+        return f"{Path(where.file).stem}:{where.index}:{row}"
+
+    def read(self, group: int, start: int = 0) -> Iterator[dict[str, Any]]:
+        """The raw rows of row group number `group`, from row `start` on, images not decoded.
+
+        Raises DataError where the file cannot be read or has other rows than its footer said.
+        """
+        import pyarrow as pa
+
+        where = self.row_groups[group]
+        count = 0
+        try:
+            tables = self._row_group_stream(where).iter(batch_size=_ROWS_PER_READ)
+            for table in tables:
+                fresh = table.slice(max(0, start - count))
+                count += table.num_rows
+                yield from _to_rows(fresh)
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise DataError(
+                f"cannot read row group {where.index} of {where.file}: {_one_line(error)}"
+            ) from error
+        if count != where.num_rows:
+            raise DataError(
+                f"row group {where.index} of {where.file} has {count} rows, its footer said"
+                f" {where.num_rows}: the file has changed while in use"
+            )
+
+    def _row_group_stream(self, where: RowGroup) -> IterableDataset:
+        if where.file not in self._streams:
+            self._streams[where.file] = _open_stream(where.file, self.schema)
+        stream = self._streams[where.file]
+        return stream.shard(num_shards=stream.num_shards, index=where.index, contiguous=True)
+
+
+def open_source(
+    *, split: str, path: str | None, hub_id: str, config: str, revision: str | None
+) -> Source:
+    """Open one split and list its row groups; reads the files' footers and nothing else.
+
+    Args:
+        split: "train", "val", "test": the first part of the file names.
+        path: a local folder in the data set's form, `CONFIG/SPLIT-*.parquet`; also accepted:
+            `data/SPLIT-*.parquet` and `SPLIT-*.parquet`. Wins over `hub_id`.
+        hub_id: data set on the Hub. HF_ENDPOINT and HF_TOKEN are respected.
+        config: "alignment" for captions.
+        revision: branch, tag or commit on the Hub; None: the newest. A folder has none.
+
+    Raises:
+        DataError: nothing there, not allowed, no network, or not of the data set's form.
+    """
+    if path is not None:
+        return _open_folder(Path(path), split, config)
+    return _open_hub(hub_id, split, config, revision)
+
+
+def _open_folder(folder: Path, split: str, config: str) -> Source:
+    if not folder.is_dir():
+        raise DataError(f"data.path={folder} is not a folder")
+    homes = [folder / config, folder / "data", folder]
+    for home in homes:
+        files = sorted(home.glob(f"{split}-*.parquet"))
+        if files:
+            break
+    else:
+        found = sorted({file.relative_to(folder).as_posix() for file in folder.rglob("*.parquet")})
+        raise DataError(
+            f"no split {split!r} in {folder}: looked for {config}/{split}-*.parquet,"
+            f" data/{split}-*.parquet and {split}-*.parquet; {_what_is_there(found, split)}"
+        )
+    names = [str(file.resolve()) for file in files]
+    footers = [_read_footer(str(file), partial(file.open, "rb")) for file in files]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name} {file.stat().st_size} ".encode())
+        digest.update(_footer_bytes(file))
+    return _source(str(folder), digest.hexdigest()[:40], names, footers)
+
+
+def _footer_bytes(file: Path) -> bytes:
+    """The serialised footer: sizes, offsets and statistics of every column of every row group.
+    A parquet file ends with it, its length (4 bytes, little endian) and 'PAR1'."""
+    with file.open("rb") as stream:
+        stream.seek(-8, 2)
+        length = int.from_bytes(stream.read(4), "little")
+        stream.seek(-8 - length, 2)
+        return stream.read(length)
+
+
+def _open_hub(hub_id: str, split: str, config: str, revision: str | None) -> Source:
+    from huggingface_hub import HfApi, constants
+
+    # HTTPError: of whichever HTTP library the Hub's client uses.
+    from huggingface_hub.errors import HFValidationError, HTTPError
+    from huggingface_hub.hf_file_system import HfFileSystem
+
+    def explain(error: Exception) -> DataError:
+        response = getattr(error, "response", None)
+        status = getattr(response, "status_code", None)
+        if status in (401, 403):
+            return DataError(
+                f"not allowed to read data set {hub_id} at {constants.ENDPOINT} (HTTP {status}):"
+                f" accept its terms at {constants.ENDPOINT}/datasets/{hub_id} and set HF_TOKEN to"
+                " a token of that account"
+            )
+        if status == 404:
+            return DataError(
+                f"no data set {hub_id} (revision {revision or 'newest'}) at {constants.ENDPOINT},"
+                " or it is private: check the name, or set HF_TOKEN to a token that may read it"
+            )
+        return DataError(
+            f"cannot reach {constants.ENDPOINT} for data set {hub_id}: {_one_line(error)};"
+            f" {_OFFLINE_HINT}"
+        )
+
+    try:
+        info = HfApi().dataset_info(hub_id, revision=revision, timeout=30)
+        stored = sorted(entry.rfilename for entry in info.siblings or ())
+        files = [
+            name
+            for name in stored
+            if name.startswith(f"{config}/{split}-") and name.endswith(".parquet")
+        ]
+        if not files:
+            found = [name for name in stored if name.endswith(".parquet")]
+            raise DataError(
+                f"no split {split!r} in data set {hub_id}: looked for {config}/{split}-*.parquet;"
+                f" {_what_is_there(found, split)}"
+            )
+        urls = [f"hf://datasets/{hub_id}@{info.sha}/{name}" for name in files]
+        files_on_hub = HfFileSystem()
+        with ThreadPoolExecutor(_FOOTER_READERS) as pool:
+            openers = [partial(files_on_hub.open, url, "rb") for url in urls]
+            footers = list(pool.map(_read_footer, urls, openers))
+    except (HTTPError, HFValidationError, OSError) as error:
+        raise explain(error) from error
+    return _source(hub_id, str(info.sha), urls, footers)
+
+
+def _read_footer(name: str, open_file: Callable[[], Any]) -> pq.FileMetaData:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open_file() as stream:
+            return pq.read_metadata(stream)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{name} is not a whole parquet file: {_one_line(error)}") from error
+
+
+def _source(name: str, revision: str, files: list[str], footers: list[pq.FileMetaData]) -> Source:
+    import pyarrow as pa
+
+    schemas = []
+    for file, footer in zip(files, footers, strict=True):
+        schema = footer.schema.to_arrow_schema().remove_metadata()
+        missing = [column for column in REQUIRED_COLUMNS if column not in schema.names]
+        if missing:
+            raise DataError(
+                f"{file} has no column {', '.join(map(repr, missing))}: captions need"
+                f" {', '.join(REQUIRED_COLUMNS)}; there are {', '.join(schema.names)}"
+            )
+        schemas.append(pa.schema([schema.field(c) for c in COLUMNS if c in schema.names]))
+    try:
+        # A column that is all null in one file may hold strings in the next (metadata's
+        # correct_text does): the common schema is asked of every file, or the stream breaks.
+        schema = pa.unify_schemas(schemas, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(f"the files of {name} differ in form: {_one_line(error)}") from error
+    groups = tuple(
+        RowGroup(file, index, group.num_rows, group.total_byte_size)
+        for file, footer in zip(files, footers, strict=True)
+        for index, group in ((i, footer.row_group(i)) for i in range(footer.num_row_groups))
+    )
+    if not any(group.num_rows for group in groups):
+        raise DataError(f"the files of {name} hold no rows")
+    return Source(name, revision, groups, schema)
+
+
+def _open_stream(file: str, schema: pa.Schema) -> IterableDataset:
+    """One file as a stream whose shards are its row groups."""
+    import datasets
+
+    # The builder wants a cache folder though a stream stores nothing; the usual one may lie on a
+    # read-only home.
+    with tempfile.TemporaryDirectory(prefix="radcap-") as scratch:
+        stream = datasets.load_dataset(
+            "parquet",
+            data_files={"rows": [file]},
+            split="rows",
+            streaming=True,
+            columns=schema.names,
+            features=datasets.Features.from_arrow_schema(schema),
+            batch_size=_ROWS_PER_READ,
+            cache_dir=scratch,
+        )
+    return stream.reshard().with_format("arrow")
+
+
+def _to_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Python rows; an empty dict for a row whose text is not UTF-8."""
+    try:
+        return table.to_pylist()
+    except UnicodeDecodeError:
+        if table.num_rows == 1:
+            return [{}]
+        return [row for i in range(table.num_rows) for row in _to_rows(table.slice(i, 1))]
+
+
+def _what_is_there(files: list[str], split: str) -> str:
+    if not files:
+        return "there are no parquet files"
+    stems = sorted({name.rsplit("-", 3)[0].removesuffix(".parquet") for name in files})
+    hint = ""
+    if split == "validation" and any(stem.split("/")[-1] == "val" for stem in stems):
+        hint = " (this data set calls it 'val')"
+    return f"there are: {', '.join(stems[:12])}{hint}"
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -1,0 +1,154 @@
+"""Processes that prepare parts of batches ahead of time.
+
+Images come back through memory shared since the fork (an anonymous mapping: /dev/shm, often 64 MB
+in containers, is not used), the rest through a pipe. A worker ignores SIGINT and SIGTERM, which
+reach the whole process group while the trainer still wants to save, and ends when its parent does.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import mmap
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from radcap.data.source import DataError
+
+# Fills the images of batch `number` into the array it is given; returns what else there is to say.
+Work = Callable[[int, np.ndarray], Any]
+
+_PARENT_CHECK_S = 1.0
+
+
+class WorkerPool:
+    """Runs one `Work` a process; all go through batches first, first + 1, ... on their own.
+
+    Args:
+        works: one for each worker. They are forked, not pickled.
+        shape: of the images that a worker may return for one batch, uint8.
+        ahead: batches that a worker may have ready or in hand.
+        first: number of the first batch.
+    """
+
+    def __init__(
+        self, works: Sequence[Work], shape: tuple[int, ...], ahead: int, first: int
+    ) -> None:
+        context = multiprocessing.get_context("fork")
+        size = ahead * int(np.prod(shape))
+        self._generation = 0
+        self._buffers = []
+        self._pipes: list[Connection] = []
+        self._processes = []
+        atexit.register(self.close)  # before multiprocessing's own, which would wait for them
+        for number, work in enumerate(works):
+            # Only touched pages cost memory; a worker fills about its share of the rows.
+            shared = np.frombuffer(mmap.mmap(-1, size), dtype=np.uint8).reshape(ahead, *shape)
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_run,
+                args=(work, shared, theirs, first, os.getpid()),
+                name=f"radcap-data-{number}",
+                daemon=True,
+            )
+            process.start()
+            theirs.close()  # the worker holds the only other end: its death reads as end of file
+            self._buffers.append(shared)
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def get(self, number: int) -> list[tuple[Any, np.ndarray]]:
+        """Wait for batch `number`: for each worker its answer and a view of its images, valid
+        until `release`. Batches must be asked for in turn.
+
+        Raises DataError if a worker failed or died.
+        """
+        parts = []
+        for worker, pipe in enumerate(self._pipes):
+            generation = -1
+            while generation != self._generation:
+                try:
+                    generation, answered, answer = pipe.recv()
+                    if generation != self._generation:
+                        pipe.send(None)  # left over from before a restart
+                except (EOFError, OSError):
+                    raise DataError(self._cause_of_death(worker)) from None
+            if isinstance(answer, DataError):
+                raise answer
+            assert answered == number, "batches were asked for out of turn"
+            buffer = self._buffers[worker]
+            parts.append((answer, buffer[number % len(buffer)]))
+        return parts
+
+    def release(self) -> None:
+        """Let the buffers of the batch last got be filled again."""
+        self._tell(None)
+
+    def restart(self, first: int) -> None:
+        """Go on with batch `first` instead; what is under way is dropped."""
+        self._generation += 1
+        self._tell((self._generation, first))
+
+    def close(self) -> None:
+        """End the processes at once. They hold nothing that would need an orderly end."""
+        atexit.unregister(self.close)
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.join()
+        for pipe in self._pipes:
+            pipe.close()
+        self._processes, self._pipes = [], []
+
+    def _tell(self, message: Any) -> None:
+        for pipe in self._pipes:
+            # A dead worker is noticed, with its cause, where its answer is missing.
+            with contextlib.suppress(OSError):
+                pipe.send(message)
+
+    def _cause_of_death(self, worker: int) -> str:
+        process = self._processes[worker]
+        process.join(timeout=5)
+        status = process.exitcode
+        if status is not None and status < 0:
+            how = f"was killed by {signal.Signals(-status).name}"
+            if -status == signal.SIGKILL:
+                how += " (out of memory? lower data.workers, data.prefetch or data.window_gb)"
+        else:
+            how = f"ended with status {status}; its own message stands above"
+        return f"data worker {worker} (process {process.pid}) {how}"
+
+
+def _run(work: Work, shared: np.ndarray, pipe: Connection, number: int, parent: int) -> None:
+    """A worker's life: wait for a free buffer or an order, fill it, answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork
+    generation, free = 0, len(shared)
+    try:
+        while True:
+            while free == 0 or pipe.poll():
+                if pipe.poll(_PARENT_CHECK_S):
+                    order = pipe.recv()
+                    if order is None:
+                        free += 1
+                    else:
+                        generation, number = order
+                elif os.getppid() != parent:
+                    return
+            try:
+                answer = work(number, shared[number % len(shared)])
+            except DataError as error:
+                pipe.send((generation, number, error))
+                return
+            free -= 1
+            pipe.send((generation, number, answer))
+            number += 1
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the parent has gone

@@ -1,0 +1,136 @@
+"""Adam for a device that compiles whole steps, and checkpoints that any device can go on from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from radcap.config import OptimizerConfig
+
+# How the arithmetic of `torch.optim.Adam` is carried out, not what it computes.
+_EXECUTION_FLAGS = ("foreach", "fused", "capturable", "differentiable")
+
+
+def keep_execution_flags(optimizer: Optimizer) -> None:
+    """Let a loaded state dict change what an optimizer computes, but not how.
+
+    A checkpoint written on one kind of device would otherwise switch off another's fused kernels,
+    and with them the update that is skipped without a read of the device.
+    """
+
+    def keep(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        groups = [
+            {**loaded, **{flag: own[flag] for flag in _EXECUTION_FLAGS if flag in own}}
+            for loaded, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+        ]
+        return {**state, "param_groups": groups}
+
+    optimizer.register_load_state_dict_pre_hook(keep)
+
+
+class DeviceAdam(Adam):
+    """Adam whose step can be skipped and whose rate can change inside one compiled program.
+
+    The state dict is that of `torch.optim.Adam`. The state exists from the start: made in the
+    first step, it would give the second step another graph. The learning rate is a tensor on the
+    device, because a Python number would be a constant of the graph. All parameters share one
+    step count. torch's own `capturable` step computes sqrt(v) / (c * -lr), which is 0 / 0 where a
+    schedule ends at a rate of 0 and a word has not been seen; this one computes
+    lr * (m / c1) / (sqrt(v / c2) + eps).
+
+    Adam: A Method for Stochastic Optimization, Kingma and Ba 2015, arXiv:1412.6980; with
+    `weight_decay` above 0 the decay is decoupled, Loshchilov and Hutter 2019, arXiv:1711.05101.
+    """
+
+    def __init__(
+        self, model: nn.Module, options: OptimizerConfig, upload: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Args:
+        model: on the device; all its parameters take part in every step.
+        options: rate, betas, eps and decay.
+        upload: brings a host tensor to the device as data, never as a constant of a graph.
+        """
+        super().__init__(
+            model.parameters(),
+            lr=options.lr,
+            betas=(options.betas[0], options.betas[1]),
+            eps=options.eps,
+            weight_decay=options.weight_decay,
+            decoupled_weight_decay=True,
+        )
+        self._upload = upload
+        self._options = options
+        keep_execution_flags(self)
+        self._step_count = upload(torch.zeros(()))
+        for parameter in self._parameters():
+            self.state[parameter] = {
+                "step": self._step_count,
+                "exp_avg": upload(torch.zeros(parameter.shape, dtype=parameter.dtype)),
+                "exp_avg_sq": upload(torch.zeros(parameter.shape, dtype=parameter.dtype)),
+            }
+        self.set_learning_rate(options.lr)
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Set the rate of the next step."""
+        for group in self.param_groups:
+            group["lr"] = rate  # on the host, for the state dict
+        self._learning_rate = self._upload(torch.tensor(rate, dtype=torch.float32))
+
+    @torch.no_grad()
+    def step_if(self, proceed: Tensor) -> None:
+        """Step if `proceed` (bool scalar on the device) holds, else keep every bit. Frees gradients.
+
+        Gradients that outlive the step would be outputs of the compiled program: 4 bytes a weight
+        written to memory in every step, for nobody.
+        """
+        (beta1, beta2), eps = self._options.betas, self._options.eps
+        count = self._step_count + 1
+        # 1 - beta ** count, without the cancellation that costs float32 half its digits.
+        correction1 = -torch.expm1(count * math.log(beta1)) if beta1 else torch.ones_like(count)
+        correction2 = -torch.expm1(count * math.log(beta2)) if beta2 else torch.ones_like(count)
+        decay = 1 - self._learning_rate * self._options.weight_decay
+        for parameter in self._parameters():
+            gradient = parameter.grad
+            assert gradient is not None, "every parameter takes part in every step"
+            state = self.state[parameter]
+            first = torch.lerp(state["exp_avg"], gradient, 1 - beta1)
+            second = beta2 * state["exp_avg_sq"] + (1 - beta2) * gradient * gradient
+            change = (first / correction1) / ((second / correction2).sqrt() + eps)
+            new = parameter * decay - self._learning_rate * change
+            for kept, candidate in (
+                (parameter, new),
+                (state["exp_avg"], first),
+                (state["exp_avg_sq"], second),
+            ):
+                kept.copy_(torch.where(proceed, candidate, kept))
+            parameter.grad = None
+        self._step_count.copy_(torch.where(proceed, count, self._step_count))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state dict of `torch.optim.Adam`, on the host.
+
+        Raises:
+            ValueError: it belongs to other parameters, or lacks the state of some.
+        """
+        super().load_state_dict(state_dict)
+        names = [name for group in state_dict["param_groups"] for name in group["params"]]
+        entries = [state_dict["state"][name] for name in names if name in state_dict["state"]]
+        steps = {float(entry["step"]) for entry in entries}
+        if len(entries) != len(names) or len(steps) != 1:
+            raise ValueError("the optimizer state must hold every parameter, all at one step")
+        self._step_count = self._upload(torch.tensor(steps.pop()))
+        for parameter, entry in zip(self._parameters(), entries, strict=True):
+            self.state[parameter] = {
+                "step": self._step_count,
+                "exp_avg": self._upload(entry["exp_avg"].to(parameter.dtype)),
+                "exp_avg_sq": self._upload(entry["exp_avg_sq"].to(parameter.dtype)),
+            }
+        self.set_learning_rate(float(self.param_groups[0]["lr"]))

@@ -1,0 +1,86 @@
+"""`python -m radcap.train`: train the captioner from a Hydra configuration."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from radcap.console import run_command, say
+
+USAGE = """
+usage: python -m radcap.train [OVERRIDE ...] [--config-dir FOLDER] [--show-config]
+
+Train the captioner. Without arguments it trains a small model on the built-in phantom data set, on
+whatever device is there, without network or token. The same command again goes on where an
+interrupted run stopped.
+
+overrides:
+  +experiment=NAME      a whole experiment: epoch1 (the model card's run), smoke (seconds)
+  GROUP=OPTION          data=phantom|radimagenet_vqa  model=card|small|tiny
+                        runtime=auto|tpu|cuda|cpu|xla_cpu  schedule=constant|cosine
+                        debug=overfit|limit|profile
+  KEY=VALUE             trainer.max_steps=100  data.path=FOLDER  optimizer.lr=1e-4  seed=1
+                        run.name=NAME  run.fresh=true
+
+options:
+  --config-dir FOLDER   a folder of your own with experiment/NAME.yaml and the like
+  --show-config         print the whole configuration and stop
+  -h, --help            print this and stop
+
+exit status:
+  0 done   1 failed   2 wrong configuration   75 stopped by a signal after saving: run it again
+
+examples:
+  python -m radcap.train
+  python -m radcap.train +experiment=smoke
+  python -m radcap.train +experiment=epoch1
+  python -m radcap.train data.path=my_data run.name=mine trainer.max_steps=500
+"""
+
+
+def main(words: Sequence[str]) -> int:
+    """Check everything that needs no torch, then train.
+
+    Returns:
+        The exit status.
+    """
+    start = time.monotonic()
+    from radcap.compose import compose, split_options, to_yaml
+
+    overrides, options = split_options(words)
+    config = compose(overrides, config_dir=options.config_dir)
+    if options.show_config:
+        say(to_yaml(config))
+        return 0
+
+    from radcap.training.folder import RunFolder
+
+    folder = RunFolder(config)
+    try:
+        if folder.finished:
+            summary = folder.summary()
+            say(
+                f"{folder.path} is finished: {summary['steps']} steps, validation loss "
+                f"{summary['val_loss']:.4f}. A longer trainer.max_steps goes on from there, "
+                "run.fresh=true starts anew."
+            )
+            return 0
+        from radcap.training.inputs import Inputs
+
+        inputs = Inputs(config, revision=folder.versions.get("data_revision"))
+        folder.pin_data_revision(inputs.revision)
+        data_opened = time.monotonic()
+
+        from radcap.training.clock import Clock
+        from radcap.training.loop import Run
+
+        imported = time.monotonic()
+        clock = Clock({"data": data_opened - start, "import": imported - data_opened})
+        return Run(config, folder, inputs, clock).go()
+    finally:
+        folder.close()
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, USAGE))

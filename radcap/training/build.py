@@ -1,0 +1,43 @@
+"""From the configuration to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from radcap.config import ModelConfig
+from radcap.model.captioner import ImageCaptioningModel
+from radcap.model.weights import load_encoder_weights
+
+
+def build_model(
+    config: ModelConfig, *, vocab_size: int, weights: Mapping[str, Tensor] | None = None
+) -> ImageCaptioningModel:
+    """Make the configured captioner on the host.
+
+    Args:
+        config: sizes, dropout and the start of the encoder.
+        vocab_size: word pieces.
+        weights: a whole state dict to go on from; without one the encoder starts from
+            `config.encoder_weights` and the rest is drawn from torch's random generator.
+
+    Raises:
+        WeightsError: the encoder's weights are out of reach or do not fit.
+    """
+    momentum = config.batch_norm_momentum
+    if momentum is None:
+        momentum = 0.1 if config.encoder_weights == "none" else 0.01
+    model = ImageCaptioningModel(
+        vocab_size,
+        config.embed_dim,
+        config.num_layers,
+        config.num_heads,
+        dropout=config.dropout,
+        batch_norm_momentum=momentum,
+    )
+    if weights is not None:
+        model.load_state_dict(dict(weights))
+    elif config.encoder_weights != "none":
+        load_encoder_weights(model, config.encoder_weights)
+    return model

@@ -1,0 +1,164 @@
+"""Checkpoints: everything needed to go on, whole or not there at all.
+
+    step-N/model.safetensors  weights, on the host
+           optimizer.pt       optimizer state, opened by torch.load(weights_only=True)
+           random.pt          random states of host and device, likewise
+           progress.json      step, position in the data, clock, counts
+           manifest.json      size and SHA-256 of each file above, written last
+
+A checkpoint is written beside under a hidden name, flushed to the disk and renamed. No file holds
+anything but tensors and plain values, so nothing is unpickled and torch_xla is not needed to read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+_MODEL, _OPTIMIZER, _RANDOM = "model.safetensors", "optimizer.pt", "random.pt"
+_PROGRESS, _MANIFEST = "progress.json", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One moment of a run.
+
+    Attributes:
+        step: steps done.
+        model: state dict, on the host.
+        optimizer: state dict, on the host.
+        random: random states, tensors and plain values.
+        progress: JSON-able; position in the data, clock and counts.
+    """
+
+    step: int
+    model: Mapping[str, torch.Tensor]
+    optimizer: Mapping[str, Any]
+    random: Mapping[str, Any]
+    progress: Mapping[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint as `folder/step-N`, taking the place of an older one of the same step.
+
+    Raises:
+        OSError: it could not be written; whatever was there before is untouched.
+    """
+    final = folder / f"step-{checkpoint.step}"
+    partial = folder / f".step-{checkpoint.step}.partial"
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    try:
+        weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.items()}
+        safetensors.torch.save_file(weights, partial / _MODEL)
+        torch.save(checkpoint.optimizer, partial / _OPTIMIZER)
+        torch.save(checkpoint.random, partial / _RANDOM)
+        progress = {"step": checkpoint.step, **checkpoint.progress}
+        (partial / _PROGRESS).write_text(json.dumps(progress))
+        manifest = {file.name: _fingerprint(file) for file in sorted(partial.iterdir())}
+        (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+        for file in partial.iterdir():
+            _flush_to_disk(file)
+        _flush_to_disk(partial)
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        _flush_to_disk(folder)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return final
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint, on the host.
+
+    Raises:
+        ValueError: it is damaged; the message names the file and what is wrong with it.
+    """
+    _verify(path)
+    try:
+        progress = json.loads((path / _PROGRESS).read_text())
+        return Checkpoint(
+            step=progress.pop("step"),
+            model=safetensors.torch.load_file(path / _MODEL),
+            optimizer=torch.load(path / _OPTIMIZER, weights_only=True, map_location="cpu"),
+            random=torch.load(path / _RANDOM, weights_only=True, map_location="cpu"),
+            progress=progress,
+        )
+    except (pickle.UnpicklingError, safetensors.SafetensorError, KeyError) as error:
+        # The manifest agrees, so this is no accident of the disk: somebody else wrote the file.
+        raise ValueError(f"{path} is not a checkpoint of radcap: {_first_line(error)}") from None
+
+
+def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """Read the newest whole checkpoint of a folder; a damaged one is named and passed over."""
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            return load_checkpoint(path)
+        except ValueError as error:
+            warn(f"{error}; going back to the checkpoint before it")
+    return None
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, oldest first."""
+    return sorted(folder.glob("step-*"), key=_step_of)
+
+
+def prune(folder: Path, *, keep: int, best_step: int | None) -> None:
+    """Delete all but the newest `keep` checkpoints and the best one, and what a kill left half."""
+    for partial in folder.glob(".step-*.partial"):
+        shutil.rmtree(partial)
+    for path in list_checkpoints(folder)[:-keep]:
+        if _step_of(path) != best_step:
+            shutil.rmtree(path)
+
+
+def _step_of(path: Path) -> int:
+    number = path.name.removeprefix("step-")
+    return int(number) if number.isdecimal() else -1
+
+
+def _verify(path: Path) -> None:
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: no readable {_MANIFEST} ({error})") from None
+    for name in (_MODEL, _OPTIMIZER, _RANDOM, _PROGRESS):
+        try:
+            whole = manifest.get(name) == _fingerprint(path / name)
+        except OSError as error:
+            raise ValueError(f"{path} is damaged: {name}: {error.strerror}") from None
+        if not whole:
+            raise ValueError(f"{path} is damaged: {name} is not what was written")
+
+
+def _fingerprint(file: Path) -> dict[str, Any]:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"bytes": file.stat().st_size, "sha256": digest}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

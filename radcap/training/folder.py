@@ -1,0 +1,207 @@
+"""The run folder: who may use it, what an earlier run left there, and what must stay the same.
+
+    config.yaml  versions.json  metrics.jsonl  val_metrics.jsonl  events.out.tfevents.*
+    checkpoints/step-N/  summary.json
+
+Imports no torch: a folder that cannot be used is refused at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from radcap.compose import from_yaml, to_yaml
+from radcap.config import RUN_LENGTHS, Config, option_names
+from radcap.errors import ConfigError, RadcapError
+
+_FREE = {
+    *(f"trainer.{name}" for name in RUN_LENGTHS),
+    "trainer.log_every",
+    "trainer.eval_every",
+    "trainer.save_every",
+    "trainer.eval_rows",
+    "trainer.keep_checkpoints",
+    "trainer.samples",
+    "trainer.profile_steps",
+    "data.workers",
+    "data.prefetch",
+    "data.max_skipped_fraction",
+    "data.val_split",
+    "debug.limit",
+}
+_FREE_SECTIONS = ("run.", "runtime.", "logger.")
+
+_PACKAGES = ("torch", "torchvision", "torch_xla", "transformers", "datasets", "hydra-core")
+
+
+def bound_options() -> list[str]:
+    """The options that a run keeps for life: those that change its curve."""
+    return [n for n in option_names() if n not in _FREE and not n.startswith(_FREE_SECTIONS)]
+
+
+class RunFolder:
+    """An open run folder, locked until `close` (or the end of the process, however it comes).
+
+    Attributes:
+        path: the folder.
+        resumed: whether an earlier run was found here.
+        finished: whether that run reached the length that is asked for now.
+        versions: what versions.json holds; `data_revision` is added by the trainer.
+    """
+
+    def __init__(self, config: Config) -> None:
+        """Lock the folder, making it where there is none, and hold it against the configuration.
+
+        Raises:
+            ConfigError: a bound option differs from the run found here, or the folder holds
+                something else.
+            RadcapError: another process uses it, or it cannot be written.
+        """
+        self.path = Path(config.run.dir)
+        if config.run.fresh:
+            _move_aside(self.path)
+        try:
+            foreign = self.path.is_dir() and not self._is_ours() and any(self.path.iterdir())
+            if foreign:
+                raise ConfigError(
+                    f"run.dir={self.path}: the folder is not empty and holds no run; "
+                    "choose another, or run.fresh=true to move it aside"
+                )
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = self._acquire()
+        except OSError as error:
+            raise RadcapError(
+                f"run.dir={self.path} cannot be used: {error.strerror or error}"
+            ) from None
+        self.resumed = self.config_file.is_file()
+        self.finished = False
+        if self.resumed:
+            before = from_yaml(self.config_file.read_text())
+            _refuse_changes(self.path, before, config)
+            lengths = [f"trainer.{name}" for name in RUN_LENGTHS] + ["debug.limit"]
+            unchanged = all(_value(before, name) == _value(config, name) for name in lengths)
+            self.finished = unchanged and bool(self.summary().get("finished"))
+            self.versions = _read_json(self.path / "versions.json")
+        else:
+            self.versions = _versions()
+            write_atomically(self.path / "versions.json", json.dumps(self.versions, indent=2))
+        write_atomically(self.config_file, to_yaml(config))
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json holds, or nothing before the first run ended."""
+        return _read_json(self.path / "summary.json")
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write summary.json, whole or not at all."""
+        write_atomically(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+    def pin_data_revision(self, revision: str) -> None:
+        """Keep the revision of the data for the run's life.
+
+        Raises:
+            ConfigError: the run began with another one.
+        """
+        pinned = self.versions.get("data_revision")
+        if pinned not in (None, revision):
+            raise ConfigError(
+                f"{self.path} began with data revision {pinned}, and the data is now {revision}; "
+                "give the old data back, or start a new run (run.fresh=true or another run.name)"
+            )
+        if pinned is None:
+            self.versions["data_revision"] = revision
+            write_atomically(self.path / "versions.json", json.dumps(self.versions, indent=2))
+
+    def close(self) -> None:
+        """Let other processes in."""
+        self._lock.close()
+
+    def _is_ours(self) -> bool:
+        return (self.path / ".lock").exists() or self.config_file.exists()
+
+    def _acquire(self) -> IO[str]:
+        # The kernel drops the lock with the process, so a killed run leaves none behind.
+        lock = (self.path / ".lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise RadcapError(
+                f"{self.path} is in use by process {holder}; wait for it, or choose another "
+                "run.name"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        return lock
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file by a new text: after a crash it holds either the old one or the new."""
+    beside = path.with_name(f".{path.name}.partial")
+    with beside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _move_aside(path: Path) -> None:
+    if not path.exists():
+        return
+    number = 1
+    while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    path.rename(aside)
+
+
+def _refuse_changes(path: Path, before: Config, now: Config) -> None:
+    changed = [n for n in bound_options() if _value(before, n) != _value(now, n)]
+    if changed:
+        shown = ", ".join(f"{n} ({_value(before, n)} -> {_value(now, n)})" for n in changed[:4])
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise ConfigError(
+            f"{path} holds a run with other settings: {shown}{more}; "
+            "take them back, or start a new run (run.fresh=true or another run.name)"
+        )
+
+
+def _value(config: Config, name: str) -> Any:
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _versions() -> dict[str, Any]:
+    from radcap import __version__
+
+    versions: dict[str, Any] = {"radcap": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+assert set(_FREE) <= set(option_names()), "a free option that does not exist"

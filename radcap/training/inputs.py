@@ -1,0 +1,204 @@
+"""From the configuration to opened data: sources first, loaders when the run begins.
+
+Opening reads file listings and footers, and needs no torch: data out of reach, a missing split or
+a gated data set is told within seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radcap.config import Config
+from radcap.console import say
+from radcap.data.order import Order
+from radcap.data.source import Source, open_source
+
+if TYPE_CHECKING:
+    from transformers import BertTokenizer
+
+    from radcap.data.loader import Loader
+    from radcap.data.phantom import Floor
+
+# A validation on part of a split draws it from everywhere, and reads no more than it must.
+_SCORING_WINDOW_GB = 0.02
+_SCORING_SEED = 0
+
+
+class Inputs:
+    """The training and validation splits of a run.
+
+    Attributes:
+        revision: what the data is: a Hub commit, or a fingerprint of local files.
+        steps_per_epoch: batches in one pass over the training split.
+        num_train_rows, num_val_rows: rows trained on in an epoch, rows scored in a validation.
+        floor: the lowest reachable validation loss, where the data set knows it.
+        notes: what a user should know about settings that could not be met as they stand.
+    """
+
+    def __init__(self, config: Config, *, revision: str | None) -> None:
+        """Open both splits.
+
+        Args:
+            config: the checked configuration.
+            revision: the Hub commit that the run began with; None for a new run.
+
+        Raises:
+            RadcapError: the data is out of reach or not of the right form; one line.
+        """
+        data = config.data
+        self._config = config
+        self.floor: Floor | None = None
+        self.notes: list[str] = []
+        folder = data.path
+        if folder is None and data.name == "phantom":
+            folder = str(self._phantom_folder())
+        self._train = self._open(data.train_split, folder, revision)
+        self._val = self._open(data.val_split, folder, self._train.revision)
+        self.revision = self._train.revision
+        window_bytes = int(data.window_gb * 1e9)
+        self._train_order = self._order(self._train, config.seed, window_bytes, shuffle=True)
+        if self._train_order.lanes < data.lanes:
+            self.notes.append(
+                f"data.lanes={data.lanes}: the split has {self._train_order.lanes} row groups, "
+                "which are that many lanes"
+            )
+        self._eval_rows = self._rows_to_score()
+        whole = self._eval_rows == self._val.num_rows
+        self._val_order = self._order(
+            self._val, _SCORING_SEED, int(_SCORING_WINDOW_GB * 1e9), shuffle=not whole
+        )
+        self._tokenizer: BertTokenizer | None = None
+
+    @property
+    def tokenizer(self) -> BertTokenizer:
+        """The tokenizer, loaded at its first use: importing it takes over a second."""
+        if self._tokenizer is None:
+            from radcap.data.collate import load_tokenizer
+
+            self._tokenizer = load_tokenizer()
+        return self._tokenizer
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._train_order.batches_per_epoch
+
+    @property
+    def num_train_rows(self) -> int:
+        return self._train.num_rows
+
+    @property
+    def num_val_rows(self) -> int:
+        return self._eval_rows
+
+    def describe(self) -> str:
+        """The data in words, for the first lines of a run."""
+        data = self._config.data
+        if data.path is None and data.name == "phantom":
+            return "phantom (synthetic, not RadImageNet)"
+        return f"{self._train.name}, revision {self.revision[:12]}"
+
+    def train_loader(self, position: Mapping[str, Any] | None) -> Loader:
+        """Start the training loader at a position (None: at the beginning)."""
+        return self._loader(self._train, self._train_order, position, None)
+
+    def val_loader(self) -> Loader:
+        """Start the validation loader; each iteration is one pass over `num_val_rows` rows."""
+        return self._loader(self._val, self._val_order, None, self._eval_rows)
+
+    def _loader(
+        self,
+        source: Source,
+        order: Order,
+        position: Mapping[str, Any] | None,
+        max_rows: int | None,
+    ) -> Loader:
+        from radcap.data.loader import Loader
+
+        data = self._config.data
+        return Loader(
+            source,
+            order,
+            self.tokenizer,
+            workers=data.workers,
+            prefetch=data.prefetch,
+            position=position,
+            max_length=data.max_length,
+            max_pixels=data.max_pixels,
+            max_skipped_fraction=data.max_skipped_fraction,
+            max_rows=max_rows,
+        )
+
+    def _open(self, split: str, folder: str | None, revision: str | None) -> Source:
+        data = self._config.data
+        return open_source(
+            split=split,
+            path=folder,
+            hub_id=data.hub_id or "",
+            config=data.config,
+            revision=data.revision or revision,
+        )
+
+    def _order(self, source: Source, seed: int, window_bytes: int, *, shuffle: bool) -> Order:
+        data = self._config.data
+        return Order(
+            [group.num_rows for group in source.row_groups],
+            [group.num_bytes for group in source.row_groups],
+            seed=seed,
+            batch_size=data.batch_size,
+            lanes=data.lanes,
+            window_bytes=window_bytes,
+            shuffle=shuffle,
+        )
+
+    def _rows_to_score(self) -> int:
+        rows = self._val.num_rows
+        if self._config.trainer.eval_rows is not None:
+            rows = min(rows, self._config.trainer.eval_rows)
+        if self._config.debug.limit is not None:
+            rows = min(rows, self._config.debug.limit * self._config.data.batch_size)
+        return rows
+
+    def _phantom_folder(self) -> Path:
+        from radcap.data.phantom import ensure_phantom, read_floor
+
+        size = self._config.data.phantom
+        told = False
+
+        def progress(done: int, total: int) -> None:
+            nonlocal told
+            if not told:
+                say(f"drawing the phantom data set, {total:,} images, once ...")
+                told = True
+
+        folder = ensure_phantom(
+            cache_folder(),
+            train_rows=size.train_rows,
+            val_rows=size.val_rows,
+            seed=size.seed,
+            progress=progress,
+        )
+        self.floor = read_floor(folder)["val"]
+        return folder
+
+
+def cache_folder() -> Path:
+    """Where radcap keeps what it can make again: `RADCAP_CACHE`, or the user's cache folder.
+
+    Where neither can be written (a read-only home is common on clusters), the temporary folder.
+    """
+    given = os.environ.get("RADCAP_CACHE")
+    if given:
+        return Path(given)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / "radcap"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass  # told apart from a writable folder by falling through to the temporary one
+    return Path(tempfile.gettempdir()) / f"radcap-cache-{os.getuid()}"

@@ -1,0 +1,169 @@
+"""The curves of a run: metrics.jsonl, val_metrics.jsonl and TensorBoard's event files.
+
+After a resume each step has one value: what an earlier process logged past the restored step is
+taken out of all three.
+
+TensorBoard's tags (metrics.jsonl has the same values under the name after the slash):
+    train/  loss perplexity tokens lr grad_norm epoch images_per_s step_s
+    data/   wait_s skipped truncated
+    val/    loss perplexity samples
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+_TAGS = {
+    "loss": "train/loss",
+    "perplexity": "train/perplexity",
+    "tokens": "train/tokens",
+    "lr": "train/lr",
+    "grad_norm": "train/grad_norm",
+    "epoch": "train/epoch",
+    "images_per_s": "train/images_per_s",
+    "step_s": "train/step_s",
+    "data_wait_s": "data/wait_s",
+}
+
+
+class RunLog:
+    """Writes the curves of one run; `flush` puts all of it on the disk."""
+
+    def __init__(self, folder: Path, *, resume_step: int, tensorboard: bool) -> None:
+        """Open the log to go on after `resume_step` (0 for a new run)."""
+        self._steps = _open_after(folder / "metrics.jsonl", resume_step)
+        self._validations = _open_after(folder / "val_metrics.jsonl", resume_step)
+        _drop_events_after(folder, resume_step)
+        self._events = EventFileWriter(str(folder)) if tensorboard else None
+
+    def step(self, record: Mapping[str, Any], data: Mapping[str, float]) -> None:
+        """Log one training step.
+
+        Args:
+            record: the line of metrics.jsonl: `step`, `time` (seconds since 1970) and the rest.
+            data: further values of the data room, shown under data/ in TensorBoard.
+        """
+        self._steps.write(json.dumps(record) + "\n")
+        scalars = {tag: record[name] for name, tag in _TAGS.items()}
+        scalars |= {f"data/{name}": value for name, value in data.items()}
+        self._write(
+            record["step"],
+            [Summary.Value(tag=t, simple_value=v) for t, v in scalars.items()],
+            record["time"],
+        )
+
+    def validation(self, record: Mapping[str, Any]) -> None:
+        """Log one validation: `step` and the scores."""
+        self._validations.write(json.dumps(record) + "\n")
+        self._write(
+            record["step"],
+            [
+                Summary.Value(tag=f"val/{name}", simple_value=value)
+                for name, value in record.items()
+                if name not in ("step", "time") and isinstance(value, int | float)
+            ],
+        )
+
+    def samples(
+        self, step: int, images: Sequence[np.ndarray], captions: Sequence[tuple[str, str]]
+    ) -> None:
+        """Show validation images with their captions.
+
+        Args:
+            step: the step of the weights.
+            images: uint8 [3, H, W] each.
+            captions: (generated, reference) each.
+        """
+        values = []
+        for number, image in enumerate(images):
+            height, width = image.shape[1:]
+            encoded = io.BytesIO()
+            Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(encoded, "PNG")
+            picture = Summary.Image(
+                height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue()
+            )
+            values.append(Summary.Value(tag=f"val/samples/{number}", image=picture))
+        rows = [f"| {number} | {made} | {true} |" for number, (made, true) in enumerate(captions)]
+        table = "\n".join(["| image | generated | reference |", "| --- | --- | --- |", *rows])
+        self._write(step, [*values, _text("val/captions", table)])
+
+    def text(self, tag: str, markdown: str) -> None:
+        """Show a text, at step 0."""
+        self._write(0, [_text(tag, markdown)])
+
+    def flush(self) -> None:
+        """Hand everything to the operating system, so that a killed process loses none of it."""
+        self._steps.flush()
+        self._validations.flush()
+        if self._events is not None:
+            self._events.flush()
+
+    def close(self) -> None:
+        self._steps.close()
+        self._validations.close()
+        if self._events is not None:
+            self._events.close()
+
+    def _write(self, step: int, values: list[Any], when: float | None = None) -> None:
+        if self._events is not None:
+            when = time.time() if when is None else when
+            self._events.add_event(Event(wall_time=when, step=step, summary=Summary(value=values)))
+
+
+def _text(tag: str, markdown: str) -> Any:
+    tensor = TensorProto(
+        dtype=DT_STRING,
+        string_val=[markdown.encode()],
+        tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)]),
+    )
+    plugin = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
+    return Summary.Value(tag=tag, metadata=plugin, tensor=tensor)
+
+
+def _open_after(path: Path, step: int) -> io.TextIOWrapper:
+    """Open a file of JSON lines for more, without the lines past a step or torn by a kill."""
+    kept = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except ValueError:
+                break  # the process was killed inside this line, so it is the last
+        path.write_text("".join(kept))
+    return path.open("a")
+
+
+def _drop_events_after(folder: Path, step: int) -> None:
+    """Rewrite TensorBoard's files without the events past a step.
+
+    TensorBoard itself hides such events only for some kinds of summary, and readers of the files
+    see both.
+    """
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        records = list(RawEventFileLoader(str(path)).Load())
+        kept = [record for record in records if Event.FromString(record).step <= step]
+        if len(kept) == len(records):
+            continue
+        beside = path.with_name(f".{path.name}.partial")
+        with beside.open("wb") as file:
+            writer = RecordWriter(file)
+            for record in kept:
+                writer.write(record)
+        beside.replace(path)

@@ -1,0 +1,236 @@
+"""The story of a run: resume, loaders, device, model, loop, last words."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from radcap.compose import to_yaml
+from radcap.config import Config, Duration
+from radcap.console import say
+from radcap.data.collate import Batch
+from radcap.errors import EXIT_DONE, EXIT_STOPPED, ConfigError
+from radcap.runtime.select import open_runtime
+from radcap.training.build import build_model
+from radcap.training.checkpoint import Checkpoint, load_latest, prune, save_checkpoint
+from radcap.training.clock import Clock
+from radcap.training.folder import RunFolder
+from radcap.training.inputs import Inputs
+from radcap.training.log import RunLog
+from radcap.training.progress import Progress
+from radcap.training.schedule import Every, in_steps, learning_rate_factor, run_length
+from radcap.training.signals import StopRequest
+from radcap.training.step import TrainStep
+from radcap.training.steplog import StepLog
+from radcap.training.summary import announce, conclude
+from radcap.training.validate import Validation, validate
+
+
+class Run:
+    """A run in progress.
+
+    Attributes:
+        step: steps done.
+        total_steps: the configured length.
+        resumed_from: the step a checkpoint was restored at, None for a new run.
+        position: where the data goes on after `step`.
+        best: step and loss of the best validation so far.
+        validation: the last one.
+    """
+
+    def __init__(self, config: Config, folder: RunFolder, inputs: Inputs, clock: Clock) -> None:
+        """Restore what an earlier process left, start the loaders, open the device.
+
+        Args:
+            config: the checked configuration.
+            folder: the run folder, locked.
+            inputs: the opened data.
+            clock: has counted the start.
+
+        Raises:
+            RadcapError: in one line, what is missing.
+        """
+        self.config, self.folder, self.inputs = config, folder, inputs
+        self.units = {
+            "batch_size": config.data.batch_size,
+            "steps_per_epoch": inputs.steps_per_epoch,
+        }
+        self.total_steps = run_length(config.trainer, **self.units)
+        if config.debug.limit is not None:
+            self.total_steps = min(self.total_steps, config.debug.limit)
+        restored = load_latest(folder.checkpoints, say)
+        progress: dict[str, Any] = dict(restored.progress) if restored else {}
+        self.step = restored.step if restored else 0
+        self.resumed_from = self.step if restored else None
+        if self.total_steps < self.step:
+            raise ConfigError(
+                f"{folder.path} has done {self.step} steps, more than the {self.total_steps} asked "
+                "for; a run can be lengthened, not shortened (run.fresh=true starts anew)"
+            )
+        # A run that is lengthened later keeps the curve of its learning rate.
+        self.schedule_steps: int = progress.get("schedule_steps", self.total_steps)
+        self.position: Any = progress.get("position")
+        self.best: dict[str, Any] | None = progress.get("best")
+        self.validation: Validation | None = None
+        self.clock = Clock(progress.get("seconds"))
+        for purpose, seconds in clock.seconds.items():
+            self.clock.add(purpose, seconds)
+
+        # Loader processes are started before the device is opened: a process forked after that
+        # would inherit the device's threads and locks.
+        with self.clock.measure("data"):
+            self.train_loader = inputs.train_loader(self.position)
+            self.val_loader = inputs.val_loader()
+        with self.clock.measure("model"):
+            threads = config.runtime.threads or progress.get("threads")
+            self.runtime = open_runtime(config.runtime, threads=threads)
+            self.runtime.seed(config.seed)
+            self.model = build_model(
+                config.model,
+                vocab_size=len(inputs.tokenizer),
+                weights=restored.model if restored else None,
+            )
+            self.runtime.place(self.model)
+            self.optimizer = self.runtime.make_adam(self.model, config.optimizer)
+            if restored:
+                self.optimizer.load_state_dict(dict(restored.optimizer))
+                self.runtime.set_random_state(restored.random)
+        self.train_step = TrainStep(
+            self.model,
+            self.optimizer,
+            self.runtime,
+            accumulate=config.trainer.accumulate,
+            clip_norm=config.optimizer.clip_norm,
+        )
+        self.log = RunLog(folder.path, resume_step=self.step, tensorboard=config.logger.tensorboard)
+        if not restored:
+            self.log.text("config", f"```yaml\n{to_yaml(config)}```")
+        self.bar = Progress(self.total_steps, self.step, shown=config.logger.progress)
+        self.step_log = StepLog(
+            self.runtime,
+            self.log,
+            self.bar,
+            steps_per_epoch=inputs.steps_per_epoch,
+            counts=progress.get("counts"),
+        )
+
+    def go(self) -> int:
+        """Train to the configured length or until a signal.
+
+        Returns:
+            The exit status: 0 at the configured length, 75 after a signal and a checkpoint.
+
+        Raises:
+            RadcapError: what ended the run; the last checkpoint is whole.
+        """
+        announce(self)
+        trainer = self.config.trainer
+        eval_due = Every(trainer.eval_every, **self.units)
+        save_due = Every(trainer.save_every, **self.units)
+        batches = self.runtime.batches(self._train_batches())
+        stop = StopRequest()
+        try:
+            with stop.listening():
+                while self.step < self.total_steps and not stop.requested:
+                    with self.clock.measure("train"):
+                        self._train_one(batches)
+                        last = self.step == self.total_steps
+                        if last or self.step % trainer.log_every == 0:
+                            self.step_log.write_out()
+                    if last or eval_due.due(self.step):
+                        self._validate()
+                    if last or stop.requested or save_due.due(self.step):
+                        self._save()
+                        save_due.done()
+        finally:
+            self.bar.close()
+            self.log.close()
+            self.train_loader.close()
+            self.val_loader.close()
+            self.runtime.close()
+        if self.step < self.total_steps:
+            say(f"stopped after step {self.step}, saved; the same command goes on from there")
+            return EXIT_STOPPED
+        conclude(self)
+        return EXIT_DONE
+
+    def _train_batches(self) -> Iterator[Batch]:
+        if self.config.debug.overfit:
+            return itertools.repeat(next(iter(self.train_loader)))
+        return iter(self.train_loader)
+
+    def _train_one(self, batches: Iterator[tuple[Batch, Tensor, Tensor]]) -> None:
+        waiting = time.monotonic()
+        batch, images, tokens = next(batches)
+        data_wait = time.monotonic() - waiting
+        self.step += 1
+        schedule = self.config.schedule
+        rate = self.config.optimizer.lr * learning_rate_factor(
+            self.step,
+            schedule,
+            warmup_steps=in_steps(Duration.parse(schedule.warmup), **self.units),
+            total_steps=self.schedule_steps,
+        )
+        self.runtime.set_learning_rate(self.optimizer, rate)
+        scalars = self.train_step(images, tokens)
+        self.runtime.end_step()
+        self.position = batch.position
+        self.step_log.add(self.step, scalars, batch, lr=rate, data_wait_s=data_wait)
+
+    def _validate(self) -> None:
+        self.step_log.write_out()
+        with self.clock.measure("validate"):
+            result = validate(
+                self.model,
+                self.runtime,
+                self.val_loader,
+                tokenizer=self.inputs.tokenizer,
+                num_rows=self.inputs.num_val_rows,
+                num_samples=self.config.trainer.samples,
+                max_new_tokens=self.config.data.max_length,
+            )
+        self.step_log.resume_timing()
+        self.validation = result
+        if self.best is None or result.loss < self.best["val_loss"]:
+            self.best = {"step": self.step, "val_loss": result.loss}
+        self.log.validation({"step": self.step, "time": time.time(), **result.scores()})
+        self.log.samples(
+            self.step,
+            [sample.image for sample in result.samples],
+            [(sample.generated, sample.reference) for sample in result.samples],
+        )
+        self.bar.note(
+            f"step {self.step}: validation loss {result.loss:.4f}, "
+            f"perplexity {result.perplexity:.3f} over {result.rows} rows"
+        )
+
+    def _save(self) -> None:
+        self.step_log.write_out()
+        self.log.flush()
+        with self.clock.measure("save"):
+            moment = Checkpoint(
+                step=self.step,
+                model=self.runtime.to_host(self.model.state_dict()),
+                optimizer=self.runtime.to_host(self.optimizer.state_dict()),
+                random=self.runtime.random_state(),
+                progress={
+                    "position": self.position,
+                    "schedule_steps": self.schedule_steps,
+                    "best": self.best,
+                    "counts": self.step_log.counts,
+                    "seconds": self.clock.seconds,
+                    "threads": torch.get_num_threads(),
+                },
+            )
+            save_checkpoint(self.folder.checkpoints, moment)
+            prune(
+                self.folder.checkpoints,
+                keep=self.config.trainer.keep_checkpoints,
+                best_step=self.best["step"] if self.best else None,
+            )
+        self.step_log.resume_timing()

@@ -1,0 +1,106 @@
+"""One step of training and one of validation, the same on every device.
+
+Nothing here reads the device: a step gives back scalars that are still on it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from radcap.model.captioner import ImageCaptioningModel
+from radcap.model.loss import PAD_ID, caption_loss
+from radcap.runtime.base import Runtime
+
+
+class TrainStep:
+    """Forward, backward, clip, Adam: one update from one global batch."""
+
+    def __init__(
+        self,
+        model: ImageCaptioningModel,
+        optimizer: Optimizer,
+        runtime: Runtime,
+        *,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+    ) -> None:
+        """Args:
+        model, optimizer: placed on the runtime's device.
+        accumulate: micro-batches that one global batch is cut into.
+        clip_norm: largest norm of the whole gradient; None for no clipping.
+        """
+        self._model = model
+        self._optimizer = optimizer
+        self._runtime = runtime
+        self._accumulate = accumulate
+        self._clip_norm = clip_norm
+
+    def __call__(self, images: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        """Train on one batch.
+
+        The loss is the sum over all target tokens divided by their number, whatever the split into
+        micro-batches and devices: the number is known before the first forward pass, so each
+        micro-batch's gradient already has its final weight. A batch without a target token, or
+        with a loss or gradient that is not finite, changes neither weights nor optimizer state.
+
+        Args:
+            images: uint8 [B, 3, 224, 224].
+            tokens: int [B, T + 1]; a masked row is all [PAD].
+
+        Returns:
+            Scalars on the device: `loss` (mean nats a token), `tokens`, `grad_norm`.
+        """
+        self._model.train()
+        self._optimizer.zero_grad(set_to_none=True)
+        runtime = self._runtime
+        num_tokens = runtime.sum_over_devices((tokens[:, 1:] != PAD_ID).sum())
+        divisor = num_tokens.clamp(min=1)
+        loss = torch.zeros((), device=images.device)
+        for part in range(self._accumulate):
+            loss_sum = _loss_sum(
+                self._model, runtime, self._part(images, part), self._part(tokens, part)
+            )
+            share = loss_sum / divisor
+            share.backward()
+            loss = loss + share.detach()
+        loss = runtime.sum_over_devices(loss)
+        runtime.sum_gradients(self._model)
+        grad_norm = torch.nn.utils.clip_grad_norm_(
+            self._model.parameters(), self._clip_norm or float("inf")
+        )
+        proceed = (num_tokens > 0) & torch.isfinite(loss) & torch.isfinite(grad_norm)
+        runtime.update(self._optimizer, proceed)
+        return {"loss": loss, "tokens": num_tokens, "grad_norm": grad_norm}
+
+    def _part(self, tensor: Tensor, part: int) -> Tensor:
+        """One micro-batch: the same share of the rows of every device, so that none has to move."""
+        if self._accumulate == 1:
+            return tensor
+        shards = tensor.unflatten(0, (self._runtime.num_shards, self._accumulate, -1))
+        return shards[:, part].flatten(0, 1)
+
+
+@torch.no_grad()
+def validation_sums(
+    model: ImageCaptioningModel, runtime: Runtime, images: Tensor, tokens: Tensor
+) -> dict[str, Tensor]:
+    """Score one batch without training: `loss_sum` (nats) and `tokens`, scalars on the device.
+
+    The model must be in evaluation mode.
+    """
+    loss_sum = _loss_sum(model, runtime, images, tokens)
+    return {
+        "loss_sum": runtime.sum_over_devices(loss_sum),
+        "tokens": runtime.sum_over_devices((tokens[:, 1:] != PAD_ID).sum()),
+    }
+
+
+def _loss_sum(
+    model: ImageCaptioningModel, runtime: Runtime, images: Tensor, tokens: Tensor
+) -> Tensor:
+    with runtime.arithmetic():
+        hidden = model.decode(model.encode_images(images), tokens[:, :-1])
+        loss_sum, _ = caption_loss(hidden, model.fc_out, tokens[:, 1:])
+    return loss_sum

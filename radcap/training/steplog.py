@@ -1,0 +1,159 @@
+"""Steps wait here, unread, until the log's interval: then one read of the device serves all.
+
+Every step still gets its own loss and perplexity, and a loss that is not finite still names its
+step and rows, only later.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from radcap.data.collate import Batch
+from radcap.errors import RadcapError
+from radcap.runtime.base import Runtime
+from radcap.training.log import RunLog
+from radcap.training.progress import Progress
+
+
+class TrainingFailed(RadcapError):
+    """The run cannot go on: a loss or gradient is not finite."""
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    step: int
+    scalars: Mapping[str, Tensor]
+    rows: list[str]
+    images: int
+    lr: float
+    data_wait_s: float
+    step_s: float
+    time: float
+
+
+class StepLog:
+    """Queues steps and writes them out.
+
+    Attributes:
+        counts: over the whole run, resumed parts included: `images` trained on, `truncated`
+            captions, and `skipped`, masked rows by reason.
+        last: the record last written.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        log: RunLog,
+        bar: Progress,
+        *,
+        steps_per_epoch: int,
+        counts: Mapping[str, Any] | None,
+    ) -> None:
+        """Args:
+        counts: what earlier processes of the run counted.
+        """
+        self._runtime, self._log, self._bar = runtime, log, bar
+        self._steps_per_epoch = steps_per_epoch
+        self._queue: list[_Waiting] = []
+        self._mark = time.monotonic()
+        given = dict(counts or {})
+        self.counts: dict[str, Any] = {
+            "images": given.get("images", 0),
+            "truncated": given.get("truncated", 0),
+            "skipped": dict(given.get("skipped", {})),
+        }
+        self.last: dict[str, Any] | None = None
+
+    def resume_timing(self) -> None:
+        """Leave the time since the last step, spent on something else, out of the next one's."""
+        self._mark = time.monotonic()
+
+    def add(
+        self,
+        step: int,
+        scalars: Mapping[str, Tensor],
+        batch: Batch,
+        *,
+        lr: float,
+        data_wait_s: float,
+    ) -> None:
+        """Queue a step's scalars, as `TrainStep` gave them, without reading them."""
+        now = time.monotonic()
+        images = int(batch.valid.sum())
+        self._queue.append(
+            _Waiting(
+                step=step,
+                scalars=scalars,
+                rows=list(batch.rows),
+                images=images,
+                lr=lr,
+                data_wait_s=data_wait_s,
+                step_s=now - self._mark,
+                time=time.time(),
+            )
+        )
+        self._mark = now
+        self.counts["images"] += images
+        self.counts["truncated"] += batch.counts.truncated
+        reasons = self.counts["skipped"]
+        for reason, (rows, first) in batch.counts.skipped.items():
+            if reason not in reasons:
+                self._bar.note(f"masked row {first}: {reason} (the first of its kind)")
+            reasons[reason] = reasons.get(reason, 0) + rows
+
+    def write_out(self) -> None:
+        """Read the queued steps from the device, at once, and log each.
+
+        Raises:
+            TrainingFailed: naming the first step whose loss or gradient is not finite, with its
+                rows. The steps before it are logged.
+        """
+        waiting, self._queue = self._queue, []
+        values = self._runtime.fetch([entry.scalars for entry in waiting])
+        # The read waits for the device: its time belongs to the steps that were waited for.
+        lag = time.monotonic() - self._mark
+        seconds = sum(entry.step_s for entry in waiting) + lag
+        images = sum(entry.images for entry in waiting)
+        for entry, scalars in zip(waiting, values, strict=True):
+            if not (math.isfinite(scalars["loss"]) and math.isfinite(scalars["grad_norm"])):
+                self._log.flush()
+                raise TrainingFailed(_not_finite(entry, scalars))
+            self._record(entry, scalars, images / max(seconds, 1e-9))
+        if waiting:
+            self._bar.advance(waiting[-1].step, self.last or {})
+        self._mark = time.monotonic()
+
+    def _record(self, entry: _Waiting, scalars: Mapping[str, float], images_per_s: float) -> None:
+        self.last = {
+            "step": entry.step,
+            "epoch": entry.step / self._steps_per_epoch,
+            "loss": scalars["loss"],
+            "perplexity": math.exp(min(scalars["loss"], 700.0)),
+            "tokens": int(scalars["tokens"]),
+            "lr": entry.lr,
+            "grad_norm": scalars["grad_norm"],
+            "images_per_s": images_per_s,
+            "step_s": entry.step_s,
+            "data_wait_s": entry.data_wait_s,
+            "time": entry.time,
+        }
+        data = {
+            "skipped": sum(self.counts["skipped"].values()),
+            "truncated": self.counts["truncated"],
+        }
+        self._log.step(self.last, data)
+
+
+def _not_finite(entry: _Waiting, scalars: Mapping[str, float]) -> str:
+    what = "loss" if not math.isfinite(scalars["loss"]) else "gradient"
+    rows = ", ".join(entry.rows[:8]) + (", ..." if len(entry.rows) > 8 else "")
+    return (
+        f"the {what} of step {entry.step} is not finite; the step was skipped and the run ends. "
+        f"Lower optimizer.lr or set optimizer.clip_norm; its rows: {rows}"
+    )

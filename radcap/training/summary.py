@@ -1,0 +1,87 @@
+"""The first and the last words of a run, and summary.json."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from radcap.console import say
+from radcap.training.clock import duration_text
+
+if TYPE_CHECKING:
+    from radcap.training.loop import Run
+
+
+def announce(run: Run) -> None:
+    """Say what is about to be trained, on what, from where."""
+    inputs, data = run.inputs, run.config.data
+    parameters = sum(p.numel() for p in run.model.parameters())
+    say(f"device: {run.runtime.describe()}")
+    say(
+        f"data:   {inputs.describe()}, {inputs.num_train_rows:,} training and "
+        f"{inputs.num_val_rows:,} validation rows"
+    )
+    say(f"model:  {parameters:,} parameters, encoder from {_encoder_origin(run)}")
+    epochs = run.total_steps / inputs.steps_per_epoch
+    say(
+        f"run:    {run.folder.path}, {run.total_steps:,} steps of {data.batch_size} rows "
+        f"({epochs:.2f} epochs of {inputs.steps_per_epoch:,} steps)"
+    )
+    whole, extra = divmod(run.total_steps, inputs.steps_per_epoch)
+    if whole and extra:
+        say(f"        the last {extra:,} steps begin epoch {whole + 1}")
+    for note in inputs.notes:
+        say(f"        {note}")
+    if run.resumed_from is not None:
+        say(f"resumed after step {run.resumed_from:,}")
+
+
+def _encoder_origin(run: Run) -> str:
+    if run.resumed_from is not None:
+        return "the checkpoint"
+    source = run.config.model.encoder_weights
+    return {"none": "random weights", "imagenet": "ImageNet weights"}.get(source, source)
+
+
+def conclude(run: Run) -> None:
+    """Write summary.json and print the final scores with captions beside their references."""
+    run.folder.write_summary(summarize(run))
+    result, counts = run.validation, run.step_log.counts
+    assert result is not None, "a run ends with a validation"
+    skipped = sum(counts["skipped"].values())
+    say(
+        f"\ndone: {run.step:,} steps in {duration_text(run.clock.total())} "
+        f"({counts['images']:,} images, {skipped} masked, {counts['truncated']} captions cut)"
+    )
+    for number, sample in enumerate(result.samples, 1):
+        say(f"caption {number}: {sample.generated}\nreference: {sample.reference}")
+    say(
+        f"validation loss {result.loss:.4f} nats a token, perplexity {result.perplexity:.3f}, "
+        f"{result.loss_per_caption:.3f} nats a caption, over {result.rows} rows"
+    )
+    say(f"curves: tensorboard --logdir {run.folder.path}")
+
+
+def summarize(run: Run) -> dict[str, Any]:
+    """The contents of summary.json."""
+    result, counts, last = run.validation, run.step_log.counts, run.step_log.last
+    assert result is not None, "a run ends with a validation"
+    return {
+        "finished": run.step == run.total_steps,
+        "steps": run.step,
+        "epochs": run.step / run.inputs.steps_per_epoch,
+        "train_loss": last["loss"] if last else None,
+        **{f"val_{name}": value for name, value in result.scores().items()},
+        "best": run.best,
+        "resumed_from": run.resumed_from,
+        "train_graphs": run.runtime.num_graphs().get("train"),
+        "device_reads": run.runtime.device_reads,
+        "images": counts["images"],
+        "skipped": counts["skipped"],
+        "truncated": counts["truncated"],
+        "wall_s": run.clock.total(),
+        "seconds": run.clock.seconds,
+        "captions": [
+            {"generated": sample.generated, "reference": sample.reference}
+            for sample in result.samples
+        ],
+    }

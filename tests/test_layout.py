@@ -1,0 +1,116 @@
+"""The house rules: which room may import which, and what importing costs."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "radcap"
+ROOMS = {"data", "model", "runtime", "training", "scoring"}
+COMMANDS = {file.stem for file in PACKAGE.glob("*.py") if "run_command(" in file.read_text()} - {
+    "console"
+}
+
+# What each room may import, beside itself and the shared ground (config, errors, labels, console).
+ALLOWED = {
+    "data": set(),
+    "model": set(),
+    "runtime": set(),
+    "scoring": set(),
+    "training": {"data", "model", "runtime", "scoring"},
+}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(file: Path) -> set[str]:
+    """Every module that a file imports, at its top or inside its functions."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{file}: relative import"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_arrows_point_one_way(file: Path) -> None:
+    room = file.relative_to(PACKAGE).parts[0]
+    for name in imported(file):
+        parts = name.split(".")
+        if parts[0] == "torch_xla":
+            assert file == PACKAGE / "runtime" / "xla.py"
+        if parts[0] != "radcap" or len(parts) < 2:
+            continue
+        if room in ROOMS:
+            assert parts[1] not in COMMANDS, f"{file} imports the command {name}"
+            if parts[1] in ROOMS and parts[1] != room:
+                assert parts[1] in ALLOWED[room], f"{file} imports {name}"
+        elif room.removesuffix(".py") not in COMMANDS and room != "__init__.py":
+            assert parts[1] not in ROOMS, f"{file}, shared ground, imports {name}"
+
+
+def test_no_file_grows_past_reading() -> None:
+    for file in MODULES:
+        assert len(file.read_text().splitlines()) <= 320, file
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_radcap_is_light() -> None:
+    heavy = run_python(
+        "import sys, radcap, radcap.compose, radcap.training.folder\n"
+        "print([m for m in ('torch', 'datasets', 'transformers', 'tensorflow') if m in sys.modules])"
+    )
+    assert heavy.strip() == "[]"
+
+
+def test_the_trainer_loads_neither_tensorflow_nor_torch_xla() -> None:
+    loaded = run_python(
+        "import sys, radcap.training.loop\n"
+        "print([m for m in ('tensorflow', 'torch_xla', 'jax') if m in sys.modules])"
+    )
+    assert loaded.strip() == "[]"
+
+
+def test_the_public_classes_are_loaded_when_asked_for() -> None:
+    out = run_python(
+        "from radcap import GraphPropagationLayer, ImageCaptioningModel\n"
+        "print(GraphPropagationLayer.__name__, ImageCaptioningModel.__name__)"
+    )
+    assert out.split() == ["GraphPropagationLayer", "ImageCaptioningModel"]
+    with pytest.raises(AttributeError, match="nonsense"):
+        import radcap
+
+        radcap.nonsense  # noqa: B018
+
+
+def test_the_vocabulary_is_bert_base_uncaseds() -> None:
+    content = (PACKAGE / "assets" / "vocab.txt").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == (
+        "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
+    )
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_answers_help_at_once(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", f"radcap.{command}", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: python -m radcap.{command}")
+    assert not [line for line in done.stderr.splitlines() if line.endswith("| torch")]

@@ -1,0 +1,243 @@
+"""`python -m radcap.train` as a user runs it: in a process of its own, on the embedded data."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# 60 steps of the tiny model: an epoch's end lies inside, and a checkpoint at step 30.
+WORDS = (
+    "+experiment=smoke",
+    "runtime=cpu",
+    "trainer.max_steps=60",
+    "trainer.save_every=15",
+    "trainer.eval_every=20",
+    "trainer.log_every=4",
+    "trainer.samples=1",
+)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One phantom data set for all runs."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def command(words: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "radcap.train", *words]
+
+
+def environment(cache: Path) -> dict[str, str]:
+    # Any look at the network would fail at once, and loudly.
+    offline = {"HF_HUB_OFFLINE": "1", "http_proxy": "http://127.0.0.1:9"}
+    return {**os.environ, "RADCAP_CACHE": str(cache), "PYTHONPATH": str(ROOT), **offline}
+
+
+def train(cwd: Path, cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(words),
+        cwd=cwd,
+        env=environment(cache),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def summary(run: Path) -> dict[str, Any]:
+    return json.loads((run / "summary.json").read_text())
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
+    """Wait until the step's line stands in metrics.jsonl."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        file = run / "metrics.jsonl"
+        if file.exists() and file.read_text().count("\n") >= step:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} was not reached")
+
+
+def test_smoke_leaves_curves_checkpoints_and_captions(tmp_path: Path, cache: Path) -> None:
+    done = train(tmp_path, cache, "+experiment=smoke", "runtime=cpu")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "smoke"
+    curve = metrics(run)
+    assert [line["step"] for line in curve] == list(range(1, 21))
+    assert sum(line["loss"] for line in curve[-5:]) < sum(line["loss"] for line in curve[:5])
+    fields = "step epoch loss perplexity tokens lr grad_norm images_per_s step_s data_wait_s time"
+    assert set(curve[0]) == set(fields.split())
+    assert {path.name for path in (run / "checkpoints").iterdir()} <= {"step-10", "step-20"}
+    assert list(run.glob("events.out.tfevents.*"))
+    end = summary(run)
+    assert end["finished"]
+    assert end["steps"] == 20
+    assert end["val_perplexity"] == pytest.approx(2.718281828 ** end["val_loss"], rel=1e-6)
+    assert end["skipped"] == {}
+    assert len(end["captions"]) == 5
+    assert done.stdout.count("reference:") == 5
+    assert "validation loss" in done.stdout.splitlines()[-2]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["runs"]  # Hydra writes nothing
+
+    again = train(tmp_path, cache, "+experiment=smoke", "runtime=cpu")
+    assert again.returncode == 0
+    assert "is finished" in again.stdout
+    assert metrics(run) == curve
+
+    changed = train(tmp_path, cache, "+experiment=smoke", "runtime=cpu", "optimizer.lr=1")
+    assert changed.returncode == 2
+    assert "optimizer.lr" in changed.stderr
+
+    shorter = train(tmp_path, cache, "+experiment=smoke", "runtime=cpu", "trainer.max_steps=10")
+    assert shorter.returncode == 2
+    assert "shortened" in shorter.stderr
+
+    longer = train(tmp_path, cache, "+experiment=smoke", "runtime=cpu", "trainer.max_steps=24")
+    assert longer.returncode == 0, longer.stderr
+    assert metrics(run)[:20] == curve
+    assert summary(run)["steps"] == 24
+    assert summary(run)["resumed_from"] == 20
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("unbroken")
+    done = train(folder, cache, *WORDS, "data.workers=0")
+    assert done.returncode == 0, done.stderr
+    return metrics(folder / "runs" / "smoke")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_run_goes_on_bit_for_bit(
+    tmp_path: Path, cache: Path, unbroken: list[dict[str, Any]], workers: int, number: int
+) -> None:
+    run = tmp_path / "runs" / "smoke"
+    words = (*WORDS, f"data.workers={workers}")
+    process = subprocess.Popen(
+        command(words),
+        cwd=tmp_path,
+        env=environment(cache),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_step(run, 40, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 75), errors
+    again = train(tmp_path, cache, *words)
+    assert again.returncode == 0, again.stderr
+    restored = summary(run)["resumed_from"]
+    assert restored >= 30
+    curve = metrics(run)
+    assert [line["step"] for line in curve] == list(range(1, 61))
+    for name in ("loss", "grad_norm", "tokens", "lr"):
+        assert [line[name] for line in curve] == [line[name] for line in unbroken], name
+
+
+@pytest.mark.slow
+def test_the_cards_model_trains_with_the_documented_command(tmp_path: Path, cache: Path) -> None:
+    done = train(
+        tmp_path,
+        cache,
+        "+experiment=epoch1",
+        "data=phantom",
+        "runtime=cpu",
+        "model.encoder_weights=none",
+        "data.batch_size=8",
+        "trainer.max_steps=3",
+        "data.phantom.train_rows=320",
+        "data.phantom.val_rows=40",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "49,566,298 parameters" in done.stdout
+    assert len(metrics(tmp_path / "runs" / "epoch1")) == 3
+
+
+@pytest.mark.slow
+def test_one_batch_can_be_learned_by_heart(tmp_path: Path, cache: Path) -> None:
+    done = train(
+        tmp_path,
+        cache,
+        "+experiment=smoke",
+        "runtime=cpu",
+        "debug=overfit",
+        "trainer.max_steps=120",
+        "trainer.eval_every=null",
+        "trainer.save_every=null",
+        "model.dropout=0",
+    )
+    assert done.returncode == 0, done.stderr
+    curve = metrics(tmp_path / "runs" / "smoke")
+    assert curve[-1]["loss"] < 0.25 * curve[0]["loss"]
+
+
+def test_limit_and_profile_presets(tmp_path: Path, cache: Path) -> None:
+    done = train(
+        tmp_path,
+        cache,
+        "+experiment=smoke",
+        "runtime=cpu",
+        "debug=limit",
+        "logger.tensorboard=false",
+    )
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "smoke"
+    assert len(metrics(run)) == 5
+    assert not list(run.glob("events*"))
+
+
+def test_a_diverging_run_ends_by_name(tmp_path: Path, cache: Path) -> None:
+    done = train(tmp_path, cache, "+experiment=smoke", "runtime=cpu", "optimizer.lr=1e30")
+    assert done.returncode == 1
+    assert "not finite" in done.stderr
+    assert "Traceback" not in done.stderr
+    # The last finite step is logged; the one that failed is named, with its rows.
+    curve = metrics(tmp_path / "runs" / "smoke")
+    assert f"step {len(curve) + 1} " in done.stderr
+    assert "train-0" in done.stderr
+
+
+def test_data_out_of_reach_is_told_in_one_line(tmp_path: Path, cache: Path) -> None:
+    started = time.monotonic()
+    done = train(tmp_path, cache, "data.path=nowhere")
+    assert done.returncode == 1
+    assert "nowhere" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert time.monotonic() - started < 10
+
+
+def test_the_hub_out_of_reach_is_told_in_one_line(tmp_path: Path, cache: Path) -> None:
+    done = subprocess.run(
+        command(["+experiment=epoch1"]),
+        cwd=tmp_path,
+        env={**environment(cache), "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "127.0.0.1:9" in done.stderr
+    assert "data=phantom" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,127 @@
+"""Checkpoints: whole or named as damaged, and readable by plain torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from radcap.training.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    load_latest,
+    prune,
+    save_checkpoint,
+)
+
+
+def moment(step: int) -> Checkpoint:
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    return Checkpoint(
+        step=step,
+        model=layer.state_dict(),
+        optimizer=optimizer.state_dict(),
+        random={"cpu": torch.get_rng_state()},
+        progress={"position": {"epoch": 0, "batch": step}, "best": None},
+    )
+
+
+def test_round_trip_is_exact(tmp_path: Path) -> None:
+    saved = moment(7)
+    read = load_checkpoint(save_checkpoint(tmp_path, saved))
+    assert read.step == 7
+    assert read.progress == saved.progress
+    for name, tensor in saved.model.items():
+        assert torch.equal(read.model[name], tensor)
+    assert torch.equal(read.random["cpu"], saved.random["cpu"])
+    before, after = saved.optimizer["state"], read.optimizer["state"]
+    assert all(torch.equal(after[k]["exp_avg"], before[k]["exp_avg"]) for k in before)
+
+
+def test_plain_torch_opens_every_file(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, moment(1))
+    for file in path.glob("*.pt"):
+        torch.load(file)  # weights_only is the default
+    names = {"model.safetensors", "optimizer.pt", "random.pt", "progress.json", "manifest.json"}
+    assert {file.name for file in path.iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.pt", "random.pt", "progress.json", "manifest.json"]
+)
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_a_damaged_file_is_named_and_the_one_before_is_used(
+    tmp_path: Path, name: str, damage: str
+) -> None:
+    save_checkpoint(tmp_path, moment(1))
+    file = save_checkpoint(tmp_path, moment(2)) / name
+    content = bytearray(file.read_bytes())
+    if damage == "remove":
+        file.unlink()
+    elif damage == "truncate":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        content[len(content) // 2] ^= 0xFF
+        file.write_bytes(content)
+    warnings: list[str] = []
+    restored = load_latest(tmp_path, warnings.append)
+    assert restored is not None
+    assert restored.step == 1
+    assert len(warnings) == 1
+    assert "step-2" in warnings[0]
+
+
+def test_no_checkpoint_at_all(tmp_path: Path) -> None:
+    assert load_latest(tmp_path / "none", pytest.fail) is None
+
+
+def test_a_write_that_fails_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path, moment(1))
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, moment(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
+
+
+def test_prune_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
+    for step in (2, 4, 6, 8, 10):
+        save_checkpoint(tmp_path, moment(step))
+    (tmp_path / ".step-12.partial").mkdir()
+    prune(tmp_path, keep=2, best_step=4)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-4", "step-8", "step-10"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    """A checkpoint whose file would run code on load is refused, though its manifest agrees."""
+    path = save_checkpoint(tmp_path, moment(1))
+
+    class Hostile:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.write_text, (tmp_path / "owned", "x"))
+
+    (path / "optimizer.pt").write_bytes(pickle.dumps(Hostile(), protocol=2))
+    manifest = json.loads((path / "manifest.json").read_text())
+    content = (path / "optimizer.pt").read_bytes()
+    manifest["optimizer.pt"] = {
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        load_checkpoint(path)
+    assert not (tmp_path / "owned").exists()

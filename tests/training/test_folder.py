@@ -1,0 +1,127 @@
+"""The run folder: one process, one set of bound options, nothing deleted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from radcap.compose import compose
+from radcap.config import Config
+from radcap.errors import ConfigError, RadcapError
+from radcap.training.folder import RunFolder, bound_options
+
+
+def config_for(folder: Path, *words: str) -> Config:
+    return compose([f"run.dir={folder}", *words])
+
+
+def test_bound_options_are_those_that_change_the_curve() -> None:
+    bound = set(bound_options())
+    assert {
+        "seed",
+        "model.embed_dim",
+        "optimizer.lr",
+        "schedule.warmup",
+        "data.path",
+        "data.hub_id",
+        "data.revision",
+        "data.batch_size",
+        "data.lanes",
+        "data.window_gb",
+        "data.phantom.seed",
+    } <= bound
+    assert not bound & {
+        "data.workers",
+        "trainer.max_steps",
+        "trainer.save_every",
+        "trainer.eval_every",
+        "runtime.devices",
+        "logger.progress",
+        "run.name",
+    }
+
+
+def test_a_new_folder_holds_config_and_versions(tmp_path: Path) -> None:
+    folder = RunFolder(config_for(tmp_path / "run"))
+    assert not folder.resumed
+    assert "batch_size" in folder.config_file.read_text()
+    assert json.loads((folder.path / "versions.json").read_text())["torch"] == "2.9.0"
+    folder.close()
+
+
+def test_a_changed_bound_option_is_refused_by_name(tmp_path: Path) -> None:
+    RunFolder(config_for(tmp_path / "run")).close()
+    with pytest.raises(ConfigError, match=r"optimizer\.lr \(0\.001 -> 0\.5\)"):
+        RunFolder(config_for(tmp_path / "run", "optimizer.lr=0.5"))
+    again = RunFolder(config_for(tmp_path / "run", "data.workers=0", "trainer.max_steps=9000"))
+    assert again.resumed
+    again.close()
+
+
+def test_two_processes_are_kept_apart_and_a_kill_leaves_no_lock(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from radcap.compose import compose; "
+        "from radcap.training.folder import RunFolder; "
+        f"f = RunFolder(compose(['run.dir={tmp_path / 'run'}'])); "
+        "print('open', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "open\n"
+    with pytest.raises(RadcapError, match=f"in use by process {other.pid}"):
+        RunFolder(config_for(tmp_path / "run"))
+    other.kill()
+    other.wait()
+    RunFolder(config_for(tmp_path / "run")).close()
+
+
+def test_fresh_moves_aside_and_deletes_nothing(tmp_path: Path) -> None:
+    for _ in range(2):
+        folder = RunFolder(config_for(tmp_path / "run", "run.fresh=true"))
+        (folder.path / "metrics.jsonl").write_text("mine")
+        folder.close()
+    folder = RunFolder(config_for(tmp_path / "run", "run.fresh=true", "optimizer.lr=0.5"))
+    assert not folder.resumed
+    folder.close()
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["run", "run.old-1", "run.old-2"]
+    assert (tmp_path / "run.old-2" / "metrics.jsonl").read_text() == "mine"
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="holds no run"):
+        RunFolder(config_for(tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_path_that_cannot_be_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RadcapError, match="file"):
+        RunFolder(config_for(tmp_path / "file" / "run"))
+
+
+def test_finished_depends_on_the_length_asked_for(tmp_path: Path) -> None:
+    folder = RunFolder(config_for(tmp_path / "run", "trainer.max_steps=5"))
+    folder.write_summary({"finished": True})
+    folder.close()
+    same = RunFolder(config_for(tmp_path / "run", "trainer.max_steps=5"))
+    assert same.finished
+    same.close()
+    longer = RunFolder(config_for(tmp_path / "run", "trainer.max_steps=6"))
+    assert not longer.finished
+    longer.close()
+
+
+def test_the_data_revision_is_pinned(tmp_path: Path) -> None:
+    folder = RunFolder(config_for(tmp_path / "run"))
+    folder.pin_data_revision("abc")
+    folder.close()
+    folder = RunFolder(config_for(tmp_path / "run"))
+    folder.pin_data_revision("abc")
+    with pytest.raises(ConfigError, match=r"abc.*def"):
+        folder.pin_data_revision("def")
+    folder.close()

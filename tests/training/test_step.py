@@ -1,0 +1,125 @@
+"""One training step: the right gradient however the batch is cut, and nothing moved by a bad one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from radcap.config import OptimizerConfig
+from radcap.model.captioner import ImageCaptioningModel
+from radcap.runtime.native import NativeRuntime
+from radcap.training.step import TrainStep, validation_sums
+
+OPTIMIZER = OptimizerConfig(lr=1e-3, betas=[0.9, 0.999], eps=1e-8, weight_decay=0.0, clip_norm=None)
+
+
+@pytest.fixture
+def runtime() -> NativeRuntime:
+    return NativeRuntime("cpu", precision="fp32", threads=1)
+
+
+def small_model(seed: int = 0) -> ImageCaptioningModel:
+    torch.manual_seed(seed)
+    return ImageCaptioningModel(50, embed_dim=16, num_layers=1, num_heads=2, dropout=0.0).double()
+
+
+def rows(count: int, seed: int = 1) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 3, 224, 224), dtype=torch.uint8, generator=generator)
+    tokens = torch.zeros(count, 9, dtype=torch.int32)
+    for row in range(count):
+        length = 2 + row % 6
+        words = torch.randint(5, 50, (length,), generator=generator)
+        tokens[row, : length + 2] = torch.cat([torch.tensor([1]), words, torch.tensor([2])])
+    return images, tokens
+
+
+def make_step(model: ImageCaptioningModel, runtime: NativeRuntime, **options: Any) -> TrainStep:
+    return TrainStep(model, runtime.make_adam(model, OPTIMIZER), runtime, **options)
+
+
+def test_the_golden_adam_steps(
+    runtime: NativeRuntime,
+    golden_model: ImageCaptioningModel,
+    golden_images: Tensor,
+    golden_tokens: Tensor,
+    golden_answers: dict[str, Tensor],
+) -> None:
+    """The card's losses by the very step that the trainer runs."""
+    step = make_step(golden_model, runtime)
+    losses = [step(golden_images, golden_tokens)["loss"].item() for _ in range(4)]
+    assert losses == pytest.approx(golden_answers["train_losses"].tolist(), rel=1e-8)
+
+
+def test_micro_batches_give_the_gradient_of_the_whole(runtime: NativeRuntime) -> None:
+    """Captions of unequal length, so that a mean of means would differ. Batch norm is held still:
+    its statistics are those of a micro-batch."""
+    images, tokens = rows(8)
+    found = []
+    for accumulate in (1, 4):
+        model = small_model()
+        step = make_step(model, runtime, accumulate=accumulate)
+        model.eval()
+        model.train = lambda mode=True: model  # type: ignore[method-assign]
+        scalars = step(images, tokens)
+        gradients = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        found.append((scalars["loss"].item(), gradients))
+    (loss_whole, whole), (loss_parts, parts) = found
+    assert loss_parts == pytest.approx(loss_whole, rel=1e-9)
+    assert torch.allclose(parts, whole, rtol=1e-6, atol=1e-12)
+
+
+def weights_and_state(model: ImageCaptioningModel, step: TrainStep) -> list[Tensor]:
+    state = step._optimizer.state_dict()["state"]
+    tensors = [p.detach().clone() for p in model.parameters()]
+    return tensors + [t.clone() for entry in state.values() for t in entry.values()]
+
+
+@pytest.mark.parametrize("fault", ["no tokens", "infinite weight"])
+def test_a_bad_batch_moves_nothing(runtime: NativeRuntime, fault: str) -> None:
+    images, tokens = rows(4)
+    model = small_model()
+    step = make_step(model, runtime)
+    step(images, tokens)
+    if fault == "no tokens":
+        tokens = torch.zeros_like(tokens)
+    else:
+        with torch.no_grad():
+            model.fc_out.bias[7] = float("nan")
+    before = weights_and_state(model, step)
+    scalars = step(images, tokens)
+    after = weights_and_state(model, step)
+    assert all(
+        torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, after, strict=True)
+    )
+    assert torch.isfinite(scalars["loss"]).item() is (fault == "no tokens")
+    if fault == "no tokens":
+        assert scalars["loss"].item() == 0
+
+
+def test_the_gradient_norm_is_clipped(runtime: NativeRuntime) -> None:
+    images, tokens = rows(4)
+    model = small_model()
+    step = make_step(model, runtime, clip_norm=0.01)
+    scalars = step(images, tokens)
+    clipped = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+    assert scalars["grad_norm"].item() > 0.01
+    assert clipped.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_validation_sums_ignore_padding(runtime: NativeRuntime) -> None:
+    """Masked rows beside good ones change nothing: 3 rows in a batch of 5 score as 3 in one of 3."""
+    images, tokens = rows(3)
+    model = small_model().eval()
+    alone = validation_sums(model, runtime, images, tokens)
+    padded = validation_sums(
+        model,
+        runtime,
+        torch.cat([images, images[:2]]),
+        torch.cat([tokens, torch.zeros_like(tokens[:2])]),
+    )
+    assert padded["tokens"].item() == alone["tokens"].item()
+    assert padded["loss_sum"].item() == pytest.approx(alone["loss_sum"].item(), rel=1e-9)
