@@ -12,7 +12,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops, UnidentifiedImageError
 
 IMAGE_SIZE = 224
 MAX_PIXELS = 50_000_000
@@ -113,7 +113,17 @@ def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
         return Image.alpha_composite(black, visible).convert("RGB")
     if image.mode == "1":
         return image.convert("L")
-    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+    if image.mode == "L":
+        return image
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    # Radiology is mostly grey stored as RGB: one channel resized instead of three, same result.
+    red, green, blue = rgb.split()
+    grey = _same(red, green) and _same(red, blue)
+    return red if grey else rgb
+
+
+def _same(one: Image.Image, other: Image.Image) -> bool:
+    return ImageChops.difference(one, other).getbbox() is None
 
 
 def _scale_grey(image: Image.Image) -> Image.Image:

@@ -108,6 +108,8 @@ class Loader:
         ]
         self._pool: WorkerPool | None = None
         if self.effective_workers:
+            import datasets  # noqa: F401  imported once here, not by every worker anew
+
             shape = (len(self._share.places), *_IMAGE_SHAPE)
             self._pool = WorkerPool(self._makers, shape, max(1, prefetch), self._next)
 
