@@ -157,12 +157,10 @@ def _compose_with_hydra(
     overrides: Sequence[Override], groups: dict[str, list[str]], folders: Sequence[Path]
 ) -> DictConfig:
     # Every value goes in with "++" so that it is the schema, not Hydra, that knows the names.
-    words = [
-        override.input_line
-        if override.key_or_group in groups
-        else "++" + (override.input_line or "").lstrip("+")
-        for override in overrides
-    ]
+    words = []
+    for override in overrides:
+        word = override.input_line or ""
+        words.append(word if override.key_or_group in groups else "++" + word.lstrip("+"))
     if len(folders) > 1:
         words.append(f"hydra.searchpath=[{','.join(f'file://{f}' for f in folders[1:])}]")
     GlobalHydra.instance().clear()
@@ -182,17 +180,16 @@ def _check_names(composed: DictConfig) -> None:
 
     def walk(node: Any, schema: Any, prefix: str) -> None:
         fields = {entry.name: entry for entry in dataclasses.fields(schema)}
-        for name in node:
+        for name, value in node.items():
             key = f"{prefix}{name}"
             if name not in fields:
                 names.append(key)
             elif not fields[name].metadata:
-                section = OmegaConf.to_container(node, resolve=False)[name]
-                if not isinstance(section, dict):
+                if not isinstance(value, dict):
                     raise ConfigError(f"{key}: a group of options, not a value")
-                walk(node[name], fields[name].default_factory, key + ".")
+                walk(value, fields[name].default_factory, key + ".")
 
-    walk(composed, Config, "")
+    walk(OmegaConf.to_container(composed), Config, "")
     _check_known(names)
 
 
@@ -214,17 +211,15 @@ def _settle_run_length(
     composed: DictConfig, overrides: Sequence[Override], folders: Sequence[Path]
 ) -> None:
     """Let the run's length given on the strongest level win over other spellings below it."""
-    command_line = {o.key_or_group for o in overrides if o.value() is not None}
-    levels = [command_line]
-    for override in overrides:
-        if override.key_or_group == "experiment":
-            for folder in folders:
-                file = folder / "experiment" / f"{override.value()}.yaml"
-                if file.is_file():
-                    trainer = (OmegaConf.load(file) or {}).get("trainer") or {}  # type: ignore[union-attr]
-                    levels.insert(
-                        1, {f"trainer.{name}" for name in trainer if trainer[name] is not None}
-                    )
+    levels = [{o.key_or_group for o in overrides if o.value() is not None}]
+    experiments = [o.value() for o in overrides if o.key_or_group == "experiment"]
+    for experiment in reversed(experiments):  # the last one is the strongest
+        for folder in folders:
+            file = folder / "experiment" / f"{experiment}.yaml"
+            if file.is_file():
+                content: Any = OmegaConf.to_container(OmegaConf.load(file))
+                trainer = (content or {}).get("trainer") or {}
+                levels.append({f"trainer.{name}" for name in trainer if trainer[name] is not None})
     for level in levels:
         named = [name for name in RUN_LENGTHS if f"trainer.{name}" in level]
         if len(named) > 1:

@@ -94,7 +94,8 @@ def test_smoke_leaves_curves_checkpoints_and_captions(tmp_path: Path, cache: Pat
     assert end["skipped"] == {}
     assert len(end["captions"]) == 5
     assert done.stdout.count("reference:") == 5
-    assert "validation loss" in done.stdout.splitlines()[-2]
+    assert "validation loss" in done.stdout.splitlines()[-3]
+    assert end["val_loss_per_caption"] > end["floor"]["nats_per_caption"] > 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["runs"]  # Hydra writes nothing
 
     again = train(tmp_path, cache, "+experiment=smoke", "runtime=cpu")
@@ -192,19 +193,17 @@ def test_one_batch_can_be_learned_by_heart(tmp_path: Path, cache: Path) -> None:
     assert curve[-1]["loss"] < 0.25 * curve[0]["loss"]
 
 
-def test_limit_and_profile_presets(tmp_path: Path, cache: Path) -> None:
-    done = train(
-        tmp_path,
-        cache,
-        "+experiment=smoke",
-        "runtime=cpu",
-        "debug=limit",
-        "logger.tensorboard=false",
-    )
+def test_debug_presets(tmp_path: Path, cache: Path) -> None:
+    words = ("+experiment=smoke", "runtime=cpu", "model.embed_dim=16", "logger.tensorboard=false")
+    done = train(tmp_path, cache, *words, "debug=limit", "trainer.profile_steps=[2,3]")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "smoke"
     assert len(metrics(run)) == 5
     assert not list(run.glob("events*"))
+    trace = json.loads((run / "profile" / "trace.json").read_text())
+    convolutions = [e for e in trace["traceEvents"] if e.get("name") == "aten::convolution"]
+    per_step = 52  # convolutions of MobileNetV3-Small, squeeze-and-excitation included
+    assert len(convolutions) == 2 * per_step
 
 
 def test_a_diverging_run_ends_by_name(tmp_path: Path, cache: Path) -> None:

@@ -204,8 +204,8 @@ def dataset_card(notice: str) -> str:
             "# radcap phantom",
             "",
             f"**{notice[0].upper()}{notice[1:]}.** Drawn by radcap to try its code without the",
-            "real data: same configs, columns and label spellings as RadImageNet-VQA, no real image",
-            "and no real patient in it. `floor.json` holds the lowest loss to expect on it.",
+            "real data: same configs, columns and label spellings as RadImageNet-VQA, no real",
+            "image and no real patient in it. `floor.json` holds the lowest loss to expect on it.",
             "",
         ]
     )

@@ -86,7 +86,9 @@ class DeviceAdam(Adam):
 
     @torch.no_grad()
     def step_if(self, proceed: Tensor) -> None:
-        """Step if `proceed` (bool scalar on the device) holds, else keep every bit. Frees gradients.
+        """Step if `proceed` (bool scalar, on the device) holds, else keep every bit.
+
+        Frees the gradients.
 
         Gradients that outlive the step would be outputs of the compiled program: 4 bytes a weight
         written to memory in every step, for nobody.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -154,6 +155,10 @@ class Runtime(abc.ABC):
             step: the training step, for messages.
         """
         return nullcontext()
+
+    @abc.abstractmethod
+    def profile(self, folder: Path) -> AbstractContextManager[None]:
+        """The context of steps whose operations are recorded into files of `folder`."""
 
     def num_graphs(self) -> dict[str, int]:
         """Graphs compiled so far, by purpose; empty where nothing is compiled."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class NativeRuntime(Runtime):
 
     def place(self, model: nn.Module) -> None:
         # Convolutions are faster with channels last: 1.2x of a whole step on a CPU.
-        model.to(self.device, memory_format=torch.channels_last)
+        model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def make_adam(self, model: nn.Module, options: OptimizerConfig) -> Optimizer:
         optimizer = Adam(
@@ -115,6 +116,13 @@ class NativeRuntime(Runtime):
         torch.set_rng_state(state["cpu"])
         if self.name == "cuda" and "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"])
+
+    @contextmanager
+    def profile(self, folder: Path) -> Iterator[None]:
+        folder.mkdir(parents=True, exist_ok=True)
+        with torch.profiler.profile(record_shapes=True) as recorded:
+            yield
+        recorded.export_chrome_trace(str(folder / "trace.json"))
 
     def close(self) -> None:
         pass

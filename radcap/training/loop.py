@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -130,18 +131,22 @@ class Run:
         """
         announce(self)
         trainer = self.config.trainer
-        eval_due = Every(trainer.eval_every, **self.units)
-        save_due = Every(trainer.save_every, **self.units)
+        eval_due = self._every(trainer.eval_every)
+        save_due = self._every(trainer.save_every)
         batches = self.runtime.batches(self._train_batches())
         stop = StopRequest()
         try:
-            with stop.listening():
+            with stop.listening(), ExitStack() as profiler:
                 while self.step < self.total_steps and not stop.requested:
+                    if trainer.profile_steps and self.step + 1 == trainer.profile_steps[0]:
+                        profiler.enter_context(self.runtime.profile(self.folder.path / "profile"))
                     with self.clock.measure("train"):
                         self._train_one(batches)
                         last = self.step == self.total_steps
                         if last or self.step % trainer.log_every == 0:
                             self.step_log.write_out()
+                    if trainer.profile_steps and self.step == trainer.profile_steps[1]:
+                        profiler.close()
                     if last or eval_due.due(self.step):
                         self._validate()
                     if last or stop.requested or save_due.due(self.step):
@@ -158,6 +163,10 @@ class Run:
             return EXIT_STOPPED
         conclude(self)
         return EXIT_DONE
+
+    def _every(self, duration: str | None) -> Every:
+        batch_size, steps_per_epoch = self.config.data.batch_size, self.inputs.steps_per_epoch
+        return Every(duration, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
 
     def _train_batches(self) -> Iterator[Batch]:
         if self.config.debug.overfit:

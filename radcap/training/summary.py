@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from radcap.console import say
@@ -58,6 +60,13 @@ def conclude(run: Run) -> None:
         f"validation loss {result.loss:.4f} nats a token, perplexity {result.perplexity:.3f}, "
         f"{result.loss_per_caption:.3f} nats a caption, over {result.rows} rows"
     )
+    floor = run.inputs.floor
+    if floor is not None and floor.rows == result.rows:
+        say(
+            f"the data set's floor:  {floor.nats_per_token:.4f} nats a token, perplexity "
+            f"{math.exp(floor.nats_per_token):.3f}, {floor.nats_per_caption:.3f} nats a caption: "
+            f"{result.loss_per_caption - floor.nats_per_caption:.3f} above it"
+        )
     say(f"curves: tensorboard --logdir {run.folder.path}")
 
 
@@ -71,6 +80,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "epochs": run.step / run.inputs.steps_per_epoch,
         "train_loss": last["loss"] if last else None,
         **{f"val_{name}": value for name, value in result.scores().items()},
+        "floor": None if run.inputs.floor is None else asdict(run.inputs.floor),
         "best": run.best,
         "resumed_from": run.resumed_from,
         "train_graphs": run.runtime.num_graphs().get("train"),

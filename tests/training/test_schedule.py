@@ -71,7 +71,7 @@ def test_cosine_with_warmup() -> None:
     assert rates[59] == pytest.approx(0.1 + 0.9 * 0.5)
     assert rates[109] == pytest.approx(0.1)
     assert rates[129] == pytest.approx(0.1)  # a lengthened run stays at the final rate
-    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert all(a >= b for a, b in itertools.pairwise(rates[9:]))
 
 
 def test_constant() -> None:

@@ -1,4 +1,4 @@
-"""One training step: the right gradient however the batch is cut, and nothing moved by a bad one."""
+"""One training step: the same gradient however the batch is cut; a bad batch moves nothing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def test_the_golden_adam_steps(
     assert losses == pytest.approx(golden_answers["train_losses"].tolist(), rel=1e-8)
 
 
-def test_micro_batches_give_the_gradient_of_the_whole(runtime: NativeRuntime) -> None:
+def test_micro_batches_give_the_gradient_of_the_whole(
+    runtime: NativeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Captions of unequal length, so that a mean of means would differ. Batch norm is held still:
     its statistics are those of a micro-batch."""
     images, tokens = rows(8)
@@ -63,7 +65,7 @@ def test_micro_batches_give_the_gradient_of_the_whole(runtime: NativeRuntime) ->
         model = small_model()
         step = make_step(model, runtime, accumulate=accumulate)
         model.eval()
-        model.train = lambda mode=True: model  # type: ignore[method-assign]
+        monkeypatch.setattr(model, "train", model.eval)
         scalars = step(images, tokens)
         gradients = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         found.append((scalars["loss"].item(), gradients))
@@ -111,7 +113,7 @@ def test_the_gradient_norm_is_clipped(runtime: NativeRuntime) -> None:
 
 
 def test_validation_sums_ignore_padding(runtime: NativeRuntime) -> None:
-    """Masked rows beside good ones change nothing: 3 rows in a batch of 5 score as 3 in one of 3."""
+    """Masked rows beside good ones change nothing: 3 rows in a batch of 5 score as 3 alone."""
     images, tokens = rows(3)
     model = small_model().eval()
     alone = validation_sums(model, runtime, images, tokens)
