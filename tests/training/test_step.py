@@ -65,7 +65,7 @@ def test_micro_batches_give_the_gradient_of_the_whole(
         model = small_model()
         step = make_step(model, runtime, accumulate=accumulate)
         model.eval()
-        monkeypatch.setattr(model, "train", model.eval)
+        monkeypatch.setattr(model, "train", lambda: None)
         scalars = step(images, tokens)
         gradients = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         found.append((scalars["loss"].item(), gradients))
