@@ -173,13 +173,13 @@ def test_works_where_home_cannot_be_written(numbered: Any) -> None:
 
 @pytest.fixture
 def refusing_hub() -> Iterator[Any]:
-    """A Hub on loopback that answers every request with one status, and counts."""
+    """A Hub on loopback that answers every request with one status, and counts those for data sets."""
 
     class Hub(BaseHTTPRequestHandler):
         status, requests = 403, 0
 
         def do_GET(self) -> None:
-            type(self).requests += 1
+            type(self).requests += self.path.startswith("/api/datasets/")
             self.send_response(self.status)
             self.end_headers()
 
