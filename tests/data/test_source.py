@@ -173,7 +173,7 @@ def test_works_where_home_cannot_be_written(numbered: Any) -> None:
 
 @pytest.fixture
 def refusing_hub() -> Iterator[Any]:
-    """A Hub on loopback that answers every request with one status, and counts those for data sets."""
+    """A Hub on loopback: one status for every request; counts those for data sets."""
 
     class Hub(BaseHTTPRequestHandler):
         status, requests = 403, 0
