@@ -26,20 +26,17 @@ _COLUMNS = ("file", "caption", "modality", "location", "pathology")
 _PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2"}
 _ROWS_FOR_VAL = 10
 _ROWS_PER_FILE = 10_000
+_ROW_GROUPS_AT_LEAST = 8
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture fit for training: its bytes as they are, its caption and labels."""
+    """A picture fit for training: its file, the SHA-256 of its bytes, its caption and labels."""
 
     name: str
-    image: bytes
+    digest: str
     caption: str
     labels: Labels
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(self.image).hexdigest()
 
 
 def main(words: Sequence[str]) -> int:
@@ -59,6 +56,8 @@ def main(words: Sequence[str]) -> int:
         raise ConfigError(f"--val-fraction {args.val_fraction}: must be in [0, 1)")
     if args.rows_per_group < 1:
         raise ConfigError(f"--rows-per-group {args.rows_per_group}: must be at least 1")
+    if args.out.exists() and not args.out.is_dir():
+        raise ConfigError(f"OUT {args.out}: a file is in the way; name a folder")
     if args.out.exists() and any(args.out.iterdir()) and not args.force:
         raise ConfigError(f"OUT {args.out}: the folder is not empty; --force replaces its data set")
     entries, left_out = _read_entries(args.images, _read_table(args.captions))
@@ -67,7 +66,7 @@ def main(words: Sequence[str]) -> int:
         raise RadcapError(f"{args.captions}: no usable picture ({reasons or 'no rows'})")
     splits = _split(entries, args.val_fraction)
     for split, chosen in splits.items():
-        _write(args.out / "alignment", split, chosen, args.rows_per_group)
+        _write(args.images, args.out / "alignment", split, chosen, args.rows_per_group)
     listed = {entry.name for entry in entries} | {item["file"] for item in left_out}
     unlisted = sorted(
         path.relative_to(args.images).as_posix()
@@ -120,7 +119,9 @@ def _read_table(path: Path) -> list[dict[str, str]]:
         raise ConfigError(f"CAPTIONS {path}: not UTF-8; save the table as UTF-8 CSV") from None
     header = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)
-    table = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    # A caption may hold line breaks, so the lines keep their ends; and it may be long.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    table = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter)
     names = {name.strip().lower(): name for name in table.fieldnames or ()}
     missing = [name for name in ("file", "caption") if name not in names]
     if missing:
@@ -167,7 +168,8 @@ def _read_entry(folder: Path, name: str, row: dict[str, str]) -> Entry | str:
     except ImageError as error:
         return error.reason
     labels = Labels.of(*(row.get(column) or None for column in _COLUMNS[2:]))
-    return Entry(name, image, " ".join(row["caption"].split()), labels)
+    digest = hashlib.sha256(image).hexdigest()
+    return Entry(name, digest, " ".join(row["caption"].split()), labels)
 
 
 def _split(entries: list[Entry], val_fraction: float) -> dict[str, list[Entry]]:
@@ -179,6 +181,8 @@ def _split(entries: list[Entry], val_fraction: float) -> dict[str, list[Entry]]:
     val = {e.digest for e in by_digest if int(e.digest[:8], 16) < val_fraction * 2**32}
     if not val and val_fraction > 0 and len(entries) >= _ROWS_FOR_VAL:
         val = {by_digest[0].digest}
+    if len(val) == len(entries):
+        val.remove(by_digest[-1].digest)
     splits: dict[str, list[Entry]] = {"train": [], "val": []}
     for entry in entries:
         splits["val" if entry.digest in val else "train"].append(entry)
@@ -193,25 +197,29 @@ def _stored_order(entry: Entry) -> tuple[str, ...]:
     return tuple(label or "" for label in (labels.modality, labels.location, labels.pathology))
 
 
-def _write(folder: Path, split: str, entries: list[Entry], rows_per_group: int) -> None:
+def _write(
+    pictures: Path, folder: Path, split: str, entries: list[Entry], rows_per_group: int
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(f"{split}-*.parquet"):
         old.unlink()
     count = -(-len(entries) // _ROWS_PER_FILE)
     schema = SCHEMAS["alignment"]
+    # Batches draw from many row groups at once, so that a small set needs small ones.
+    group_size = max(1, min(rows_per_group, len(entries) // _ROW_GROUPS_AT_LEAST))
     for number in range(count):
         part = entries[number * _ROWS_PER_FILE : (number + 1) * _ROWS_PER_FILE]
         path = folder / f"{split}-{number:05}-of-{count:05}.parquet"
         partial = path.with_name(f".{path.name}.partial")
         with pq.ParquetWriter(partial, schema, compression="none") as writer:
-            for first in range(0, len(part), rows_per_group):
-                group = [_row(entry) for entry in part[first : first + rows_per_group]]
+            for first in range(0, len(part), group_size):
+                group = [_row(pictures, entry) for entry in part[first : first + group_size]]
                 writer.write_table(pa.Table.from_pylist(group, schema), row_group_size=len(group))
         partial.replace(path)
 
 
-def _row(entry: Entry) -> dict[str, Any]:
-    image = {"bytes": entry.image, "path": Path(entry.name).name}
+def _row(pictures: Path, entry: Entry) -> dict[str, Any]:
+    image = {"bytes": (pictures / entry.name).read_bytes(), "path": Path(entry.name).name}
     unused = np.random.default_rng(0)  # questions are drawn for the other configs only
     (row,) = rows("alignment", image, entry.labels, entry.caption, unused)
     return row

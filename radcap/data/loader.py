@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -130,9 +129,8 @@ class Loader:
         if self._pool is not None:
             self._pool.close()
             return
+        # A stream left half read may abort the interpreter at its exit.
         self._makers[0].close()
-        # A stream left half read may abort the interpreter at exit unless it is collected.
-        gc.collect()
 
     def _finish_pass(self) -> None:
         """Go to the beginning of a pass, if the last one was left early."""
