@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -39,3 +40,6 @@ def run_command(main: Callable[[Sequence[str]], int], usage: str) -> int:
         sys.stdout.flush()
         print(f"radcap: {error}", file=sys.stderr, flush=True)
         return error.exit_status
+    except KeyboardInterrupt:
+        print("radcap: interrupted", file=sys.stderr, flush=True)
+        return 128 + signal.SIGINT

@@ -111,6 +111,13 @@ def test_smoke_leaves_curves_checkpoints_and_captions(tmp_path: Path, cache: Pat
     assert shorter.returncode == 2
     assert "shortened" in shorter.stderr
 
+    # Killed between the last checkpoint and the summary: the end is told, nothing is logged twice.
+    (run / "summary.json").unlink()
+    told = train(tmp_path, cache, "+experiment=smoke", "runtime=cpu")
+    assert told.returncode == 0, told.stderr
+    assert summary(run)["val_loss"] == pytest.approx(end["val_loss"], rel=1e-6)
+    assert metrics(run) == curve
+
     longer = train(tmp_path, cache, "+experiment=smoke", "runtime=cpu", "trainer.max_steps=24")
     assert longer.returncode == 0, longer.stderr
     assert metrics(run)[:20] == curve

@@ -64,7 +64,9 @@ class RunFolder:
             RadcapError: another process uses it, or it cannot be written.
         """
         self.path = Path(config.run.dir)
-        if config.run.fresh:
+        if config.run.fresh and self.path.is_dir():
+            if self._is_ours():
+                self._acquire().close()  # not from under a running process
             _move_aside(self.path)
         try:
             foreign = self.path.is_dir() and not self._is_ours() and any(self.path.iterdir())
@@ -166,8 +168,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _move_aside(path: Path) -> None:
-    if not path.exists():
-        return
     number = 1
     while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
         number += 1

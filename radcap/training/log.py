@@ -49,6 +49,8 @@ class RunLog:
         """Open the log to go on after `resume_step` (0 for a new run)."""
         self._steps = _open_after(folder / "metrics.jsonl", resume_step)
         self._validations = _open_after(folder / "val_metrics.jsonl", resume_step)
+        lines = (folder / "val_metrics.jsonl").read_text().splitlines()
+        self._validated = {json.loads(line)["step"] for line in lines}
         _drop_events_after(folder, resume_step)
         self._events = EventFileWriter(str(folder)) if tensorboard else None
 
@@ -69,7 +71,10 @@ class RunLog:
         )
 
     def validation(self, record: Mapping[str, Any]) -> None:
-        """Log one validation: `step` and the scores."""
+        """Log one validation: `step` and the scores. A step has one, whoever repeats it."""
+        if record["step"] in self._validated:
+            return
+        self._validated.add(record["step"])
         self._validations.write(json.dumps(record) + "\n")
         self._write(
             record["step"],

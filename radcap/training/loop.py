@@ -37,6 +37,7 @@ class Run:
 
     Attributes:
         step: steps done.
+        saved_step: the step of the newest checkpoint, 0 for none.
         total_steps: the configured length.
         resumed_from: the step a checkpoint was restored at, None for a new run.
         position: where the data goes on after `step`.
@@ -67,6 +68,7 @@ class Run:
         restored = load_latest(folder.checkpoints, say)
         progress: dict[str, Any] = dict(restored.progress) if restored else {}
         self.step = restored.step if restored else 0
+        self.saved_step = self.step
         self.resumed_from = self.step if restored else None
         if self.total_steps < self.step:
             raise ConfigError(
@@ -149,9 +151,13 @@ class Run:
                         profiler.close()
                     if last or eval_due.due(self.step):
                         self._validate()
-                    if last or stop.requested or save_due.due(self.step):
+                    if last or save_due.due(self.step):
                         self._save()
                         save_due.done()
+                if self.step > self.saved_step:  # a signal came
+                    self._save()
+                if self.validation is None and self.step == self.total_steps:
+                    self._validate()  # an earlier process was killed between saving and its end
         finally:
             self.bar.close()
             self.log.close()
@@ -237,6 +243,7 @@ class Run:
                 },
             )
             save_checkpoint(self.folder.checkpoints, moment)
+            self.saved_step = self.step
             prune(
                 self.folder.checkpoints,
                 keep=self.config.trainer.keep_checkpoints,

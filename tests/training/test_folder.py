@@ -74,6 +74,8 @@ def test_two_processes_are_kept_apart_and_a_kill_leaves_no_lock(tmp_path: Path) 
     assert other.stdout.readline() == "open\n"
     with pytest.raises(RadcapError, match=f"in use by process {other.pid}"):
         RunFolder(config_for(tmp_path / "run"))
+    with pytest.raises(RadcapError, match=f"in use by process {other.pid}"):
+        RunFolder(config_for(tmp_path / "run", "run.fresh=true"))
     other.kill()
     other.wait()
     RunFolder(config_for(tmp_path / "run")).close()

@@ -65,6 +65,15 @@ def test_a_line_torn_by_a_kill_is_dropped(tmp_path: Path) -> None:
     assert [step for step, _ in read_tensorboard(tmp_path, "train/loss")] == lines
 
 
+def test_a_validation_repeated_after_a_resume_is_logged_once(tmp_path: Path) -> None:
+    write(tmp_path, 1, 10, 3.0)
+    log = RunLog(tmp_path, resume_step=10, tensorboard=True)
+    log.validation({"step": 10, "loss": 3.0, "perplexity": 2.0, "time": 1.8e9})
+    log.close()
+    assert len((tmp_path / "val_metrics.jsonl").read_text().splitlines()) == 1
+    assert read_tensorboard(tmp_path, "val/loss") == [(10, 3.0)]
+
+
 def test_what_is_flushed_survives_a_kill(tmp_path: Path) -> None:
     log = RunLog(tmp_path, resume_step=0, tensorboard=True)
     log.step(record(1, 3.0), {})
