@@ -52,6 +52,12 @@ MODALITY_PHRASES: dict[str, tuple[str, ...]] = {
     ),
 }
 
+# Shorter words for a modality: read from captions, never written by the phantom.
+MODALITY_WORDS: dict[str, tuple[str, ...]] = {
+    "ct": ("ct", "cat scan"),
+    "mri": ("mri", "mr", "magnetic resonance"),
+}
+
 # The word that follows the location's name: "of the lung chest". Those of ankle foot, lung and
 # spine were seen; the others are made up. No synonym is also a location or part of a pathology.
 LOCATION_SYNONYMS: dict[str, tuple[str, str]] = {

@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -196,15 +195,11 @@ def _floor(seed: int, split: str, captions: Counter[str]) -> Floor:
 
 def _num_target_tokens(captions: Counter[str]) -> int:
     """BERT word pieces of all captions and one [SEP] each."""
-    from tokenizers import BertWordPieceTokenizer  # late: a set already written needs none
+    # Late: it loads torch, which neither the drawing processes nor a set already written need.
+    from radcap.data.collate import load_tokenizer
 
-    vocab = str(files("radcap") / "assets" / "vocab.txt")
-    tokenizer = BertWordPieceTokenizer(vocab, lowercase=True)
-    pieces = tokenizer.encode_batch(list(captions), add_special_tokens=False)
-    return sum(
-        count * (len(encoding.ids) + 1)
-        for encoding, count in zip(pieces, captions.values(), strict=True)
-    )
+    pieces = load_tokenizer()(list(captions), add_special_tokens=False)["input_ids"]
+    return sum(count * (len(ids) + 1) for ids, count in zip(pieces, captions.values(), strict=True))
 
 
 def _generator(seed: int, config: str, split: str, *row: int) -> np.random.Generator:

@@ -55,7 +55,7 @@ def test_a_new_folder_holds_config_and_versions(tmp_path: Path) -> None:
 
 def test_a_changed_bound_option_is_refused_by_name(tmp_path: Path) -> None:
     RunFolder(config_for(tmp_path / "run")).close()
-    with pytest.raises(ConfigError, match=r"optimizer\.lr \(0\.001 -> 0\.5\)"):
+    with pytest.raises(ConfigError, match=r"optimizer\.lr \(0\.002 -> 0\.5\)"):
         RunFolder(config_for(tmp_path / "run", "optimizer.lr=0.5"))
     again = RunFolder(config_for(tmp_path / "run", "data.workers=0", "trainer.max_steps=9000"))
     assert again.resumed

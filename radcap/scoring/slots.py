@@ -1,0 +1,144 @@
+"""Slot accuracy: the label values that a caption states, compared with the row's metadata.
+
+The wording of a caption is partly chance (modality phrase, synonym, finding form), so matching the
+text under-rates a right caption. What it says of modality, location and pathology is not chance.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from functools import lru_cache
+from typing import TypedDict
+
+from radcap.labels import (
+    DISPLAY_NAMES,
+    LOCATION_SYNONYMS,
+    LOCATIONS,
+    MODALITIES,
+    MODALITY_PHRASES,
+    MODALITY_WORDS,
+    PATHOLOGIES,
+    Labels,
+)
+
+_KNOWN = {"modality": MODALITIES, "location": LOCATIONS, "pathology": PATHOLOGIES}
+
+_Words = tuple[str, ...]
+_Phrases = dict[_Words, tuple[str, str]]  # the words -> (slot, raw label)
+
+
+class SlotScore(TypedDict):
+    """`accuracy` is correct / count, None where no row has the label."""
+
+    accuracy: float | None
+    correct: int
+    count: int
+
+
+def words(text: str) -> _Words:
+    """Lower-case words and single punctuation marks, as BERT's basic tokenizer splits them.
+
+    Underscores count as spaces. A label, a caption and a caption decoded from word pieces come
+    out alike: "ca++_tendinosis" and "ca + + tendinosis" both give ("ca", "+", "+", "tendinosis").
+    """
+    return tuple(re.findall(r"[^\W_]+|[^\w\s]", text.lower()))
+
+
+def read_slots(caption: str, *, extra: Iterable[tuple[str, str]] = ()) -> Labels:
+    """The label values a caption states, in the raw spelling of the metadata.
+
+    Of overlapping phrases the one that begins first, then the longest, wins; of several values for
+    a slot the first one stated. A location's own name goes before its synonyms.
+
+    Args:
+        caption: free text, in any case.
+        extra: (slot, raw label) pairs to look for beside the vocabulary of `radcap.labels`.
+
+    Returns:
+        None in every slot of which nothing known is said.
+    """
+    phrases = _phrases(frozenset(extra))
+    found: dict[str, str] = {}
+    for slot, label in _matches(words(caption), phrases):
+        found.setdefault(slot, label)
+    return Labels.of(
+        found.get("modality"),
+        found.get("location", found.get("synonym")),
+        found.get("pathology"),
+    )
+
+
+def slot_accuracy(pairs: Iterable[tuple[str, Labels]]) -> dict[str, SlotScore]:
+    """How often captions state the right modality, location, pathology and abnormality.
+
+    Args:
+        pairs: (caption, the row's labels). Where a label is None the row does not count for that
+            slot. A label outside the vocabulary is looked for by its own spelling.
+
+    Returns:
+        Slot -> score, and "all" -> rows whose modality, location and pathology are all right, of
+        the rows that have all three.
+    """
+    pairs = list(pairs)
+    extra = frozenset(
+        (slot, label)
+        for _, labels in pairs
+        for slot, known in _KNOWN.items()
+        if (label := getattr(labels, slot)) is not None and label not in known and words(label)
+    )
+    slots = [field.name for field in fields(Labels)]
+    correct = dict.fromkeys([*slots, "all"], 0)
+    count = dict.fromkeys([*slots, "all"], 0)
+    for caption, labels in pairs:
+        said = read_slots(caption, extra=extra)
+        right = {
+            slot: getattr(said, slot) == getattr(labels, slot)
+            for slot in slots
+            if getattr(labels, slot) is not None
+        }
+        if right.keys() >= _KNOWN.keys():
+            right["all"] = all(right[slot] for slot in _KNOWN)
+        for slot, is_right in right.items():
+            correct[slot] += is_right
+            count[slot] += 1
+    return {
+        slot: SlotScore(
+            accuracy=correct[slot] / count[slot] if count[slot] else None,
+            correct=correct[slot],
+            count=count[slot],
+        )
+        for slot in correct
+    }
+
+
+@lru_cache(maxsize=8)
+def _phrases(extra: frozenset[tuple[str, str]]) -> _Phrases:
+    phrases: _Phrases = {words(label): (slot, label) for slot, label in sorted(extra)}
+    for modality in MODALITIES:
+        for text in MODALITY_PHRASES[modality] + MODALITY_WORDS[modality]:
+            phrases[words(text)] = ("modality", modality)
+    for location, synonyms in LOCATION_SYNONYMS.items():
+        for text in synonyms:
+            phrases[words(text)] = ("synonym", location)
+        phrases[words(location)] = ("location", location)
+    for pathology in PATHOLOGIES:
+        for text in (pathology, *DISPLAY_NAMES.get(pathology, ())):
+            phrases[words(text)] = ("pathology", pathology)
+    return phrases
+
+
+def _matches(text: _Words, phrases: _Phrases) -> Iterator[tuple[str, str]]:
+    """(slot, label) of every known phrase, left to right, the longest at each place."""
+    longest = max(map(len, phrases))
+    start = 0
+    while start < len(text):
+        for length in range(min(longest, len(text) - start), 0, -1):
+            match = phrases.get(text[start : start + length])
+            if match is not None:
+                yield match
+                start += length
+                break
+        else:
+            start += 1

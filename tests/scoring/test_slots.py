@@ -1,0 +1,161 @@
+"""Reading labels from captions: known real texts, every phantom caption, the real tokenizer."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from radcap.data.collate import load_tokenizer
+from radcap.data.phantom_grammar import derivations, label_distribution
+from radcap.labels import (
+    DISPLAY_NAMES,
+    LOCATION_SYNONYMS,
+    LOCATIONS,
+    MODALITIES,
+    PATHOLOGIES,
+    Labels,
+    display_name,
+)
+from radcap.scoring.slots import read_slots, slot_accuracy, words
+
+# The caption texts of the real set known from its data and from the model card.
+REAL_CAPTIONS = [
+    (
+        "magnetic resonance imaging of the ankle foot foot with plantar plate tear present",
+        ("mri", "ankle foot", "Plantar_plate_tear"),
+    ),
+    (
+        "diagnostic magnetic resonance imaging of the ankle foot ankle displays bone inflammation",
+        ("mri", "ankle foot", "bone_inflammation"),
+    ),
+    (
+        "ct examination of the lung respiratory showing evidence of airspace opacity",
+        ("ct", "lung", "airspace_opacity"),
+    ),
+    (
+        "mr scan of the spine spinal with findings consistent with disc pathology",
+        ("mri", "spine", "disc_pathology"),
+    ),
+    (
+        "mri scan of the ankle foot foot with findings consistent with bone inflammation",
+        ("mri", "ankle foot", "bone_inflammation"),
+    ),
+    (
+        "ct scan of the lung chest with findings consistent with airspace opacity",
+        ("ct", "lung", "airspace_opacity"),
+    ),
+    (
+        "mri examination of the spine spinal column with findings consistent with disc pathology",
+        ("mri", "spine", "disc_pathology"),
+    ),
+]
+ALL_CAPTIONS = [(text, labels) for labels in label_distribution() for text in derivations(labels)]
+
+
+@pytest.mark.parametrize(("caption", "labels"), REAL_CAPTIONS)
+def test_real_captions(caption: str, labels: tuple[str, str, str]) -> None:
+    assert read_slots(caption) == Labels(*labels, abnormal=True)
+
+
+def test_every_phantom_caption_reads_back_exactly() -> None:
+    wrong = [(text, labels) for text, labels in ALL_CAPTIONS if read_slots(text) != labels]
+    assert not wrong
+    assert len(ALL_CAPTIONS) == 40 * 160
+
+
+def test_every_phantom_caption_reads_back_through_the_tokenizer() -> None:
+    tokenizer = load_tokenizer()
+    ids = tokenizer([text for text, _ in ALL_CAPTIONS])["input_ids"]
+    decoded = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    wrong = [
+        (text, labels)
+        for text, (_, labels) in zip(decoded, ALL_CAPTIONS, strict=True)
+        if read_slots(text) != labels
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("pathology", PATHOLOGIES)
+def test_every_spelling_of_a_pathology(pathology: str) -> None:
+    spellings = {pathology, display_name(pathology), *DISPLAY_NAMES.get(pathology, ())}
+    for text in spellings | {spelling.upper() for spelling in spellings}:
+        assert read_slots(text).pathology == pathology
+
+
+def test_the_vocabulary_is_unambiguous() -> None:
+    """No phrase means two things, and no synonym is taken for a location or a finding."""
+    names = [words(name) for name in (*MODALITIES, *LOCATIONS, *PATHOLOGIES)]
+    synonyms = [words(text) for pair in LOCATION_SYNONYMS.values() for text in pair]
+    assert len(set(names + synonyms)) == len(names + synonyms)
+
+
+@pytest.mark.parametrize(
+    ("text", "pathology"),
+    [
+        ("showing evidence of soft tissue fluid collection", "soft_tissue_fluid_collection"),
+        ("showing evidence of soft tissue fluid", "soft_tissue_fluid"),
+        ("displays soft tissue edema", "soft_tissue_edema"),
+        ("displays edema", "edema"),
+        ("an osteochondral pathology", None),
+        ("with chondral pathology present", "chondral_pathology"),
+        ("abnormal entire organ", "entire_organ"),
+        ("an abnormal organ", None),
+        ("no pathology seen", "normal"),
+        ("extracted interim words", None),
+        ("", None),
+        ("?! 日本語 \x00 ++", None),
+    ],
+)
+def test_longest_whole_words_win(text: str, pathology: str | None) -> None:
+    assert read_slots(text).pathology == pathology
+
+
+def test_location_name_goes_before_a_synonym() -> None:
+    assert read_slots("ct of the chest").location == "lung"
+    assert read_slots("head and knee").location == "knee"
+    assert read_slots("foot").location == "ankle foot"
+
+
+def test_abnormal_follows_the_pathology() -> None:
+    assert read_slots("mri of the hip displays normal anatomy").abnormal is False
+    assert read_slots("mri of the hip displays fracture").abnormal is True
+    assert read_slots("mri of the hip").abnormal is None
+
+
+@given(st.text())
+def test_any_text_is_read(text: str) -> None:
+    slots = read_slots(text)
+    assert slots.pathology is None or slots.pathology in PATHOLOGIES
+
+
+def test_slot_accuracy_counts_what_the_rows_know() -> None:
+    knee = Labels.of("mri", "knee", "fracture")
+    scores = slot_accuracy(
+        [
+            ("mri scan of the knee leg displays fracture", knee),
+            ("ct scan of the knee leg displays fracture", knee),
+            ("mri scan of the knee leg displays normal anatomy", knee),
+            ("mri scan", Labels(modality="mri")),
+            ("gibberish", Labels()),
+        ]
+    )
+    assert {slot: (score["correct"], score["count"]) for slot, score in scores.items()} == {
+        "modality": (3, 4),
+        "location": (3, 3),
+        "pathology": (2, 3),
+        "abnormal": (2, 3),
+        "all": (1, 3),
+    }
+    assert scores["modality"]["accuracy"] == 0.75
+
+
+def test_a_label_outside_the_vocabulary_is_read_by_its_spelling() -> None:
+    labels = Labels.of("x-ray", "left_elbow", "Urolithiasis_")
+    right, wrong = "x-ray of the left elbow displays urolithiasis", "x-ray displays fracture"
+    scores = slot_accuracy([(right, labels), (wrong, labels)])
+    assert [scores[slot]["correct"] for slot in ("modality", "location", "pathology")] == [2, 1, 1]
+
+
+def test_no_rows_no_accuracy() -> None:
+    assert {score["accuracy"] for score in slot_accuracy([]).values()} == {None}
