@@ -82,7 +82,7 @@ def test_its_state_moves_to_torchs_adam_and_back() -> None:
     theirs = copy.deepcopy(ours)
     runtime = NativeRuntime("cpu", precision="fp32", threads=1)
     reference = runtime.make_adam(theirs, options())
-    reference.load_state_dict(copy.deepcopy(adam.state_dict()))
+    reference.load_state_dict(runtime.to_host(adam.state_dict()))
     assert reference.param_groups[0]["fused"] is True
     third = copy.deepcopy(ours)
     again = device_adam(third)
@@ -90,7 +90,7 @@ def test_its_state_moves_to_torchs_adam_and_back() -> None:
         backward(model, 9)
     adam.step_if(torch.tensor(True))
     runtime.update(reference, torch.tensor(True))
-    again.load_state_dict(copy.deepcopy(reference.state_dict()))
+    again.load_state_dict(runtime.to_host(reference.state_dict()))
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-8)
     third.load_state_dict(theirs.state_dict())
