@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 from radcap.compose import from_yaml, to_yaml
 from radcap.config import RUN_LENGTHS, Config, option_names
 from radcap.errors import ConfigError, RadcapError
@@ -84,7 +86,7 @@ class RunFolder:
         self.resumed = self.config_file.is_file()
         self.finished = False
         if self.resumed:
-            before = from_yaml(self.config_file.read_text())
+            before = _read_config(self.config_file)
             _refuse_changes(self.path, before, config)
             lengths = [f"trainer.{name}" for name in RUN_LENGTHS] + ["debug.limit"]
             unchanged = all(_value(before, name) == _value(config, name) for name in lengths)
@@ -163,8 +165,21 @@ def write_atomically(path: Path, text: str) -> None:
     beside.replace(path)
 
 
+def _read_config(path: Path) -> Config:
+    try:
+        return from_yaml(path.read_text())
+    except (ConfigError, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{path} is not a configuration of this version ({first}); run.fresh=true starts anew"
+        ) from None
+
+
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise RadcapError(f"{path} is damaged ({error}); delete it and try again") from None
 
 
 def _move_aside(path: Path) -> None:

@@ -127,3 +127,19 @@ def test_the_data_revision_is_pinned(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"abc.*def"):
         folder.pin_data_revision("def")
     folder.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.yaml", "a: [1"),
+        ("config.yaml", "unknown: 1"),
+        ("summary.json", "{"),
+        ("versions.json", ""),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str) -> None:
+    RunFolder(config_for(tmp_path / "run")).close()
+    (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(RadcapError, match=name):
+        RunFolder(config_for(tmp_path / "run"))
