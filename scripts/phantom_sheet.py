@@ -6,7 +6,7 @@ commonest pathologies. Synthetic, not RadImageNet.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from itertools import groupby
 from pathlib import Path
 
@@ -42,6 +42,9 @@ def sheet(seed: int = 0) -> Image.Image:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python scripts/phantom_sheet.py FILE.png")
-    sheet().save(Path(sys.argv[1]), optimize=True)
+    parser = argparse.ArgumentParser(description="Draw a sheet of phantom pictures.")
+    parser.add_argument("file", metavar="FILE.png", type=Path, help="where to write it")
+    path = parser.parse_args().file
+    if path.suffix != ".png":
+        parser.error(f"{path}: the sheet is a .png file")
+    sheet().save(path, optimize=True)
