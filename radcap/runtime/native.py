@@ -1,4 +1,4 @@
-"""CPU and GPU by plain torch."""
+"""CPU and GPU by plain torch, one device or, under torchrun, one in each of several processes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
@@ -16,10 +17,16 @@ from radcap.config import OptimizerConfig
 from radcap.errors import ConfigError, RadcapError
 from radcap.runtime.adam import keep_execution_flags
 from radcap.runtime.base import B, Runtime
+from radcap.runtime.norm import spread_batch_norms
 
 
 class NativeRuntime(Runtime):
-    """One CPU or one GPU."""
+    """One CPU or one GPU, alone or with those of the other processes that torchrun started.
+
+    Each process trains on its own rows. Losses, gradients and the sums of batch norm are added
+    over all (torch's SyncBatchNorm refuses the CPU), so that every process takes the step that one
+    device with all the rows would take.
+    """
 
     def __init__(self, name: str, *, precision: str, threads: int | None) -> None:
         """Open the device.
@@ -40,15 +47,26 @@ class NativeRuntime(Runtime):
         self.device = torch.device(name)
         self.precision = precision
         torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+        self.num_devices = self.num_processes = num_launched()
+        if self.num_processes > 1:
+            if name == "cuda":
+                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            dist.init_process_group("nccl" if name == "cuda" else "gloo")
+            self.process_index = dist.get_rank()
 
     def describe(self) -> str:
+        processes = f"{self.num_processes} processes, each " if self.num_processes > 1 else ""
         if self.name == "cuda":
-            return f"{torch.cuda.get_device_name()}, {self.precision}"
-        return f"CPU, {torch.get_num_threads()} threads, {self.precision}"
+            return f"{processes}{torch.cuda.get_device_name()}, {self.precision}"
+        return f"{processes}CPU, {torch.get_num_threads()} threads, {self.precision}"
 
     def place(self, model: nn.Module) -> None:
         # Convolutions are faster with channels last: 1.2x of a whole step on a CPU.
         model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.num_processes > 1:
+            spread_batch_norms(model, self.sum_over_devices, self.num_processes)
+            # All processes draw the same weights with the same seed; dropout has to differ.
+            torch.manual_seed(torch.initial_seed() + self.process_index)
 
     def make_adam(self, model: nn.Module, options: OptimizerConfig) -> Optimizer:
         optimizer = Adam(
@@ -80,10 +98,22 @@ class NativeRuntime(Runtime):
             group["lr"] = rate
 
     def sum_over_devices(self, value: Tensor) -> Tensor:
-        return value
+        if self.num_processes == 1:
+            return value
+        total = value.detach().clone()
+        dist.all_reduce(total)
+        return total
 
     def sum_gradients(self, model: nn.Module) -> None:
-        pass
+        if self.num_processes == 1:
+            return
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        # In one exchange: hundreds of small ones would each wait for the network.
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, total in zip(gradients, parts, strict=True):
+            gradient.copy_(total.view(gradient.shape))
 
     def update(self, optimizer: Optimizer, proceed: Tensor) -> None:
         # The fused kernels leave weights and state alone where `found_inf` is 1: the way of
@@ -107,15 +137,26 @@ class NativeRuntime(Runtime):
         torch.manual_seed(seed)
 
     def random_state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+        """Those of all processes, in their order: all have to call this together."""
+        own: dict[str, Any] = {"cpu": torch.get_rng_state()}
         if self.name == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state()
-        return state
+            own["cuda"] = torch.cuda.get_rng_state()
+        if self.num_processes == 1:
+            return own
+        states: list[dict[str, Any]] = [{} for _ in range(self.num_processes)]
+        dist.all_gather_object(states, own)
+        return {**states[0], "processes": states}
 
     def set_random_state(self, state: Mapping[str, Any]) -> None:
-        torch.set_rng_state(state["cpu"])
-        if self.name == "cuda" and "cuda" in state:
-            torch.cuda.set_rng_state(state["cuda"])
+        states = state.get("processes", [state])
+        as_many = len(states) == self.num_processes
+        own = states[self.process_index] if as_many else states[0]
+        torch.set_rng_state(own["cpu"])
+        if self.name == "cuda" and "cuda" in own:
+            torch.cuda.set_rng_state(own["cuda"])
+        if not as_many and self.process_index > 0:
+            # Of another number of processes: the others must not draw what the first one draws.
+            torch.manual_seed(torch.initial_seed() + self.process_index)
 
     @contextmanager
     def profile(self, folder: Path) -> Iterator[None]:
@@ -125,14 +166,23 @@ class NativeRuntime(Runtime):
         recorded.export_chrome_trace(str(folder / "trace.json"))
 
     def close(self) -> None:
-        pass
+        if self.num_processes > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def num_launched() -> int:
+    """Processes that torchrun started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def check_devices(name: str, devices: int | None) -> None:
-    """Refuse more devices than one process has.
+    """Refuse another number of devices than processes, each of which has one.
 
     Raises:
         ConfigError: naming the option.
     """
-    if devices not in (None, 1):
-        raise ConfigError(f"runtime.devices={devices}: runtime={name} trains on one device")
+    if devices not in (None, num_launched()):
+        raise ConfigError(
+            f"runtime.devices={devices}: runtime={name} trains on one device a process; start "
+            f"{devices} processes with torchrun --nproc-per-node={devices}"
+        )

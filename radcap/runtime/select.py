@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from radcap.config import RuntimeConfig
-from radcap.errors import ConfigError
 from radcap.runtime.base import Runtime
+from radcap.runtime.tpu import prepare_environment, tpu_is_usable
+
+# Batches on an XLA device beside the one in use. One hides the transfer; the second evens out a
+# loader that is late now and then.
+_PREFETCH = 2
 
 
-def open_runtime(config: RuntimeConfig, *, threads: int | None = None) -> Runtime:
+def open_runtime(
+    config: RuntimeConfig, *, threads: int | None = None, prefetch: int = _PREFETCH
+) -> Runtime:
     """Open the device that the configuration names.
 
     `auto` takes a TPU where there is one, else a GPU, else the CPU.
@@ -15,20 +21,32 @@ def open_runtime(config: RuntimeConfig, *, threads: int | None = None) -> Runtim
     Args:
         config: the device and its arithmetic.
         threads: CPU threads; None for one a core.
+        prefetch: batches that are brought to an XLA device ahead of their use.
 
     Raises:
         RadcapError: the device is not there; the message says what to set instead.
     """
-    from radcap.runtime.native import NativeRuntime, check_devices
-
     name = _best_there_is() if config.name == "auto" else config.name
     if name in ("cpu", "cuda"):
+        from radcap.runtime.native import NativeRuntime, check_devices
+
         check_devices(name, config.devices)
         return NativeRuntime(name, precision=config.precision, threads=threads)
-    raise ConfigError(f"runtime={name}: not built in yet; use runtime=cpu or runtime=cuda")
+    prepare_environment(name, config.devices)
+    from radcap.runtime.xla import XlaRuntime
+
+    return XlaRuntime(
+        name,
+        devices=config.devices,
+        precision=config.precision,
+        threads=threads,
+        prefetch=prefetch,
+    )
 
 
 def _best_there_is() -> str:
+    if tpu_is_usable():
+        return "tpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,131 @@
+"""Batch norm and layer norm whose sums are plain sums, so that they can be spread over devices.
+
+Shape legend: B batch, C channels, H height, W width, D width of a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Sum = Callable[[Tensor], Tensor]
+
+
+class SpreadBatchNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d` over the rows of all devices, in float32 whatever the input.
+
+    As torch does, training normalises with the biased variance and keeps the unbiased one
+    (torch_xla's own keeps the biased one). XLA's partitioner cannot cut its batch norm operation:
+    the whole batch would be gathered on every device, and the encoder run there in full.
+
+    Attributes:
+        sum_over_devices: adds a tensor over all processes; the identity where one program sees
+            the rows of all devices.
+        num_processes: processes whose rows are added, each with as many.
+    """
+
+    sum_over_devices: Sum
+    num_processes: int
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape and dtype."""
+        assert self.weight is not None and self.bias is not None
+        assert self.running_mean is not None and self.running_var is not None
+        if not self.training:
+            inverse = torch.rsqrt(self.running_var + self.eps)
+            scale = self.weight * inverse
+            shift = self.bias - self.running_mean * scale
+            return (input.float() * _over_channels(scale) + _over_channels(shift)).to(input.dtype)
+        count = input.numel() // self.num_features * self.num_processes
+        output, mean, variance = _BatchNorm.apply(
+            input, self.weight, self.bias, self.eps, count, self.sum_over_devices
+        )
+        self._keep(mean, variance * (count / max(count - 1, 1)))
+        return output
+
+    @torch.no_grad()
+    def _keep(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        assert self.running_mean is not None and self.running_var is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+
+
+class _BatchNorm(torch.autograd.Function):
+    """Two sums forward and two backward, each pair in one exchange between processes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, eps: float, count: int, total: Sum
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        values = input.float()
+        # E[x^2] - E[x]^2, as XLA itself has it: one pass over the input instead of two.
+        sums = torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
+        mean, mean_square = (total(sums) / count).unbind()
+        variance = (mean_square - mean.square()).clamp(min=0)
+        inverse = torch.rsqrt(variance + eps)
+        scale = weight * inverse
+        shift = bias - mean * scale
+        output = values * _over_channels(scale) + _over_channels(shift)
+        ctx.save_for_backward(input, weight, mean, inverse)
+        ctx.count, ctx.total = count, total
+        ctx.mark_non_differentiable(mean, variance)
+        return output.to(input.dtype), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight, mean, inverse = ctx.saved_tensors
+        gradient = gradients[0].float()
+        normalised = (input.float() - _over_channels(mean)) * _over_channels(inverse)
+        own = torch.stack([gradient.sum((0, 2, 3)), (gradient * normalised).sum((0, 2, 3))])
+        mean_gradient, mean_product = (ctx.total(own) / ctx.count).unbind()
+        to_input = _over_channels(weight * inverse) * (
+            gradient - _over_channels(mean_gradient) - normalised * _over_channels(mean_product)
+        )
+        # The gradients of weight and bias stay this process's own: they are added up with all
+        # others after the backward pass.
+        return to_input.to(input.dtype), own[1], own[0], None, None, None
+
+
+class SpreadLayerNorm(nn.LayerNorm):
+    """`nn.LayerNorm` over the last axis, in float32.
+
+    torch_xla makes a batch norm of it, with the rows as channels, which its partitioner gathers.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map [..., D] to float32 of the same shape."""
+        values = input.float()
+        centred = values - values.mean(-1, keepdim=True)
+        inverse = torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.eps)
+        return centred * inverse * self.weight + self.bias
+
+
+def spread_batch_norms(model: nn.Module, total: Sum, num_processes: int) -> None:
+    """Make every batch norm of a model one over all devices, in place; its state stays.
+
+    Args:
+        total, num_processes: see `SpreadBatchNorm2d`.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.__class__ = SpreadBatchNorm2d
+            assert isinstance(module, SpreadBatchNorm2d)
+            module.sum_over_devices, module.num_processes = total, num_processes
+
+
+def spread_layer_norms(model: nn.Module) -> None:
+    """Make every layer norm of a model one that a partitioner can cut, in place."""
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            assert len(module.normalized_shape) == 1 and module.bias is not None
+            module.__class__ = SpreadLayerNorm
+
+
+def _over_channels(values: Tensor) -> Tensor:
+    """[C] -> [1, C, 1, 1]."""
+    return values[None, :, None, None]

@@ -1,0 +1,104 @@
+"""Whether a TPU can be used here: looked for without opening it or loading torch_xla."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from radcap.errors import ConfigError, RadcapError
+
+INSTALL = "pip install 'radcap[tpu]'"
+
+# PCI ids: Google, and its TPU v2/v3, v4, v5e, v5p, v6e, 7x (the list of torch_xla 2.9). Google's
+# network card has the same vendor.
+_VENDOR = "0x1ae0"
+_CHIPS = {"0x0027", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076"}
+_PJRT_NAMES = {"tpu": "TPU", "xla_cpu": "CPU"}
+
+
+def tpu_is_usable(root: Path = Path("/")) -> bool:
+    """Whether chip, driver file, libtpu and torch_xla are all here."""
+    return _has_torch_xla() and _has_libtpu() and num_chips(root) > 0 and _has_device_file(root)
+
+
+def num_chips(root: Path = Path("/")) -> int:
+    """TPU chips on this machine's PCI bus."""
+    count = 0
+    for vendor in root.glob("sys/bus/pci/devices/*/vendor"):
+        if vendor.read_text().strip() == _VENDOR:
+            count += vendor.with_name("device").read_text().strip() in _CHIPS
+    return count
+
+
+def prepare_environment(name: str, devices: int | None, root: Path = Path("/")) -> None:
+    """Check what can be checked beforehand and set what torch_xla reads when it is imported.
+
+    Args:
+        name: tpu or xla_cpu.
+        devices: how many; None for all, or as CPU_NUM_DEVICES says.
+        root: of the file system looked at.
+
+    Raises:
+        RadcapError: torch_xla, libtpu or the chip is missing.
+        ConfigError: the environment contradicts the configuration.
+    """
+    if not _has_torch_xla():
+        raise RadcapError(f"runtime={name} needs torch_xla, which is not installed: {INSTALL}")
+    wanted = _PJRT_NAMES[name]
+    found = os.environ.setdefault("PJRT_DEVICE", wanted)
+    if found != wanted:
+        raise ConfigError(
+            f"runtime={name} needs PJRT_DEVICE={wanted}, but the environment says "
+            f"PJRT_DEVICE={found}; unset it"
+        )
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes are not for radcap's users
+    if name == "tpu":
+        _check_tpu(root)
+    else:
+        _set_virtual_devices(devices)
+
+
+def _check_tpu(root: Path) -> None:
+    if not _has_libtpu():
+        raise RadcapError(f"runtime=tpu needs libtpu, which is not installed: {INSTALL}")
+    if not num_chips(root):
+        raise RadcapError(
+            "runtime=tpu: this machine has no TPU chip; use runtime=auto, or runtime=xla_cpu for "
+            "the same program on virtual CPU devices"
+        )
+    if not _has_device_file(root):
+        raise RadcapError(
+            "runtime=tpu: the chip has no /dev/accel* or /dev/vfio file; in a container, start it "
+            "with --privileged"
+        )
+
+
+def _set_virtual_devices(devices: int | None) -> None:
+    count = os.environ.get("CPU_NUM_DEVICES")
+    if devices is None:
+        devices = 1 if count is None else _positive(count)
+    elif count is not None and _positive(count) != devices:
+        raise ConfigError(
+            f"runtime.devices={devices}, but the environment says CPU_NUM_DEVICES={count}; unset it"
+        )
+    os.environ["CPU_NUM_DEVICES"] = str(devices)
+
+
+def _positive(count: str) -> int:
+    if not count.isdecimal() or int(count) < 1:
+        raise ConfigError(f"CPU_NUM_DEVICES={count} is not a number of devices; unset it")
+    return int(count)
+
+
+def _has_torch_xla() -> bool:
+    return importlib.util.find_spec("torch_xla") is not None
+
+
+def _has_libtpu() -> bool:
+    return "TPU_LIBRARY_PATH" in os.environ or importlib.util.find_spec("libtpu") is not None
+
+
+def _has_device_file(root: Path) -> bool:
+    files = [*root.glob("dev/accel*"), *root.glob("dev/vfio/[0-9]*")]
+    return bool(files)
