@@ -183,6 +183,34 @@ def test_the_cards_model_trains_with_the_documented_command(tmp_path: Path, cach
 
 
 @pytest.mark.slow
+def test_two_virtual_devices_train_with_one_graph(tmp_path: Path, cache: Path) -> None:
+    """The TPU's program by the same command. A second training graph would end it (strict)."""
+    words = "+experiment=smoke runtime=xla_cpu runtime.devices=2 trainer.max_steps=12"
+    often = "trainer.eval_every=5 trainer.save_every=5 trainer.log_every=4"
+    done = subprocess.run(
+        command([*words.split(), *often.split()]),
+        cwd=tmp_path,
+        env={**environment(cache), "RADCAP_STRICT_GRAPHS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    end = summary(tmp_path / "runs" / "smoke")
+    assert end["train_graphs"] == 1
+    assert end["graphs"]["validate"] == 1
+    assert end["graphs"]["generate"] <= 2
+    assert len(metrics(tmp_path / "runs" / "smoke")) == 12
+
+    uneven = train(
+        tmp_path, cache, "+experiment=smoke", "runtime=xla_cpu", "runtime.devices=3", "run.name=u"
+    )
+    assert uneven.returncode == 2
+    assert "data.batch_size=8 does not divide by 3 devices" in uneven.stderr
+
+
+@pytest.mark.slow
 def test_one_batch_can_be_learned_by_heart(tmp_path: Path, cache: Path) -> None:
     done = train(
         tmp_path,

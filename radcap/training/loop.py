@@ -92,6 +92,12 @@ class Run:
         with self.clock.measure("model"):
             threads = config.runtime.threads or progress.get("threads")
             self.runtime = open_runtime(config.runtime, threads=threads)
+            self.runtime.check_batch_size(config.data.batch_size, config.trainer.accumulate)
+            if self.runtime.num_processes > 1:
+                raise ConfigError(
+                    f"{self.runtime.num_processes} processes were started, and radcap.train "
+                    "trains in one; start it without torchrun, on one host"
+                )
             self.runtime.seed(config.seed)
             self.model = build_model(
                 config.model,
@@ -142,7 +148,8 @@ class Run:
                 while self.step < self.total_steps and not stop.requested:
                     if trainer.profile_steps and self.step + 1 == trainer.profile_steps[0]:
                         profiler.enter_context(self.runtime.profile(self.folder.path / "profile"))
-                    with self.clock.measure("train"):
+                    purpose = self.runtime.purpose("train", self.step + 1)
+                    with self.clock.measure("train"), purpose:
                         self._train_one(batches)
                         last = self.step == self.total_steps
                         if last or self.step % trainer.log_every == 0:
@@ -199,7 +206,7 @@ class Run:
 
     def _validate(self) -> None:
         self.step_log.write_out()
-        with self.clock.measure("validate"):
+        with self.clock.measure("validate"), self.runtime.purpose("validate"):
             result = validate(
                 self.model,
                 self.runtime,
@@ -227,7 +234,7 @@ class Run:
     def _save(self) -> None:
         self.step_log.write_out()
         self.log.flush()
-        with self.clock.measure("save"):
+        with self.clock.measure("save"), self.runtime.purpose("save"):
             moment = Checkpoint(
                 step=self.step,
                 model=self.runtime.to_host(self.model.state_dict()),

@@ -84,6 +84,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "best": run.best,
         "resumed_from": run.resumed_from,
         "train_graphs": run.runtime.num_graphs().get("train"),
+        "graphs": run.runtime.num_graphs(),
         "device_reads": run.runtime.device_reads,
         "images": counts["images"],
         "skipped": counts["skipped"],

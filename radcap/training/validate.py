@@ -113,8 +113,13 @@ def _caption(
     if not chosen:
         return []
     images = torch.stack([image for image, _ in chosen]).to(runtime.device)
-    with runtime.arithmetic():
-        ids = model.generate(images, max_len=max_new_tokens, tokenizer=tokenizer)
+    with runtime.purpose("generate"), runtime.arithmetic():
+        ids = model.generate(
+            images,
+            max_len=max_new_tokens,
+            tokenizer=tokenizer,
+            step_boundary=runtime.step_boundary,
+        )
     texts = tokenizer.batch_decode(ids.cpu(), skip_special_tokens=True)
     return [
         Sample(image=image.numpy(), generated=text, reference=reference)
