@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -141,8 +142,11 @@ def _check_override(override: Override, groups: dict[str, list[str]]) -> None:
     if override.is_delete():
         raise ConfigError(f"'{override.input_line}': options cannot be deleted; set null instead")
     if key not in groups:
-        if not key.startswith("hydra."):
-            _check_known([key])
+        if key.startswith("hydra"):
+            raise ConfigError(f"{key}: has no effect here; radcap writes into run.dir alone")
+        if any(name.startswith(f"{key}.") for name in option_names()):
+            raise ConfigError(f"{key}: a group of options; set one of them, as {key}.KEY=VALUE")
+        _check_known([key])
         return
     choice = override.value()
     if not isinstance(choice, str) or choice not in groups[key]:
@@ -167,6 +171,8 @@ def _compose_with_hydra(
     try:
         with initialize_config_dir(config_dir=str(folders[0]), version_base="1.3"):
             return hydra_compose("train", overrides=words)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"a file of YAML is broken: {' '.join(str(error).split())}") from None
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_first_line(error)) from None
 
@@ -220,6 +226,10 @@ def _settle_run_length(
                 content: Any = OmegaConf.to_container(OmegaConf.load(file))
                 trainer = (content or {}).get("trainer") or {}
                 levels.append({f"trainer.{name}" for name in trainer if trainer[name] is not None})
+    # Last, what an experiment has from one that it builds on: all but the default's own length.
+    default: Any = OmegaConf.to_container(OmegaConf.load(folders[0] / "train.yaml"))
+    own = {n for n in RUN_LENGTHS if composed.trainer[n] != default["trainer"][n]}
+    levels.append({f"trainer.{n}" for n in own if composed.trainer[n] is not None})
     for level in levels:
         named = [name for name in RUN_LENGTHS if f"trainer.{name}" in level]
         if len(named) > 1:

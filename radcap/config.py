@@ -103,9 +103,13 @@ class TrainerConfig:
     max_epochs: float | None = option("length of the run in passes over the data", above=0)
     accumulate: int = option("micro-batches whose gradients make one step", at_least=1)
     log_every: int = option("steps between reads of the device", at_least=1)
-    eval_every: str | None = option("how often to validate; null for at the end", duration="steps")
+    eval_every: str | None = option(
+        "how often to validate; null for at the end", duration="steps", above=0
+    )
     eval_rows: int | None = option("validation rows to score; null for all", at_least=1)
-    save_every: str | None = option("how often to save; null for at the end", duration="time")
+    save_every: str | None = option(
+        "how often to save; null for at the end", duration="time", above=0
+    )
     keep_checkpoints: int = option("newest checkpoints kept, beside the best", at_least=1)
     samples: int = option("validation images captioned and shown at each validation", at_least=0)
     profile_steps: list[int] | None = option("first and last step to profile", at_least=1)
@@ -242,6 +246,9 @@ def check(config: Config) -> None:
         ConfigError: naming the key, in one line.
     """
     _check_section(config, "")
+    for name in ("name", "dir"):
+        if not getattr(config.run, name).strip():
+            raise ConfigError(f"run.{name}: must not be empty")
     lengths = [name for name in RUN_LENGTHS if getattr(config.trainer, name) is not None]
     if len(lengths) != 1:
         named = " and ".join(f"trainer.{name}" for name in lengths or RUN_LENGTHS)
@@ -287,9 +294,11 @@ def _check_value(key: str, value: Any, rules: Any) -> None:
         raise ConfigError(f"{key}={value}: choose from {', '.join(rules['choices'])}")
     if rules["duration"]:
         try:
-            Duration.parse(value, minutes=rules["duration"] == "time")
+            duration = Duration.parse(value, minutes=rules["duration"] == "time")
         except ValueError as error:
             raise ConfigError(f"{key}: {error}") from None
+        if rules["above"] is not None and duration.amount <= rules["above"]:
+            raise ConfigError(f"{key}={value}: must be above 0; null is for never")
     if isinstance(value, str | bool):
         return
     for number in value if isinstance(value, list) else [value]:

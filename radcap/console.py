@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -10,13 +11,19 @@ from radcap.errors import EXIT_DONE, RadcapError
 
 
 def say(text: str) -> None:
-    """Print a line at once, also into a pipe, without breaking a progress bar."""
+    """Print a line at once, also into a pipe, without breaking a progress bar.
+
+    Where nobody reads any more (`| head`), the rest is for nobody too: the work goes on.
+    """
     tqdm = sys.modules.get("tqdm")
-    if tqdm is not None:
-        tqdm.tqdm.write(text)
-        sys.stdout.flush()
-    else:
-        print(text, flush=True)
+    try:
+        if tqdm is not None:
+            tqdm.tqdm.write(text)
+            sys.stdout.flush()
+        else:
+            print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def on_terminal() -> bool:

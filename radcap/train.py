@@ -31,6 +31,8 @@ options:
 exit status:
   0 done   1 failed   2 wrong configuration   75 stopped by a signal after saving: run it again
 
+  130, 143 ended by Ctrl-C or SIGTERM before training began
+
 examples:
   python -m radcap.train
   python -m radcap.train +experiment=smoke
@@ -61,8 +63,8 @@ def main(words: Sequence[str]) -> int:
         if folder.finished:
             summary = folder.summary()
             say(
-                f"{folder.path} is finished: {summary['steps']} steps, validation loss "
-                f"{summary['val_loss']:.4f}. A longer trainer.max_steps goes on from there, "
+                f"{folder.path} is finished: {summary.get('steps')} steps, validation loss "
+                f"{summary.get('val_loss')}. A longer trainer.max_steps goes on from there, "
                 "run.fresh=true starts anew."
             )
             return 0

@@ -44,7 +44,11 @@ DEBUG = sorted(file.stem for file in (configs_folder() / "debug").glob("*.yaml")
         ("trainer.save_every=10hours", "trainer.save_every", "10min"),
         ("trainer.eval_every=10min", "trainer.eval_every", "2epochs"),
         ("trainer.profile_steps=[5,2]", "trainer.profile_steps", "first"),
-        ("trainer=5", "trainer", "no such option"),
+        ("trainer=5", "trainer", "group of options"),
+        ("trainer.eval_every=0", "trainer.eval_every", "null"),
+        ("trainer.save_every=0min", "trainer.save_every", "null"),
+        ("hydra.run.dir=x", "hydra.run.dir", "run.dir"),
+        ("run.dir=", "run.dir", "empty"),
         ("model.embed_dim=null", "model.embed_dim", "None"),
         ("novalue", "novalue", "key=value"),
     ],
@@ -96,6 +100,25 @@ def test_an_experiment_of_the_users_own_composes(tmp_path: Path) -> None:
     assert (config.trainer.max_steps, config.trainer.max_epochs, config.seed) == (5, None, 3)
 
 
+def test_an_experiment_built_on_another_has_its_length(tmp_path: Path) -> None:
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - epoch1\n  - _self_\noptimizer:\n  lr: 0.5\n"
+    )
+    config = compose(["+experiment=mine"], config_dir=str(tmp_path))
+    assert (config.trainer.max_steps, config.trainer.max_epochs) == (2250, None)
+    assert config.optimizer.lr == 0.5
+
+
+def test_broken_yaml_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\na: [1\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml") as caught:
+        compose(["+experiment=mine"], config_dir=str(tmp_path))
+    assert len(str(caught.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_and_says_its_command(name: str) -> None:
     assert compose([f"+experiment={name}"]).run.name == name
@@ -108,6 +131,7 @@ def test_every_experiment_composes_and_says_its_command(name: str) -> None:
 def test_every_debug_preset_composes_on_top_of_an_experiment(name: str) -> None:
     config = compose(["+experiment=smoke", f"debug={name}"])
     assert config.trainer.max_steps == 20
+    assert (config.trainer.profile_steps is not None) == (name == "profile")
 
 
 def test_the_command_line_wins_over_the_experiment() -> None:

@@ -241,6 +241,30 @@ def test_debug_presets(tmp_path: Path, cache: Path) -> None:
     assert len(convolutions) == 2 * per_step
 
 
+def test_a_closed_pipe_does_not_end_a_run(tmp_path: Path, cache: Path) -> None:
+    words = " ".join(command(["+experiment=smoke", "runtime=cpu", "debug=limit"]))
+    subprocess.run(
+        ["bash", "-c", f"{words} | head -1"],
+        cwd=tmp_path,
+        env=environment(cache),
+        capture_output=True,
+        check=False,
+        timeout=200,
+    )
+    assert summary(tmp_path / "runs" / "smoke")["finished"]
+
+
+@pytest.mark.slow
+def test_a_limit_does_not_bend_the_rate_of_the_whole_run(tmp_path: Path, cache: Path) -> None:
+    words = ("+experiment=smoke", "runtime=cpu", "schedule=cosine", "schedule.warmup=0")
+    words = (*words, "trainer.max_steps=6", "data.batch_size=2", "trainer.samples=0")
+    assert train(tmp_path, cache, *words, "debug.limit=2").returncode == 0
+    assert train(tmp_path, cache, *words).returncode == 0
+    broken = [line["lr"] for line in metrics(tmp_path / "runs" / "smoke")]
+    assert train(tmp_path, cache, *words, "run.name=whole").returncode == 0
+    assert broken == [line["lr"] for line in metrics(tmp_path / "runs" / "whole")]
+
+
 def test_a_diverging_run_ends_by_name(tmp_path: Path, cache: Path) -> None:
     done = train(tmp_path, cache, "+experiment=smoke", "runtime=cpu", "optimizer.lr=1e30")
     assert done.returncode == 1

@@ -26,6 +26,8 @@ import safetensors
 import safetensors.torch
 import torch
 
+from radcap.errors import RadcapError
+
 _MODEL, _OPTIMIZER, _RANDOM = "model.safetensors", "optimizer.pt", "random.pt"
 _PROGRESS, _MANIFEST = "progress.json", "manifest.json"
 
@@ -53,7 +55,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint as `folder/step-N`, taking the place of an older one of the same step.
 
     Raises:
-        OSError: it could not be written; whatever was there before is untouched.
+        RadcapError: it could not be written; whatever was there before is untouched.
     """
     final = folder / f"step-{checkpoint.step}"
     partial = folder / f".step-{checkpoint.step}.partial"
@@ -76,9 +78,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
             shutil.rmtree(final)
         partial.rename(final)
         _flush_to_disk(folder)
-    except OSError:
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        # torch and safetensors have their own errors for a disk that is full.
         shutil.rmtree(partial, ignore_errors=True)
-        raise
+        raise RadcapError(
+            f"cannot save {final}: {_first_line(error)}; the checkpoint before it is whole, and "
+            "the same command goes on from there"
+        ) from error
     return final
 
 
@@ -104,18 +110,39 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """Read the newest whole checkpoint of a folder; a damaged one is named and passed over."""
+    """Read the newest whole checkpoint of a folder; None where there is none at all.
+
+    A damaged one is named, passed over and set aside as `damaged-step-N`, so that it counts among
+    the newest no longer.
+
+    Raises:
+        RadcapError: there are checkpoints, and none of them is whole.
+    """
+    damaged: list[Path] = []
     for path in reversed(list_checkpoints(folder)):
         try:
-            return load_checkpoint(path)
+            found = load_checkpoint(path)
         except ValueError as error:
-            warn(f"{error}; going back to the checkpoint before it")
+            damaged.append(path)
+            warn(f"{error}; passed over")
+            continue
+        for one in damaged:
+            aside = folder / f"damaged-{one.name}"
+            if aside.exists():
+                shutil.rmtree(aside)
+            one.rename(aside)
+        return found
+    if damaged:
+        raise RadcapError(
+            f"no checkpoint in {folder} can be read; put one right, or run.fresh=true starts anew"
+        )
     return None
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first."""
-    return sorted(folder.glob("step-*"), key=_step_of)
+    found = (path for path in folder.glob("step-*") if _step_of(path) >= 0 and path.is_dir())
+    return sorted(found, key=_step_of)
 
 
 def prune(folder: Path, *, keep: int, best_step: int | None) -> None:

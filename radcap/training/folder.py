@@ -27,14 +27,12 @@ _FREE = {
     "trainer.log_every",
     "trainer.eval_every",
     "trainer.save_every",
-    "trainer.eval_rows",
     "trainer.keep_checkpoints",
     "trainer.samples",
     "trainer.profile_steps",
     "data.workers",
     "data.prefetch",
     "data.max_skipped_fraction",
-    "data.val_split",
     "debug.limit",
 }
 _FREE_SECTIONS = ("run.", "runtime.", "logger.")
@@ -49,6 +47,9 @@ def bound_options() -> list[str]:
 
 class RunFolder:
     """An open run folder, locked until `close` (or the end of the process, however it comes).
+
+    Opening it changes nothing that an earlier run left; `accept` does, once the run is sure to
+    begin. A command that is refused later, for its data or its device, leaves no trace.
 
     Attributes:
         path: the folder.
@@ -66,17 +67,15 @@ class RunFolder:
             RadcapError: another process uses it, or it cannot be written.
         """
         self.path = Path(config.run.dir)
-        if config.run.fresh and self.path.is_dir():
-            if self._is_ours():
-                self._acquire().close()  # not from under a running process
-            _move_aside(self.path)
+        self._config = config
         try:
-            foreign = self.path.is_dir() and not self._is_ours() and any(self.path.iterdir())
-            if foreign:
+            if self.path.is_dir() and not self._is_ours() and any(self.path.iterdir()):
                 raise ConfigError(
-                    f"run.dir={self.path}: the folder is not empty and holds no run; "
-                    "choose another, or run.fresh=true to move it aside"
+                    f"run.dir={self.path}: the folder is not empty and holds no run; choose another"
                 )
+            if config.run.fresh and self.path.is_dir():
+                self._acquire().close()  # not from under a running process
+                _move_aside(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = self._acquire()
         except OSError as error:
@@ -94,8 +93,15 @@ class RunFolder:
             self.versions = _read_json(self.path / "versions.json")
         else:
             self.versions = _versions()
-            write_atomically(self.path / "versions.json", json.dumps(self.versions, indent=2))
-        write_atomically(self.config_file, to_yaml(config))
+
+    def accept(self) -> None:
+        """Note down that the run begins, or goes on, with this configuration.
+
+        A summary of a shorter run goes first: it would call the longer one finished.
+        """
+        (self.path / "summary.json").unlink(missing_ok=True)
+        write_atomically(self.path / "versions.json", json.dumps(self.versions, indent=2))
+        write_atomically(self.config_file, to_yaml(self._config))
 
     @property
     def config_file(self) -> Path:
@@ -125,9 +131,7 @@ class RunFolder:
                 f"{self.path} began with data revision {pinned}, and the data is now {revision}; "
                 "give the old data back, or start a new run (run.fresh=true or another run.name)"
             )
-        if pinned is None:
-            self.versions["data_revision"] = revision
-            write_atomically(self.path / "versions.json", json.dumps(self.versions, indent=2))
+        self.versions["data_revision"] = revision
 
     def close(self) -> None:
         """Let other processes in."""
@@ -168,7 +172,7 @@ def write_atomically(path: Path, text: str) -> None:
 def _read_config(path: Path) -> Config:
     try:
         return from_yaml(path.read_text())
-    except (ConfigError, yaml.YAMLError) as error:
+    except (ConfigError, yaml.YAMLError, UnicodeDecodeError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(
             f"{path} is not a configuration of this version ({first}); run.fresh=true starts anew"
@@ -177,12 +181,16 @@ def _read_config(path: Path) -> Config:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise RadcapError(f"{path} is damaged ({error}); delete it and try again") from None
+        content = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise RadcapError(f"{path} is damaged; put it right, or run.fresh=true starts anew")
+    return content
 
 
 def _move_aside(path: Path) -> None:
+    path = path.resolve()
     number = 1
     while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
         number += 1

@@ -29,6 +29,8 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from radcap.training.folder import write_atomically
+
 _TAGS = {
     "loss": "train/loss",
     "perplexity": "train/perplexity",
@@ -70,10 +72,10 @@ class RunLog:
             record["time"],
         )
 
-    def validation(self, record: Mapping[str, Any]) -> None:
-        """Log one validation: `step` and the scores. A step has one, whoever repeats it."""
+    def validation(self, record: Mapping[str, Any]) -> bool:
+        """Log one validation: `step` and the scores. A step has one: False for a repeated one."""
         if record["step"] in self._validated:
-            return
+            return False
         self._validated.add(record["step"])
         self._validations.write(json.dumps(record) + "\n")
         self._write(
@@ -84,6 +86,7 @@ class RunLog:
                 if name not in ("step", "time") and isinstance(value, int | float)
             ],
         )
+        return True
 
     def samples(
         self, step: int, images: Sequence[np.ndarray], captions: Sequence[tuple[str, str]]
@@ -143,16 +146,21 @@ def _text(tag: str, markdown: str) -> Any:
 
 def _open_after(path: Path, step: int) -> io.TextIOWrapper:
     """Open a file of JSON lines for more, without the lines past a step or torn by a kill."""
-    kept = []
     if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except ValueError:
-                break  # the process was killed inside this line, so it is the last
-        path.write_text("".join(kept))
+        lines = path.read_text(errors="replace").splitlines()
+        kept = [line + "\n" for line in lines if 0 < _step_of(line) <= step]
+        write_atomically(path, "".join(kept))
     return path.open("a")
+
+
+def _step_of(line: str) -> int:
+    """The step of a JSON line, 0 for a line that a kill or a fault of the disk has torn."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return 0
+    step = record.get("step") if isinstance(record, dict) else None
+    return step if isinstance(step, int) else 0
 
 
 def _drop_events_after(folder: Path, step: int) -> None:
@@ -162,6 +170,9 @@ def _drop_events_after(folder: Path, step: int) -> None:
     see both.
     """
     for path in sorted(folder.glob("events.out.tfevents.*")):
+        if step == 0:  # the run begins again, its texts at step 0 too
+            path.unlink()
+            continue
         records = list(RawEventFileLoader(str(path)).Load())
         kept = [record for record in records if Event.FromString(record).step <= step]
         if len(kept) == len(records):

@@ -62,7 +62,7 @@ class Run:
             "batch_size": config.data.batch_size,
             "steps_per_epoch": inputs.steps_per_epoch,
         }
-        self.total_steps = run_length(config.trainer, **self.units)
+        self.total_steps = whole_length = run_length(config.trainer, **self.units)
         if config.debug.limit is not None:
             self.total_steps = min(self.total_steps, config.debug.limit)
         restored = load_latest(folder.checkpoints, say)
@@ -76,8 +76,9 @@ class Run:
                 "for; a run can be lengthened, not shortened (run.fresh=true starts anew)"
             )
         # A run that is lengthened later keeps the curve of its learning rate.
-        self.schedule_steps: int = progress.get("schedule_steps", self.total_steps)
-        self.position: Any = progress.get("position")
+        self.schedule_steps: int = progress.get("schedule_steps", whole_length)
+        # One batch over and over has no place in the data to go on from.
+        self.position: Any = None if config.debug.overfit else progress.get("position")
         self.best: dict[str, Any] | None = progress.get("best")
         self.validation: Validation | None = None
         self.clock = Clock(progress.get("seconds"))
@@ -116,6 +117,7 @@ class Run:
             accumulate=config.trainer.accumulate,
             clip_norm=config.optimizer.clip_norm,
         )
+        folder.accept()
         self.log = RunLog(folder.path, resume_step=self.step, tensorboard=config.logger.tensorboard)
         if not restored:
             self.log.text("config", f"```yaml\n{to_yaml(config)}```")
@@ -146,7 +148,7 @@ class Run:
         try:
             with stop.listening(), ExitStack() as profiler:
                 while self.step < self.total_steps and not stop.requested:
-                    if trainer.profile_steps and self.step + 1 == trainer.profile_steps[0]:
+                    if self._profiles(self.step + 1) and not self._profiles(self.step):
                         profiler.enter_context(self.runtime.profile(self.folder.path / "profile"))
                     purpose = self.runtime.purpose("train", self.step + 1)
                     with self.clock.measure("train"), purpose:
@@ -156,9 +158,9 @@ class Run:
                             self.step_log.write_out()
                     if trainer.profile_steps and self.step == trainer.profile_steps[1]:
                         profiler.close()
-                    if last or eval_due.due(self.step):
-                        self._validate()
-                    if last or save_due.due(self.step):
+                        self.step_log.resume_timing()
+                    better = (last or eval_due.due(self.step)) and self._validate()
+                    if last or better or save_due.due(self.step):
                         self._save()
                         save_due.done()
                 if self.step > self.saved_step:  # a signal came
@@ -176,6 +178,11 @@ class Run:
             return EXIT_STOPPED
         conclude(self)
         return EXIT_DONE
+
+    def _profiles(self, step: int) -> bool:
+        """Whether this process records the step."""
+        first, last = self.config.trainer.profile_steps or (0, -1)
+        return first <= step <= last and step > (self.resumed_from or 0)
 
     def _every(self, duration: str | None) -> Every:
         batch_size, steps_per_epoch = self.config.data.batch_size, self.inputs.steps_per_epoch
@@ -201,10 +208,12 @@ class Run:
         self.runtime.set_learning_rate(self.optimizer, rate)
         scalars = self.train_step(images, tokens)
         self.runtime.end_step()
-        self.position = batch.position
+        if not self.config.debug.overfit:
+            self.position = batch.position
         self.step_log.add(self.step, scalars, batch, lr=rate, data_wait_s=data_wait)
 
-    def _validate(self) -> None:
+    def _validate(self) -> bool:
+        """Score the validation split; True for the best result so far."""
         self.step_log.write_out()
         with self.clock.measure("validate"), self.runtime.purpose("validate"):
             result = validate(
@@ -218,18 +227,20 @@ class Run:
             )
         self.step_log.resume_timing()
         self.validation = result
-        if self.best is None or result.loss < self.best["val_loss"]:
+        better = self.best is None or result.loss < self.best["val_loss"]
+        if better:
             self.best = {"step": self.step, "val_loss": result.loss}
-        self.log.validation({"step": self.step, "time": time.time(), **result.scores()})
-        self.log.samples(
-            self.step,
-            [sample.image for sample in result.samples],
-            [(sample.generated, sample.reference) for sample in result.samples],
-        )
+        if self.log.validation({"step": self.step, "time": time.time(), **result.scores()}):
+            self.log.samples(
+                self.step,
+                [sample.image for sample in result.samples],
+                [(sample.generated, sample.reference) for sample in result.samples],
+            )
         self.bar.note(
             f"step {self.step}: validation loss {result.loss:.4f}, "
             f"perplexity {result.perplexity:.3f} over {result.rows} rows"
         )
+        return better
 
     def _save(self) -> None:
         self.step_log.write_out()

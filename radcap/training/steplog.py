@@ -124,12 +124,14 @@ class StepLog:
             if not (math.isfinite(scalars["loss"]) and math.isfinite(scalars["grad_norm"])):
                 self._log.flush()
                 raise TrainingFailed(_not_finite(entry, scalars))
-            self._record(entry, scalars, images / max(seconds, 1e-9))
+            self._record(entry, scalars, images / max(seconds, 1e-9), lag / len(waiting))
         if waiting:
             self._bar.advance(waiting[-1].step, self.last or {})
         self._mark = time.monotonic()
 
-    def _record(self, entry: _Waiting, scalars: Mapping[str, float], images_per_s: float) -> None:
+    def _record(
+        self, entry: _Waiting, scalars: Mapping[str, float], images_per_s: float, lag: float
+    ) -> None:
         self.last = {
             "step": entry.step,
             "epoch": entry.step / self._steps_per_epoch,
@@ -139,7 +141,7 @@ class StepLog:
             "lr": entry.lr,
             "grad_norm": scalars["grad_norm"],
             "images_per_s": images_per_s,
-            "step_s": entry.step_s,
+            "step_s": entry.step_s + lag,
             "data_wait_s": entry.data_wait_s,
             "time": entry.time,
         }

@@ -31,6 +31,11 @@ def announce(run: Run) -> None:
     whole, extra = divmod(run.total_steps, inputs.steps_per_epoch)
     if whole and extra:
         say(f"        the last {extra:,} steps begin epoch {whole + 1}")
+    if run.config.schedule.name != "constant" and run.total_steps > run.schedule_steps:
+        say(
+            f"        the rate's curve ends at step {run.schedule_steps:,}, as this run began; "
+            f"the steps after it train at {run.config.schedule.final_fraction:g} of optimizer.lr"
+        )
     for note in inputs.notes:
         say(f"        {note}")
     if run.resumed_from is not None:

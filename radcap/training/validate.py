@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import BertTokenizer
 
 from radcap.data.collate import Batch
+from radcap.errors import RadcapError
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.base import Runtime
 from radcap.training.step import validation_sums
@@ -90,15 +91,17 @@ def validate(
     scores = runtime.fetch(queued)
     loss_sum = math.fsum(score["loss_sum"] for score in scores)
     num_tokens = int(sum(score["tokens"] for score in scores))
+    if num_tokens == 0:
+        raise RadcapError("the validation split has no usable row: see the masked rows' reasons")
     samples = _caption(model, runtime, chosen, tokenizer, max_new_tokens)
     model.train(training)
-    loss = loss_sum / max(num_tokens, 1)
+    loss = loss_sum / num_tokens
     return Validation(
         loss=loss,
         perplexity=math.exp(min(loss, 700.0)),
         tokens=num_tokens,
         rows=rows,
-        loss_per_caption=loss_sum / max(rows, 1),
+        loss_per_caption=loss_sum / rows,
         samples=samples,
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from radcap.errors import RadcapError
 from radcap.training.checkpoint import (
     Checkpoint,
     list_checkpoints,
@@ -79,6 +80,33 @@ def test_a_damaged_file_is_named_and_the_one_before_is_used(
     assert "step-2" in warnings[0]
 
 
+def test_a_damaged_one_no_longer_counts_among_the_newest(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, moment(5))
+    (save_checkpoint(tmp_path, moment(9)) / "random.pt").unlink()
+    assert load_latest(tmp_path, lambda text: None) is not None
+    save_checkpoint(tmp_path, moment(6))
+    prune(tmp_path, keep=1, best_step=None)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-6"]
+    assert (tmp_path / "damaged-step-9").is_dir()
+
+
+def test_with_none_whole_the_run_does_not_begin_again_in_silence(tmp_path: Path) -> None:
+    (save_checkpoint(tmp_path, moment(9)) / "random.pt").unlink()
+    with pytest.raises(RadcapError, match=r"run\.fresh=true"):
+        load_latest(tmp_path, lambda text: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-9"]
+
+
+def test_what_is_not_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "step-2.bak").mkdir()
+    (tmp_path / "step-notes.txt").write_text("mine")
+    for step in (3, 4):
+        save_checkpoint(tmp_path, moment(step))
+    prune(tmp_path, keep=1, best_step=None)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["step-2.bak", "step-4", "step-notes.txt"]
+
+
 def test_no_checkpoint_at_all(tmp_path: Path) -> None:
     assert load_latest(tmp_path / "none", pytest.fail) is None
 
@@ -92,7 +120,7 @@ def test_a_write_that_fails_leaves_the_one_before(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RadcapError, match=r"step-2: .*No space left"):
         save_checkpoint(tmp_path, moment(2))
     assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
 

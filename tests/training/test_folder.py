@@ -19,6 +19,13 @@ def config_for(folder: Path, *words: str) -> Config:
     return compose([f"run.dir={folder}", *words])
 
 
+def opened(folder: Path, *words: str) -> RunFolder:
+    """A run folder whose run has begun."""
+    run = RunFolder(config_for(folder, *words))
+    run.accept()
+    return run
+
+
 def test_bound_options_are_those_that_change_the_curve() -> None:
     bound = set(bound_options())
     assert {
@@ -46,7 +53,7 @@ def test_bound_options_are_those_that_change_the_curve() -> None:
 
 
 def test_a_new_folder_holds_config_and_versions(tmp_path: Path) -> None:
-    folder = RunFolder(config_for(tmp_path / "run"))
+    folder = opened(tmp_path / "run")
     assert not folder.resumed
     assert "batch_size" in folder.config_file.read_text()
     assert json.loads((folder.path / "versions.json").read_text())["torch"] == "2.9.0"
@@ -54,7 +61,7 @@ def test_a_new_folder_holds_config_and_versions(tmp_path: Path) -> None:
 
 
 def test_a_changed_bound_option_is_refused_by_name(tmp_path: Path) -> None:
-    RunFolder(config_for(tmp_path / "run")).close()
+    opened(tmp_path / "run").close()
     with pytest.raises(ConfigError, match=r"optimizer\.lr \(0\.002 -> 0\.5\)"):
         RunFolder(config_for(tmp_path / "run", "optimizer.lr=0.5"))
     again = RunFolder(config_for(tmp_path / "run", "data.workers=0", "trainer.max_steps=9000"))
@@ -97,6 +104,8 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="holds no run"):
         RunFolder(config_for(tmp_path))
+    with pytest.raises(ConfigError, match="holds no run"):
+        RunFolder(config_for(tmp_path, "run.fresh=true"))
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -107,7 +116,7 @@ def test_a_path_that_cannot_be_a_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_finished_depends_on_the_length_asked_for(tmp_path: Path) -> None:
-    folder = RunFolder(config_for(tmp_path / "run", "trainer.max_steps=5"))
+    folder = opened(tmp_path / "run", "trainer.max_steps=5")
     folder.write_summary({"finished": True})
     folder.close()
     same = RunFolder(config_for(tmp_path / "run", "trainer.max_steps=5"))
@@ -115,12 +124,20 @@ def test_finished_depends_on_the_length_asked_for(tmp_path: Path) -> None:
     same.close()
     longer = RunFolder(config_for(tmp_path / "run", "trainer.max_steps=6"))
     assert not longer.finished
-    longer.close()
+    longer.close()  # refused later, for its data say: nothing has changed
+    same = RunFolder(config_for(tmp_path / "run", "trainer.max_steps=5"))
+    assert same.finished
+    same.close()
+    opened(tmp_path / "run", "trainer.max_steps=6").close()  # begun, then killed
+    killed = RunFolder(config_for(tmp_path / "run", "trainer.max_steps=6"))
+    assert not killed.finished
+    killed.close()
 
 
 def test_the_data_revision_is_pinned(tmp_path: Path) -> None:
     folder = RunFolder(config_for(tmp_path / "run"))
     folder.pin_data_revision("abc")
+    folder.accept()
     folder.close()
     folder = RunFolder(config_for(tmp_path / "run"))
     folder.pin_data_revision("abc")
@@ -134,12 +151,15 @@ def test_the_data_revision_is_pinned(tmp_path: Path) -> None:
     [
         ("config.yaml", "a: [1"),
         ("config.yaml", "unknown: 1"),
+        ("config.yaml", "\udcff\udcfe"),
         ("summary.json", "{"),
+        ("summary.json", "[]"),
         ("versions.json", ""),
+        ("versions.json", "[]"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str) -> None:
-    RunFolder(config_for(tmp_path / "run")).close()
-    (tmp_path / "run" / name).write_text(content)
+    opened(tmp_path / "run").close()
+    (tmp_path / "run" / name).write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(RadcapError, match=name):
         RunFolder(config_for(tmp_path / "run"))

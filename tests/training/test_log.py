@@ -74,6 +74,28 @@ def test_a_validation_repeated_after_a_resume_is_logged_once(tmp_path: Path) -> 
     assert read_tensorboard(tmp_path, "val/loss") == [(10, 3.0)]
 
 
+def test_a_line_torn_in_the_middle_costs_no_other(tmp_path: Path) -> None:
+    write(tmp_path, 1, 5, 3.0)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    lines[1], lines[2] = "[]", '{"st'
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    write(tmp_path, 6, 6, 2.0)
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()] == [
+        1,
+        4,
+        5,
+        6,
+    ]
+
+
+def test_a_run_that_begins_again_has_one_of_each_text(tmp_path: Path) -> None:
+    for _ in range(2):
+        log = RunLog(tmp_path, resume_step=0, tensorboard=True)
+        log.text("config", "seed: 0")
+        log.close()
+    assert len(EventAccumulator(str(tmp_path)).Reload().Tensors("config")) == 1
+
+
 def test_what_is_flushed_survives_a_kill(tmp_path: Path) -> None:
     log = RunLog(tmp_path, resume_step=0, tensorboard=True)
     log.step(record(1, 3.0), {})
