@@ -111,7 +111,8 @@ class TrainerConfig:
         "how often to save; null for at the end", duration="time", above=0
     )
     keep_checkpoints: int = option("newest checkpoints kept, beside the best", at_least=1)
-    samples: int = option("validation images captioned and shown at each validation", at_least=0)
+    caption_rows: int = option("validation rows captioned for the slot accuracy", at_least=0)
+    samples: int = option("validation images shown with their captions", at_least=0)
     profile_steps: list[int] | None = option("first and last step to profile", at_least=1)
 
 

@@ -93,6 +93,8 @@ def test_smoke_leaves_curves_checkpoints_and_captions(tmp_path: Path, cache: Pat
     assert end["val_perplexity"] == pytest.approx(2.718281828 ** end["val_loss"], rel=1e-6)
     assert end["skipped"] == {}
     assert len(end["captions"]) == 5
+    assert end["slots"]["pathology"]["count"] == 16
+    assert "captions of 16 validation images are right in: modality" in done.stdout
     assert done.stdout.count("reference:") == 5
     assert "validation loss" in done.stdout.splitlines()[-3]
     assert end["val_loss_per_caption"] > end["floor"]["nats_per_caption"] > 3

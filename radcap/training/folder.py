@@ -28,6 +28,7 @@ _FREE = {
     "trainer.eval_every",
     "trainer.save_every",
     "trainer.keep_checkpoints",
+    "trainer.caption_rows",
     "trainer.samples",
     "trainer.profile_steps",
     "data.workers",

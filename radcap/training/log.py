@@ -6,7 +6,7 @@ taken out of all three.
 TensorBoard's tags (metrics.jsonl has the same values under the name after the slash):
     train/  loss perplexity tokens lr grad_norm epoch images_per_s step_s
     data/   wait_s skipped truncated
-    val/    loss perplexity samples
+    val/    loss perplexity loss_per_caption rows tokens slots/NAME samples/N captions
 """
 
 from __future__ import annotations
@@ -72,19 +72,23 @@ class RunLog:
             record["time"],
         )
 
-    def validation(self, record: Mapping[str, Any]) -> bool:
-        """Log one validation: `step` and the scores. A step has one: False for a repeated one."""
+    def validation(self, record: Mapping[str, Any], slots: Mapping[str, float]) -> bool:
+        """Log one validation. A step has one: False for a repeated one.
+
+        Args:
+            record: `step`, `time` and the scores.
+            slots: share of captions that state the right label, by slot.
+        """
         if record["step"] in self._validated:
             return False
         self._validated.add(record["step"])
-        self._validations.write(json.dumps(record) + "\n")
+        self._validations.write(json.dumps({**record, "slots": dict(slots)}) + "\n")
+        scalars = {name: value for name, value in record.items() if name not in ("step", "time")}
+        scalars |= {f"slots/{name}": value for name, value in slots.items()}
         self._write(
             record["step"],
-            [
-                Summary.Value(tag=f"val/{name}", simple_value=value)
-                for name, value in record.items()
-                if name not in ("step", "time") and isinstance(value, int | float)
-            ],
+            [Summary.Value(tag=f"val/{name}", simple_value=v) for name, v in scalars.items()],
+            record["time"],
         )
         return True
 

@@ -222,6 +222,7 @@ class Run:
                 self.val_loader,
                 tokenizer=self.inputs.tokenizer,
                 num_rows=self.inputs.num_val_rows,
+                num_captioned=self.config.trainer.caption_rows,
                 num_samples=self.config.trainer.samples,
                 max_new_tokens=self.config.data.max_length,
             )
@@ -230,7 +231,8 @@ class Run:
         better = self.best is None or result.loss < self.best["val_loss"]
         if better:
             self.best = {"step": self.step, "val_loss": result.loss}
-        if self.log.validation({"step": self.step, "time": time.time(), **result.scores()}):
+        record = {"step": self.step, "time": time.time(), **result.scores()}
+        if self.log.validation(record, result.accuracies()):
             self.log.samples(
                 self.step,
                 [sample.image for sample in result.samples],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from radcap.console import say
 from radcap.training.clock import duration_text
+from radcap.training.validate import Validation
 
 if TYPE_CHECKING:
     from radcap.training.loop import Run
@@ -61,6 +62,8 @@ def conclude(run: Run) -> None:
     )
     for number, sample in enumerate(result.samples, 1):
         say(f"caption {number}: {sample.generated}\nreference: {sample.reference}")
+    for line in _slot_lines(result):
+        say(line)
     say(
         f"validation loss {result.loss:.4f} nats a token, perplexity {result.perplexity:.3f}, "
         f"{result.loss_per_caption:.3f} nats a caption, over {result.rows} rows"
@@ -75,6 +78,15 @@ def conclude(run: Run) -> None:
     say(f"curves: tensorboard --logdir {run.folder.path}")
 
 
+def _slot_lines(result: Validation) -> list[str]:
+    """Which labels the captions state rightly, in words; nothing where no row has labels."""
+    shares = [f"{name} {share:.1%}" for name, share in result.accuracies().items()]
+    if not shares:
+        return []
+    captioned = max(score["count"] for score in result.slots.values())
+    return [f"captions of {captioned} validation images are right in: {', '.join(shares)}"]
+
+
 def summarize(run: Run) -> dict[str, Any]:
     """The contents of summary.json."""
     result, counts, last = run.validation, run.step_log.counts, run.step_log.last
@@ -86,6 +98,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "train_loss": last["loss"] if last else None,
         **{f"val_{name}": value for name, value in result.scores().items()},
         "floor": None if run.inputs.floor is None else asdict(run.inputs.floor),
+        "slots": result.slots,
         "best": run.best,
         "resumed_from": run.resumed_from,
         "train_graphs": run.runtime.num_graphs().get("train"),

@@ -1,4 +1,4 @@
-"""Validation: the token-true loss of a split, and captions of a few of its images."""
+"""Validation: the token-true loss of a split, and what captions of its images get right."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
-import torch
 from torch import Tensor
 from transformers import BertTokenizer
 
@@ -15,16 +13,9 @@ from radcap.data.collate import Batch
 from radcap.errors import RadcapError
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.base import Runtime
+from radcap.scoring.slots import SlotScore, slot_accuracy
+from radcap.training.captions import Captioner, Sample
 from radcap.training.step import validation_sums
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One validation image with its captions."""
-
-    image: np.ndarray  # uint8 [3, 224, 224]
-    generated: str
-    reference: str
 
 
 @dataclass(frozen=True)
@@ -37,7 +28,8 @@ class Validation:
         tokens: target tokens scored.
         rows: rows scored, masked ones left out.
         loss_per_caption: mean nats a caption.
-        samples: images captioned with the weights scored.
+        slots: how often the captions state the right labels; empty if none was asked for.
+        samples: a few of the captioned rows, with their images.
     """
 
     loss: float
@@ -45,12 +37,18 @@ class Validation:
     tokens: int
     rows: int
     loss_per_caption: float
+    slots: dict[str, SlotScore] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
 
     def scores(self) -> dict[str, float]:
         """The figures by name, as they are logged."""
         names = ("loss", "perplexity", "tokens", "rows", "loss_per_caption")
         return {name: getattr(self, name) for name in names}
+
+    def accuracies(self) -> dict[str, float]:
+        """Slot -> share of right captions, without the slots that no row has a label for."""
+        shares = {name: score["accuracy"] for name, score in self.slots.items()}
+        return {name: share for name, share in shares.items() if share is not None}
 
 
 def validate(
@@ -60,6 +58,7 @@ def validate(
     *,
     tokenizer: BertTokenizer,
     num_rows: int,
+    num_captioned: int,
     num_samples: int,
     max_new_tokens: int,
 ) -> Validation:
@@ -67,33 +66,39 @@ def validate(
 
     Args:
         model: on the runtime's device; its training mode is restored.
-        loader: the split's batches.
-        tokenizer: gives the samples' text.
-        num_rows: rows in the loader; samples are spread evenly over them, because the rows of a
-            split are sorted by what they show.
-        num_samples: how many images to caption.
+        loader: the split's batches, all of one size.
+        tokenizer: gives the captions' text.
+        num_rows: rows in the loader; those captioned are spread evenly over them, because the rows
+            of a split are sorted by what they show.
+        num_captioned: how many images to caption for the slot accuracy.
+        num_samples: how many captioned images to give back.
         max_new_tokens: longest caption generated.
+
+    Raises:
+        RadcapError: no row of the split is usable.
     """
     training = model.training
     model.eval()
     queued: list[dict[str, Tensor]] = []
+    captioner = Captioner(model, runtime, tokenizer, max_new_tokens)
+    chosen = _evenly(num_rows, max(num_captioned, num_samples))
+    shown = {chosen[i] for i in _evenly(len(chosen), num_samples)}
+    wanted = set(chosen)
     rows = seen = 0
-    wanted = {i * num_rows // num_samples for i in range(num_samples)} if num_samples else set()
-    chosen: list[tuple[Tensor, str]] = []
     for batch, images, tokens in runtime.batches(loader):
         queued.append(validation_sums(model, runtime, images, tokens))
         runtime.end_step()
         rows += int(batch.valid.sum())
         for row in range(len(batch.rows)):
             if seen + row in wanted and batch.valid[row]:
-                chosen.append((batch.images[row], batch.captions[row]))
+                captioner.add(batch, row, shown=seen + row in shown)
         seen += len(batch.rows)
+    captioner.finish()
     scores = runtime.fetch(queued)
     loss_sum = math.fsum(score["loss_sum"] for score in scores)
     num_tokens = int(sum(score["tokens"] for score in scores))
     if num_tokens == 0:
         raise RadcapError("the validation split has no usable row: see the masked rows' reasons")
-    samples = _caption(model, runtime, chosen, tokenizer, max_new_tokens)
     model.train(training)
     loss = loss_sum / num_tokens
     return Validation(
@@ -102,29 +107,12 @@ def validate(
         tokens=num_tokens,
         rows=rows,
         loss_per_caption=loss_sum / rows,
-        samples=samples,
+        slots=slot_accuracy(captioner.captions) if num_captioned else {},
+        samples=captioner.samples,
     )
 
 
-def _caption(
-    model: ImageCaptioningModel,
-    runtime: Runtime,
-    chosen: list[tuple[Tensor, str]],
-    tokenizer: BertTokenizer,
-    max_new_tokens: int,
-) -> list[Sample]:
-    if not chosen:
-        return []
-    images = torch.stack([image for image, _ in chosen]).to(runtime.device)
-    with runtime.purpose("generate"), runtime.arithmetic():
-        ids = model.generate(
-            images,
-            max_len=max_new_tokens,
-            tokenizer=tokenizer,
-            step_boundary=runtime.step_boundary,
-        )
-    texts = tokenizer.batch_decode(ids.cpu(), skip_special_tokens=True)
-    return [
-        Sample(image=image.numpy(), generated=text, reference=reference)
-        for (image, reference), text in zip(chosen, texts, strict=True)
-    ]
+def _evenly(total: int, count: int) -> list[int]:
+    """`count` of the numbers below `total`, evenly spread; all of them where there are fewer."""
+    count = min(count, total)
+    return [i * total // count for i in range(count)]

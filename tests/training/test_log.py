@@ -32,7 +32,7 @@ def write(folder: Path, first: int, last: int, loss: float) -> None:
     log = RunLog(folder, resume_step=first - 1, tensorboard=True)
     for step in range(first, last + 1):
         log.step(record(step, loss), {"skipped": 0, "truncated": 1})
-    log.validation({"step": last, "loss": loss, "perplexity": 2.0, "time": 1.8e9})
+    log.validation({"step": last, "loss": loss, "time": 1.8e9}, {"location": 0.5})
     log.close()
 
 
@@ -49,8 +49,14 @@ def test_after_a_resume_each_step_has_one_value(tmp_path: Path) -> None:
     assert [(line["step"], line["loss"]) for line in lines] == expected
     assert read_tensorboard(tmp_path, "train/loss") == expected
     assert read_tensorboard(tmp_path, "val/loss") == [(20, 2.0)]
-    validations = (tmp_path / "val_metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in validations] == [20]
+    assert read_tensorboard(tmp_path, "val/slots/location") == [(20, 0.5)]
+    (line,) = (tmp_path / "val_metrics.jsonl").read_text().splitlines()
+    assert json.loads(line) == {
+        "step": 20,
+        "loss": 2.0,
+        "time": 1.8e9,
+        "slots": {"location": 0.5},
+    }
 
 
 def test_a_line_torn_by_a_kill_is_dropped(tmp_path: Path) -> None:
@@ -68,7 +74,7 @@ def test_a_line_torn_by_a_kill_is_dropped(tmp_path: Path) -> None:
 def test_a_validation_repeated_after_a_resume_is_logged_once(tmp_path: Path) -> None:
     write(tmp_path, 1, 10, 3.0)
     log = RunLog(tmp_path, resume_step=10, tensorboard=True)
-    log.validation({"step": 10, "loss": 3.0, "perplexity": 2.0, "time": 1.8e9})
+    assert not log.validation({"step": 10, "loss": 3.0, "time": 1.8e9}, {"location": 0.5})
     log.close()
     assert len((tmp_path / "val_metrics.jsonl").read_text().splitlines()) == 1
     assert read_tensorboard(tmp_path, "val/loss") == [(10, 3.0)]

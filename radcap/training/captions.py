@@ -1,0 +1,105 @@
+"""Captions of chosen validation images, made in batches of one size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import BertTokenizer
+
+from radcap.data.collate import Batch
+from radcap.labels import Labels
+from radcap.model.captioner import ImageCaptioningModel
+from radcap.runtime.base import Runtime
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A validation image with its captions."""
+
+    image: np.ndarray  # uint8 [3, 224, 224]
+    generated: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A validation row on its way to a caption."""
+
+    image: Tensor  # uint8 [3, 224, 224]
+    reference: str
+    labels: Labels
+    shown: bool
+
+
+@dataclass
+class _Images:
+    """What the device gets: a batch of the usual size."""
+
+    images: Tensor  # uint8 [B, 3, 224, 224]
+    tokens: Tensor  # int32 [B, 1], unused
+
+
+class Captioner:
+    """Collects images and captions them, a whole batch at a time.
+
+    A batch has the size of the data's: on a compiling device all of them run the same graphs, and
+    their rows are spread over the devices like those of a data batch.
+
+    Attributes:
+        captions: the generated caption of each row and the row's labels.
+        samples: the rows to show.
+    """
+
+    def __init__(
+        self,
+        model: ImageCaptioningModel,
+        runtime: Runtime,
+        tokenizer: BertTokenizer,
+        max_new_tokens: int,
+    ) -> None:
+        """Args:
+        model: on the runtime's device.
+        max_new_tokens: longest caption generated.
+        """
+        self._model = model
+        self._runtime = runtime
+        self._tokenizer = tokenizer
+        self._max_new_tokens = max_new_tokens
+        self._batch_size = 0
+        self._waiting: list[_Row] = []
+        self.captions: list[tuple[str, Labels]] = []
+        self.samples: list[Sample] = []
+
+    def add(self, batch: Batch, row: int, *, shown: bool) -> None:
+        """Take a row of a batch; its caption may be made later."""
+        self._batch_size = len(batch.rows)
+        self._waiting.append(_Row(batch.images[row], batch.captions[row], batch.labels[row], shown))
+        if len(self._waiting) == self._batch_size:
+            self.finish()
+
+    def finish(self) -> None:
+        """Caption what is waiting."""
+        rows, self._waiting = self._waiting, []
+        if not rows:
+            return
+        images = torch.stack([row.image for row in rows])
+        padding = images.new_zeros(self._batch_size - len(rows), *images.shape[1:])
+        batch = _Images(
+            torch.cat([images, padding]), torch.zeros(self._batch_size, 1, dtype=torch.int32)
+        )
+        with self._runtime.purpose("generate"), self._runtime.arithmetic():
+            for _, on_device, _ in self._runtime.batches([batch]):
+                ids = self._model.generate(
+                    on_device,
+                    max_len=self._max_new_tokens,
+                    tokenizer=self._tokenizer,
+                    step_boundary=self._runtime.step_boundary,
+                )
+        texts = self._tokenizer.batch_decode(ids[: len(rows)], skip_special_tokens=True)
+        for row, text in zip(rows, texts, strict=True):
+            self.captions.append((text, row.labels))
+            if row.shown:
+                self.samples.append(Sample(row.image.numpy(), text, row.reference))
