@@ -5,9 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from radcap.errors import EXIT_DONE, RadcapError
+
+_muted = False
+
+
+def mute() -> None:
+    """Say nothing from here on: of processes that train together the first one speaks for all."""
+    global _muted
+    _muted = True
 
 
 def say(text: str) -> None:
@@ -15,6 +26,8 @@ def say(text: str) -> None:
 
     Where nobody reads any more (`| head`), the rest is for nobody too: the work goes on.
     """
+    if _muted:
+        return
     tqdm = sys.modules.get("tqdm")
     try:
         if tqdm is not None:
@@ -26,9 +39,28 @@ def say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+@contextmanager
+def heartbeat(text: str, *, every_s: float = 15.0) -> Iterator[None]:
+    """Say `text` and the time gone by, again and again, while a block takes long."""
+    done = threading.Event()
+    start = time.monotonic()
+
+    def beat() -> None:
+        while not done.wait(every_s):
+            say(f"{text}: {time.monotonic() - start:.0f} s so far")
+
+    thread = threading.Thread(target=beat, name="radcap-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 def on_terminal() -> bool:
     """Whether a person sees the progress as it happens."""
-    return sys.stderr.isatty()
+    return sys.stderr.isatty() and not _muted
 
 
 def run_command(main: Callable[[Sequence[str]], int], usage: str) -> int:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from radcap.console import run_command, say
+from radcap.console import mute, run_command, say
 
 USAGE = """
 usage: python -m radcap.train [OVERRIDE ...] [--config-dir FOLDER] [--show-config]
@@ -56,9 +56,14 @@ def main(words: Sequence[str]) -> int:
         say(to_yaml(config))
         return 0
 
+    from radcap.runtime.launch import check_batch_size, find_launch
     from radcap.training.folder import RunFolder
 
-    folder = RunFolder(config)
+    launch = find_launch(config.runtime)
+    check_batch_size(config.data.batch_size, launch.num_processes, config.trainer.accumulate)
+    if not launch.is_first:
+        mute()
+    folder = RunFolder(config, is_ours=launch.is_first)
     try:
         if folder.finished:
             summary = folder.summary()
@@ -70,7 +75,7 @@ def main(words: Sequence[str]) -> int:
             return 0
         from radcap.training.inputs import Inputs
 
-        inputs = Inputs(config, revision=folder.versions.get("data_revision"))
+        inputs = Inputs(config, revision=folder.versions.get("data_revision"), launch=launch)
         folder.pin_data_revision(inputs.revision)
         data_opened = time.monotonic()
 

@@ -213,6 +213,76 @@ def test_two_virtual_devices_train_with_one_graph(tmp_path: Path, cache: Path) -
 
 
 @pytest.mark.slow
+def test_processes_of_torchrun_train_as_one_and_go_on_as_one(tmp_path: Path, cache: Path) -> None:
+    """The same curve as one process; a signal stops all at the same step; one goes on alone."""
+    words = (*WORDS, "model.dropout=0", "trainer.save_every=4")
+    alone = train(tmp_path, cache, *words, "run.name=alone")
+    assert alone.returncode == 0, alone.stderr
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    process = subprocess.Popen(
+        [*torchrun, "--nproc-per-node=2", "-m", "radcap.train", *words, "runtime.threads=1"],
+        cwd=tmp_path,
+        env=environment(cache),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    run = tmp_path / "runs" / "smoke"
+    wait_for_step(run, 8, process)
+    process.send_signal(signal.SIGTERM)
+    said, errors = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert said.count("device:") == 1, said  # one speaks for both
+    assert "2 processes" in said
+    stopped = len(metrics(run))
+    assert 8 <= stopped < 60, errors
+    assert (run / "checkpoints" / f"step-{stopped}").is_dir()
+    rest = train(tmp_path, cache, *words)
+    assert rest.returncode == 0, rest.stderr
+    assert summary(run)["resumed_from"] == stopped
+    expected = [line["loss"] for line in metrics(tmp_path / "runs" / "alone")]
+    found = [line["loss"] for line in metrics(run)]
+    assert len(found) == len(expected) == 60
+    assert found[:20] == pytest.approx(expected[:20], rel=1e-3)
+    assert summary(run)["images"] == summary(tmp_path / "runs" / "alone")["images"]
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_finish_with_one_summary(tmp_path: Path, cache: Path) -> None:
+    words = ["+experiment=smoke", "runtime=cpu", "runtime.threads=1", "trainer.max_steps=12"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*launcher, "--nproc-per-node=2", "-m", "radcap.train", *words],
+        cwd=tmp_path,
+        env=environment(cache),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "smoke"
+    end = summary(run)
+    assert end["val_rows"] == 40
+    assert end["images"] == 12 * 8
+    assert end["slots"]["location"]["count"] == 16
+    assert len(end["captions"]) == 5
+    assert len(metrics(run)) == 12
+    assert done.stdout.count("validation loss") == 3  # twice on the way, once at the end
+    uneven = subprocess.run(
+        [*launcher, "--nproc-per-node=2", "-m", "radcap.train", *words, "data.batch_size=7"],
+        cwd=tmp_path,
+        env=environment(cache),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert uneven.returncode == 1
+    assert "data.batch_size=7 does not divide by 2 devices; 6 or 8 does" in uneven.stderr
+
+
+@pytest.mark.slow
 def test_one_batch_can_be_learned_by_heart(tmp_path: Path, cache: Path) -> None:
     done = train(
         tmp_path,

@@ -34,13 +34,28 @@ class DecoderCache:
 
     @classmethod
     def allocate(cls, memory_kv: Sequence[KeyValue], num_positions: int) -> DecoderCache:
-        """An empty cache for S positions, with the batch, dtype and device of `memory_kv`."""
+        """An empty cache for S positions, with the batch, dtype and device of `memory_kv`.
+
+        On a mesh its rows lie where those of `memory_kv` lie: see `_never`.
+        """
 
         def empty(like: Tensor) -> Tensor:
             batch, heads, _, width = like.shape
-            return like.new_zeros(batch, heads, num_positions, width)
+            zeros = like.new_zeros(batch, heads, num_positions, width)
+            return torch.where(_never(like[:, 0, 0, 0])[:, None, None, None], like[:, :, :1], zeros)
 
         return cls([KeyValue(empty(kv.key), empty(kv.value)) for kv in memory_kv])
+
+
+def _never(values: Tensor) -> Tensor:
+    """False for every row: bool [B] from floating [B].
+
+    What does not depend on a sharded tensor begins as a copy on every device. The first token's
+    results are spread over the devices, so that the second token would be another graph, and a
+    cache would stay whole everywhere. A choice that depends on the rows, yet never falls the other
+    way, puts the start where the rows are.
+    """
+    return values.isnan() & values.isinf()
 
 
 def decode_step(
@@ -110,10 +125,15 @@ def _greedy_search(
     batch = images.shape[0]
     memory_kv = model.decoder.project_memory(model.encode_images(images))
     cache = DecoderCache.allocate(memory_kv, max_len)
-    ids = torch.full((batch,), start_id, dtype=torch.int64, device=device)
-    written = torch.full((batch, max_len), pad_id, dtype=torch.int64, device=device)
-    lengths = torch.zeros(batch, dtype=torch.int64, device=device)
-    ended = torch.zeros(batch, dtype=torch.bool, device=device)
+    ended = _never(memory_kv[0].key[:, 0, 0, 0])
+
+    def spread(value: int, *shape: int) -> Tensor:
+        full = torch.full((batch, *shape), value, dtype=torch.int64, device=device)
+        return full.masked_fill(ended.view(-1, *(1 for _ in shape)), value + 1)
+
+    ids = spread(start_id)
+    written = spread(pad_id, max_len)
+    lengths = spread(0)
     position = torch.zeros(1, dtype=torch.int64, device=device)
     if step_boundary is not None:
         step_boundary()

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from radcap.config import OptimizerConfig
-from radcap.errors import ConfigError
+from radcap.runtime.launch import check_batch_size
 
 
 class HostBatch(Protocol):
@@ -27,6 +28,7 @@ class HostBatch(Protocol):
 
 
 B = TypeVar("B", bound=HostBatch)
+T = TypeVar("T")
 
 
 class Runtime(abc.ABC):
@@ -40,7 +42,11 @@ class Runtime(abc.ABC):
         process_index: this process among all; process 0 writes files.
         num_processes: processes that train together.
         precision: fp32 or bf16.
-        device_reads: how often `fetch` has waited for the device.
+        log_reads: how often `fetch` has waited for the device.
+        device_reads: how often anything else has, in training steps: each costs a step the overlap
+            of host and device. None where that cannot be told.
+        compiles: whether a step is recorded and compiled before it runs.
+        can_caption: whether captions can be made on these devices.
         step_boundary: runs what was recorded so far, for loops such as
             `ImageCaptioningModel.generate`; None where every operation runs at once.
     """
@@ -52,7 +58,10 @@ class Runtime(abc.ABC):
     process_index: int = 0
     num_processes: int = 1
     precision: str
-    device_reads: int = 0
+    log_reads: int = 0
+    device_reads: int | None = None
+    compiles: bool = False
+    can_caption: bool = True
     step_boundary: Callable[[], None] | None = None
 
     def check_batch_size(self, batch_size: int, accumulate: int = 1) -> None:
@@ -65,16 +74,7 @@ class Runtime(abc.ABC):
         Raises:
             ConfigError: naming the nearest sizes that fit.
         """
-        unit = self.num_devices * accumulate
-        if batch_size % unit == 0:
-            return
-        below = batch_size - batch_size % unit
-        fits = f"{below} or {below + unit}" if below else str(unit)
-        parts = f" times {accumulate} micro-batches" if accumulate > 1 else ""
-        raise ConfigError(
-            f"data.batch_size={batch_size} does not divide by {self.num_devices} devices{parts}; "
-            f"{fits} does"
-        )
+        check_batch_size(batch_size, self.num_devices, accumulate)
 
     @abc.abstractmethod
     def describe(self) -> str:
@@ -113,6 +113,14 @@ class Runtime(abc.ABC):
     @abc.abstractmethod
     def sum_over_devices(self, value: Tensor) -> Tensor:
         """The sum of a tensor over all processes; itself where one program sees all devices."""
+
+    def gather(self, value: T) -> list[T]:
+        """What every process has to say, in their order; all of them call this together.
+
+        Args:
+            value: anything that can be pickled, on the host.
+        """
+        return [value]
 
     @abc.abstractmethod
     def sum_gradients(self, model: nn.Module) -> None:
@@ -177,3 +185,10 @@ class Runtime(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Let go of the device."""
+
+
+def gather_objects(value: T) -> list[T]:
+    """`Runtime.gather` by torch.distributed's default group."""
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from radcap.config import OptimizerConfig
-from radcap.errors import ConfigError, RadcapError
+from radcap.errors import RadcapError
 from radcap.runtime.adam import keep_execution_flags
-from radcap.runtime.base import B, Runtime
+from radcap.runtime.base import B, Runtime, T, gather_objects
+from radcap.runtime.launch import num_launched
 from radcap.runtime.norm import spread_batch_norms
 
 
@@ -51,7 +52,8 @@ class NativeRuntime(Runtime):
         if self.num_processes > 1:
             if name == "cuda":
                 torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-            dist.init_process_group("nccl" if name == "cuda" else "gloo")
+            # Tensors of a GPU go by nccl; what processes tell each other goes by gloo.
+            dist.init_process_group("cpu:gloo,cuda:nccl" if name == "cuda" else "gloo")
             self.process_index = dist.get_rank()
 
     def describe(self) -> str:
@@ -104,6 +106,9 @@ class NativeRuntime(Runtime):
         dist.all_reduce(total)
         return total
 
+    def gather(self, value: T) -> list[T]:
+        return gather_objects(value) if self.num_processes > 1 else [value]
+
     def sum_gradients(self, model: nn.Module) -> None:
         if self.num_processes == 1:
             return
@@ -128,7 +133,7 @@ class NativeRuntime(Runtime):
     def fetch(self, queued: Sequence[Mapping[str, Tensor]]) -> list[dict[str, float]]:
         if not queued:
             return []
-        self.device_reads += 1
+        self.log_reads += 1
         names = list(queued[0])
         table = torch.stack([torch.stack([row[n].double() for n in names]) for row in queued])
         return [dict(zip(names, values, strict=True)) for values in table.cpu().tolist()]
@@ -141,11 +146,8 @@ class NativeRuntime(Runtime):
         own: dict[str, Any] = {"cpu": torch.get_rng_state()}
         if self.name == "cuda":
             own["cuda"] = torch.cuda.get_rng_state()
-        if self.num_processes == 1:
-            return own
-        states: list[dict[str, Any]] = [{} for _ in range(self.num_processes)]
-        dist.all_gather_object(states, own)
-        return {**states[0], "processes": states}
+        states = self.gather(own)
+        return own if len(states) == 1 else {**states[0], "processes": states}
 
     def set_random_state(self, state: Mapping[str, Any]) -> None:
         states = state.get("processes", [state])
@@ -168,21 +170,3 @@ class NativeRuntime(Runtime):
     def close(self) -> None:
         if self.num_processes > 1 and dist.is_initialized():
             dist.destroy_process_group()
-
-
-def num_launched() -> int:
-    """Processes that torchrun started, 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def check_devices(name: str, devices: int | None) -> None:
-    """Refuse another number of devices than processes, each of which has one.
-
-    Raises:
-        ConfigError: naming the option.
-    """
-    if devices not in (None, num_launched()):
-        raise ConfigError(
-            f"runtime.devices={devices}: runtime={name} trains on one device a process; start "
-            f"{devices} processes with torchrun --nproc-per-node={devices}"
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from radcap.config import RuntimeConfig
 from radcap.runtime.base import Runtime
+from radcap.runtime.launch import check_devices
 from radcap.runtime.tpu import prepare_environment, tpu_is_usable
 
 # Batches on an XLA device beside the one in use. One hides the transfer; the second evens out a
@@ -28,7 +29,7 @@ def open_runtime(
     """
     name = _best_there_is() if config.name == "auto" else config.name
     if name in ("cpu", "cuda"):
-        from radcap.runtime.native import NativeRuntime, check_devices
+        from radcap.runtime.native import NativeRuntime
 
         check_devices(name, config.devices)
         return NativeRuntime(name, precision=config.precision, threads=threads)

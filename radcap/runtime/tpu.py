@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import urllib.request
 from pathlib import Path
 
 from radcap.errors import ConfigError, RadcapError
@@ -14,6 +15,9 @@ INSTALL = "pip install 'radcap[tpu]'"
 # network card has the same vendor.
 _VENDOR = "0x1ae0"
 _CHIPS = {"0x0027", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076"}
+_METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes"
+_METADATA_TIMEOUT_S = 2.0
+
 _PJRT_NAMES = {"tpu": "TPU", "xla_cpu": "CPU"}
 
 
@@ -29,6 +33,34 @@ def num_chips(root: Path = Path("/")) -> int:
         if vendor.read_text().strip() == _VENDOR:
             count += vendor.with_name("device").read_text().strip() in _CHIPS
     return count
+
+
+def tpu_hosts(metadata: str = _METADATA) -> tuple[int, int]:
+    """This host's number and how many hosts share the TPU slice: (0, 1) for one host.
+
+    Read where torch_xla 2.9 reads them: the environment of a TPU VM, else the machine's metadata.
+
+    Args:
+        metadata: address of the attributes of Google's metadata server.
+    """
+    names = os.environ.get("TPU_WORKER_HOSTNAMES")
+    number = os.environ.get("TPU_WORKER_ID", os.environ.get("CLOUD_TPU_TASK_ID"))
+    if names is None:
+        names = _attribute(metadata, "worker-network-endpoints")
+    if number is None:
+        number = _attribute(metadata, "agent-worker-number")
+    hosts = len(names.split(",")) if names else 1
+    return (int(number), hosts) if number and number.isdecimal() and hosts > 1 else (0, 1)
+
+
+def _attribute(metadata: str, name: str) -> str | None:
+    """An attribute of this machine; None where there is no such server or attribute."""
+    request = urllib.request.Request(f"{metadata}/{name}", headers={"Metadata-Flavor": "Google"})
+    try:
+        with urllib.request.urlopen(request, timeout=_METADATA_TIMEOUT_S) as answer:
+            return answer.read().decode()
+    except OSError:  # no such name, no answer, no such attribute
+        return None
 
 
 def prepare_environment(name: str, devices: int | None, root: Path = Path("/")) -> None:

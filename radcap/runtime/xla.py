@@ -14,20 +14,23 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch_xla
 import torch_xla.core.xla_model as xm
 import torch_xla.debug.metrics as metrics
 import torch_xla.debug.profiler as profiler
 import torch_xla.distributed.spmd as spmd
+import torch_xla.distributed.xla_backend
 import torch_xla.runtime
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
 from radcap.config import OptimizerConfig
+from radcap.console import heartbeat
 from radcap.errors import ConfigError, RadcapError
 from radcap.runtime.adam import DeviceAdam
-from radcap.runtime.base import B, Runtime
+from radcap.runtime.base import B, Runtime, T, gather_objects
 from radcap.runtime.graphs import GraphWatch
 from radcap.runtime.norm import spread_batch_norms, spread_layer_norms
 from radcap.runtime.transfer import Transfer
@@ -38,6 +41,8 @@ _SIGNS_OF_ANOTHER_PROCESS = ("already in use", "libtpu_lockfile", "Device or res
 
 class XlaRuntime(Runtime):
     """All devices of this process's host, and of the other hosts of a TPU slice, as one."""
+
+    compiles = True
 
     def __init__(
         self, name: str, *, devices: int | None, precision: str, threads: int | None, prefetch: int
@@ -74,7 +79,14 @@ class XlaRuntime(Runtime):
         self.num_shards = self.num_devices
         self.process_index = torch_xla.runtime.process_index()
         self.num_processes = torch_xla.runtime.process_count()
+        if self.num_processes > 1:
+            dist.init_process_group("gloo", init_method="xla://")
+        # One program captions for all hosts, and none of them could read all of its rows.
+        self.can_caption = self.num_processes == 1
         self._prefetch = prefetch
+        self._met: set[str] = set()
+        self._reads_of_fetch = 0
+        self.device_reads: int = 0
         self._mesh = spmd.Mesh(np.arange(self.num_devices), (self.num_devices,), ("data",))
         self._transfers: list[Transfer] = []
         self._watch = GraphWatch(_num_compiled)
@@ -145,6 +157,9 @@ class XlaRuntime(Runtime):
     def sum_over_devices(self, value: Tensor) -> Tensor:
         return value
 
+    def gather(self, value: T) -> list[T]:
+        return gather_objects(value) if self.num_processes > 1 else [value]
+
     def sum_gradients(self, model: nn.Module) -> None:
         pass
 
@@ -159,10 +174,12 @@ class XlaRuntime(Runtime):
     def fetch(self, queued: Sequence[Mapping[str, Tensor]]) -> list[dict[str, float]]:
         if not queued:
             return []
-        self.device_reads += 1
+        self.log_reads += 1
+        before = _num_reads()
         tensors = [tensor for row in queued for tensor in row.values()]
         # One transfer and no new graph: stacked on the device, each number of rows would be one.
         values = iter(torch_xla._XLAC._xla_get_cpu_tensors(tensors))
+        self._reads_of_fetch += _num_reads() - before
         return [{name: float(next(values)) for name in row} for row in queued]
 
     def seed(self, seed: int) -> None:
@@ -181,10 +198,20 @@ class XlaRuntime(Runtime):
     def purpose(self, name: str, step: int | None = None) -> Iterator[None]:
         # Every sync moves the device's random numbers on, whatever it is for.
         before = None if name == "train" else xm.get_rng_state()
-        with self._watch.purpose(name, step):
+        reads = _num_reads() - self._reads_of_fetch
+        with self._watch.purpose(name, step), self._heartbeat(name):
             yield
-        if before is not None:
+        if before is None:
+            self.device_reads += _num_reads() - self._reads_of_fetch - reads
+        else:
             xm.set_rng_state(before)
+
+    def _heartbeat(self, name: str) -> AbstractContextManager[None]:
+        """Signs of life while graphs are compiled for a purpose, the first time it is met."""
+        if name in self._met:
+            return nullcontext()
+        self._met.add(name)
+        return heartbeat(f"compiling for the first time: {name}")
 
     @contextmanager
     def profile(self, folder: Path) -> Iterator[None]:
@@ -219,6 +246,12 @@ class XlaRuntime(Runtime):
 
 def _num_compiled() -> int:
     return metrics.counter_value("UncachedCompile") or 0
+
+
+def _num_reads() -> int:
+    """Reads of the device by this process so far, as torch_xla counts them."""
+    data = metrics.metric_data("TransferFromDeviceTime")
+    return data[0] if data else 0
 
 
 def _shape(tensor: Tensor) -> str:

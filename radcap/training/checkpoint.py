@@ -109,11 +109,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{path} is not a checkpoint of radcap: {_first_line(error)}") from None
 
 
-def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+def load_latest(
+    folder: Path, warn: Callable[[str], None], *, is_ours: bool = True
+) -> Checkpoint | None:
     """Read the newest whole checkpoint of a folder; None where there is none at all.
 
-    A damaged one is named, passed over and set aside as `damaged-step-N`, so that it counts among
-    the newest no longer.
+    A damaged one is named, passed over and, in a folder that is ours, set aside as
+    `damaged-step-N`, so that it counts among the newest no longer.
 
     Raises:
         RadcapError: there are checkpoints, and none of them is whole.
@@ -126,7 +128,7 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
             damaged.append(path)
             warn(f"{error}; passed over")
             continue
-        for one in damaged:
+        for one in damaged if is_ours else ():
             aside = folder / f"damaged-{one.name}"
             if aside.exists():
                 shutil.rmtree(aside)

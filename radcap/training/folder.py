@@ -52,15 +52,23 @@ class RunFolder:
     Opening it changes nothing that an earlier run left; `accept` does, once the run is sure to
     begin. A command that is refused later, for its data or its device, leaves no trace.
 
+    Of processes that train together the first one holds the folder; the others read it, and come
+    to the same conclusions.
+
     Attributes:
         path: the folder.
         resumed: whether an earlier run was found here.
         finished: whether that run reached the length that is asked for now.
         versions: what versions.json holds; `data_revision` is added by the trainer.
+        is_ours: whether this process holds the folder and writes into it.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, is_ours: bool = True) -> None:
         """Lock the folder, making it where there is none, and hold it against the configuration.
+
+        Args:
+            config: the checked configuration.
+            is_ours: False in all but the first of processes that train together.
 
         Raises:
             ConfigError: a bound option differs from the run found here, or the folder holds
@@ -68,22 +76,10 @@ class RunFolder:
             RadcapError: another process uses it, or it cannot be written.
         """
         self.path = Path(config.run.dir)
+        self.is_ours = is_ours
         self._config = config
-        try:
-            if self.path.is_dir() and not self._is_ours() and any(self.path.iterdir()):
-                raise ConfigError(
-                    f"run.dir={self.path}: the folder is not empty and holds no run; choose another"
-                )
-            if config.run.fresh and self.path.is_dir():
-                self._acquire().close()  # not from under a running process
-                _move_aside(self.path)
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = self._acquire()
-        except OSError as error:
-            raise RadcapError(
-                f"run.dir={self.path} cannot be used: {error.strerror or error}"
-            ) from None
-        self.resumed = self.config_file.is_file()
+        self._lock = self._take() if is_ours else None
+        self.resumed = self.config_file.is_file() and (is_ours or not config.run.fresh)
         self.finished = False
         if self.resumed:
             before = _read_config(self.config_file)
@@ -95,11 +91,29 @@ class RunFolder:
         else:
             self.versions = _versions()
 
+    def _take(self) -> IO[str]:
+        try:
+            if self.path.is_dir() and not self._holds_run() and any(self.path.iterdir()):
+                raise ConfigError(
+                    f"run.dir={self.path}: the folder is not empty and holds no run; choose another"
+                )
+            if self._config.run.fresh and self.path.is_dir():
+                self._acquire().close()  # not from under a running process
+                _move_aside(self.path)
+            self.path.mkdir(parents=True, exist_ok=True)
+            return self._acquire()
+        except OSError as error:
+            raise RadcapError(
+                f"run.dir={self.path} cannot be used: {error.strerror or error}"
+            ) from None
+
     def accept(self) -> None:
         """Note down that the run begins, or goes on, with this configuration.
 
         A summary of a shorter run goes first: it would call the longer one finished.
         """
+        if not self.is_ours:
+            return
         (self.path / "summary.json").unlink(missing_ok=True)
         write_atomically(self.path / "versions.json", json.dumps(self.versions, indent=2))
         write_atomically(self.config_file, to_yaml(self._config))
@@ -118,7 +132,8 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json, whole or not at all."""
-        write_atomically(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+        if self.is_ours:
+            write_atomically(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
 
     def pin_data_revision(self, revision: str) -> None:
         """Keep the revision of the data for the run's life.
@@ -136,9 +151,10 @@ class RunFolder:
 
     def close(self) -> None:
         """Let other processes in."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
-    def _is_ours(self) -> bool:
+    def _holds_run(self) -> bool:
         return (self.path / ".lock").exists() or self.config_file.exists()
 
     def _acquire(self) -> IO[str]:

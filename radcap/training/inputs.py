@@ -16,6 +16,7 @@ from radcap.config import Config
 from radcap.console import say
 from radcap.data.order import Order
 from radcap.data.source import Source, open_source
+from radcap.runtime.launch import Launch
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _SCORING_WINDOW_GB = 0.02
 _SCORING_SEED = 0
 
+_ALONE = Launch()
+
 
 class Inputs:
     """The training and validation splits of a run.
@@ -36,14 +39,16 @@ class Inputs:
         steps_per_epoch: batches in one pass over the training split.
         num_train_rows, num_val_rows: rows trained on in an epoch, rows scored in a validation.
         floor: the lowest reachable validation loss, where the data set knows it.
+        launch: this process among those that share every batch.
         notes: what a user should know about settings that could not be met as they stand.
     """
 
-    def __init__(self, config: Config, *, revision: str | None) -> None:
+    def __init__(self, config: Config, *, revision: str | None, launch: Launch = _ALONE) -> None:
         """Open both splits.
 
         Args:
             config: the checked configuration.
+            launch: this process among those that share every batch.
             revision: the Hub commit that the run began with; None for a new run.
 
         Raises:
@@ -51,6 +56,7 @@ class Inputs:
         """
         data = config.data
         self._config = config
+        self.launch = launch
         self.floor: Floor | None = None
         self.notes: list[str] = []
         folder = data.path
@@ -130,6 +136,8 @@ class Inputs:
             max_pixels=data.max_pixels,
             max_skipped_fraction=data.max_skipped_fraction,
             max_rows=max_rows,
+            host=self.launch.process_index,
+            num_hosts=self.launch.num_processes,
         )
 
     def _open(self, split: str, folder: str | None, revision: str | None) -> Source:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,8 +48,17 @@ _TAGS = {
 class RunLog:
     """Writes the curves of one run; `flush` puts all of it on the disk."""
 
-    def __init__(self, folder: Path, *, resume_step: int, tensorboard: bool) -> None:
-        """Open the log to go on after `resume_step` (0 for a new run)."""
+    def __init__(self, folder: Path | None, *, resume_step: int, tensorboard: bool) -> None:
+        """Open the log to go on after `resume_step` (0 for a new run).
+
+        Args:
+            folder: the run folder; None writes nothing, where another process does.
+        """
+        if folder is None:
+            self._steps = self._validations = Path(os.devnull).open("a")  # noqa: SIM115
+            self._validated: set[int] = set()
+            self._events = None
+            return
         self._steps = _open_after(folder / "metrics.jsonl", resume_step)
         self._validations = _open_after(folder / "val_metrics.jsonl", resume_step)
         lines = (folder / "val_metrics.jsonl").read_text().splitlines()

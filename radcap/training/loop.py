@@ -23,12 +23,13 @@ from radcap.training.clock import Clock
 from radcap.training.folder import RunFolder
 from radcap.training.inputs import Inputs
 from radcap.training.log import RunLog
+from radcap.training.processes import Decisions, check_same_start
 from radcap.training.progress import Progress
 from radcap.training.schedule import Every, in_steps, learning_rate_factor, run_length
 from radcap.training.signals import StopRequest
 from radcap.training.step import TrainStep
 from radcap.training.steplog import StepLog
-from radcap.training.summary import announce, conclude
+from radcap.training.summary import announce, announce_first_step, conclude
 from radcap.training.validate import Validation, validate
 
 
@@ -41,6 +42,7 @@ class Run:
         total_steps: the configured length.
         resumed_from: the step a checkpoint was restored at, None for a new run.
         position: where the data goes on after `step`.
+        first_step_s: seconds from the start of this process to its first step, by purpose.
         best: step and loss of the best validation so far.
         validation: the last one.
     """
@@ -65,7 +67,9 @@ class Run:
         self.total_steps = whole_length = run_length(config.trainer, **self.units)
         if config.debug.limit is not None:
             self.total_steps = min(self.total_steps, config.debug.limit)
-        restored = load_latest(folder.checkpoints, say)
+        restored = (
+            load_latest(folder.checkpoints, say, is_ours=folder.is_ours) if folder.resumed else None
+        )
         progress: dict[str, Any] = dict(restored.progress) if restored else {}
         self.step = restored.step if restored else 0
         self.saved_step = self.step
@@ -81,24 +85,22 @@ class Run:
         self.position: Any = None if config.debug.overfit else progress.get("position")
         self.best: dict[str, Any] | None = progress.get("best")
         self.validation: Validation | None = None
-        self.clock = Clock(progress.get("seconds"))
-        for purpose, seconds in clock.seconds.items():
-            self.clock.add(purpose, seconds)
-
         # Loader processes are started before the device is opened: a process forked after that
         # would inherit the device's threads and locks.
-        with self.clock.measure("data"):
+        with clock.measure("data"):
             self.train_loader = inputs.train_loader(self.position)
             self.val_loader = inputs.val_loader()
-        with self.clock.measure("model"):
+        with clock.measure("model"):
             threads = config.runtime.threads or progress.get("threads")
             self.runtime = open_runtime(config.runtime, threads=threads)
             self.runtime.check_batch_size(config.data.batch_size, config.trainer.accumulate)
-            if self.runtime.num_processes > 1:
-                raise ConfigError(
-                    f"{self.runtime.num_processes} processes were started, and radcap.train "
-                    "trains in one; start it without torchrun, on one host"
-                )
+            check_same_start(
+                self.runtime,
+                inputs.launch,
+                step=self.step,
+                revision=inputs.revision,
+                folder=folder.path,
+            )
             self.runtime.seed(config.seed)
             self.model = build_model(
                 config.model,
@@ -110,6 +112,10 @@ class Run:
             if restored:
                 self.optimizer.load_state_dict(dict(restored.optimizer))
                 self.runtime.set_random_state(restored.random)
+        self.first_step_s = dict(clock.seconds)
+        self.clock = Clock(progress.get("seconds"))
+        for purpose, seconds in clock.seconds.items():
+            self.clock.add(purpose, seconds)
         self.train_step = TrainStep(
             self.model,
             self.optimizer,
@@ -118,10 +124,13 @@ class Run:
             clip_norm=config.optimizer.clip_norm,
         )
         folder.accept()
-        self.log = RunLog(folder.path, resume_step=self.step, tensorboard=config.logger.tensorboard)
+        path = folder.path if folder.is_ours else None
+        self.log = RunLog(path, resume_step=self.step, tensorboard=config.logger.tensorboard)
         if not restored:
             self.log.text("config", f"```yaml\n{to_yaml(config)}```")
-        self.bar = Progress(self.total_steps, self.step, shown=config.logger.progress)
+        self.bar = Progress(
+            self.total_steps, self.step, shown=config.logger.progress if folder.is_ours else False
+        )
         self.step_log = StepLog(
             self.runtime,
             self.log,
@@ -144,23 +153,28 @@ class Run:
         eval_due = self._every(trainer.eval_every)
         save_due = self._every(trainer.save_every)
         batches = self.runtime.batches(self._train_batches())
-        stop = StopRequest()
+        stop, decisions = StopRequest(), Decisions(self.runtime)
         try:
             with stop.listening(), ExitStack() as profiler:
-                while self.step < self.total_steps and not stop.requested:
+                stopping = False
+                while self.step < self.total_steps and not stopping:
                     if self._profiles(self.step + 1) and not self._profiles(self.step):
                         profiler.enter_context(self.runtime.profile(self.folder.path / "profile"))
                     purpose = self.runtime.purpose("train", self.step + 1)
                     with self.clock.measure("train"), purpose:
                         self._train_one(batches)
                         last = self.step == self.total_steps
-                        if last or self.step % trainer.log_every == 0:
+                        read = last or self.step % trainer.log_every == 0
+                        if read:
                             self.step_log.write_out()
                     if trainer.profile_steps and self.step == trainer.profile_steps[1]:
                         profiler.close()
                         self.step_log.resume_timing()
+                    stopping, save = decisions.take(
+                        stop=stop.requested, save=save_due.due(self.step), read=read
+                    )
                     better = (last or eval_due.due(self.step)) and self._validate()
-                    if last or better or save_due.due(self.step):
+                    if last or better or save:
                         self._save()
                         save_due.done()
                 if self.step > self.saved_step:  # a signal came
@@ -206,8 +220,16 @@ class Run:
             total_steps=self.schedule_steps,
         )
         self.runtime.set_learning_rate(self.optimizer, rate)
+        began = time.monotonic()
         scalars = self.train_step(images, tokens)
+        traced = time.monotonic()
         self.runtime.end_step()
+        if "batch" not in self.first_step_s:
+            parts = {"trace": traced - began, "compile": time.monotonic() - traced}
+            if not self.runtime.compiles:
+                parts = {"step": time.monotonic() - began}
+            self.first_step_s |= {"batch": data_wait, **parts}
+            announce_first_step(self)
         if not self.config.debug.overfit:
             self.position = batch.position
         self.step_log.add(self.step, scalars, batch, lr=rate, data_wait_s=data_wait)
@@ -229,6 +251,7 @@ class Run:
         self.step_log.resume_timing()
         self.validation = result
         better = self.best is None or result.loss < self.best["val_loss"]
+        better = self.runtime.gather(better)[0]
         if better:
             self.best = {"step": self.step, "val_loss": result.loss}
         record = {"step": self.step, "time": time.time(), **result.scores()}
@@ -248,11 +271,15 @@ class Run:
         self.step_log.write_out()
         self.log.flush()
         with self.clock.measure("save"), self.runtime.purpose("save"):
+            random = self.runtime.random_state()  # of all processes together
+            self.saved_step = self.step
+            if not self.folder.is_ours:
+                return
             moment = Checkpoint(
                 step=self.step,
                 model=self.runtime.to_host(self.model.state_dict()),
                 optimizer=self.runtime.to_host(self.optimizer.state_dict()),
-                random=self.runtime.random_state(),
+                random=random,
                 progress={
                     "position": self.position,
                     "schedule_steps": self.schedule_steps,
@@ -263,7 +290,6 @@ class Run:
                 },
             )
             save_checkpoint(self.folder.checkpoints, moment)
-            self.saved_step = self.step
             prune(
                 self.folder.checkpoints,
                 keep=self.config.trainer.keep_checkpoints,

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from radcap.data.collate import Batch
+from radcap.data.collate import Batch, BatchCounts
 from radcap.errors import RadcapError
 from radcap.runtime.base import Runtime
 from radcap.training.log import RunLog
@@ -30,7 +30,6 @@ class _Waiting:
     step: int
     scalars: Mapping[str, Tensor]
     rows: list[str]
-    images: int
     lr: float
     data_wait_s: float
     step_s: float
@@ -41,8 +40,8 @@ class StepLog:
     """Queues steps and writes them out.
 
     Attributes:
-        counts: over the whole run, resumed parts included: `images` trained on, `truncated`
-            captions, and `skipped`, masked rows by reason.
+        counts: over the whole run, resumed parts and all processes included: `images` trained
+            on, `truncated` captions, and `skipped`, masked rows by reason.
         last: the record last written.
     """
 
@@ -68,6 +67,7 @@ class StepLog:
             "truncated": given.get("truncated", 0),
             "skipped": dict(given.get("skipped", {})),
         }
+        self._new = BatchCounts()
         self.last: dict[str, Any] | None = None
 
     def resume_timing(self) -> None:
@@ -85,13 +85,11 @@ class StepLog:
     ) -> None:
         """Queue a step's scalars, as `TrainStep` gave them, without reading them."""
         now = time.monotonic()
-        images = int(batch.valid.sum())
         self._queue.append(
             _Waiting(
                 step=step,
                 scalars=scalars,
                 rows=list(batch.rows),
-                images=images,
                 lr=lr,
                 data_wait_s=data_wait_s,
                 step_s=now - self._mark,
@@ -99,16 +97,14 @@ class StepLog:
             )
         )
         self._mark = now
-        self.counts["images"] += images
-        self.counts["truncated"] += batch.counts.truncated
-        reasons = self.counts["skipped"]
+        self._new.rows += int(batch.valid.sum())
+        self._new.truncated += batch.counts.truncated
         for reason, (rows, first) in batch.counts.skipped.items():
-            if reason not in reasons:
-                self._bar.note(f"masked row {first}: {reason} (the first of its kind)")
-            reasons[reason] = reasons.get(reason, 0) + rows
+            before, known = self._new.skipped.get(reason, (0, first))
+            self._new.skipped[reason] = (before + rows, known)
 
     def write_out(self) -> None:
-        """Read the queued steps from the device, at once, and log each.
+        """Read the queued steps from the device, at once, and log each. All processes call this.
 
         Raises:
             TrainingFailed: naming the first step whose loss or gradient is not finite, with its
@@ -119,7 +115,7 @@ class StepLog:
         # The read waits for the device: its time belongs to the steps that were waited for.
         lag = time.monotonic() - self._mark
         seconds = sum(entry.step_s for entry in waiting) + lag
-        images = sum(entry.images for entry in waiting)
+        images = self._count()
         for entry, scalars in zip(waiting, values, strict=True):
             if not (math.isfinite(scalars["loss"]) and math.isfinite(scalars["grad_norm"])):
                 self._log.flush()
@@ -128,6 +124,21 @@ class StepLog:
         if waiting:
             self._bar.advance(waiting[-1].step, self.last or {})
         self._mark = time.monotonic()
+
+    def _count(self) -> int:
+        """Add up what all processes met since the last time; the images among it."""
+        images = 0
+        for new in self._runtime.gather(self._new):
+            images += new.rows
+            self.counts["truncated"] += new.truncated
+            reasons = self.counts["skipped"]
+            for reason, (rows, first) in new.skipped.items():
+                if reason not in reasons:
+                    self._bar.note(f"masked row {first}: {reason} (the first of its kind)")
+                reasons[reason] = reasons.get(reason, 0) + rows
+        self.counts["images"] += images
+        self._new = BatchCounts()
+        return images
 
     def _record(
         self, entry: _Waiting, scalars: Mapping[str, float], images_per_s: float, lag: float

@@ -43,6 +43,12 @@ def announce(run: Run) -> None:
         say(f"resumed after step {run.resumed_from:,}")
 
 
+def announce_first_step(run: Run) -> None:
+    """Say how long it took from the start of the process to the first step, and why."""
+    parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in run.first_step_s.items())
+    run.bar.note(f"first step after {sum(run.first_step_s.values()):.1f} s: {parts}")
+
+
 def _encoder_origin(run: Run) -> str:
     if run.resumed_from is not None:
         return "the checkpoint"
@@ -104,9 +110,11 @@ def summarize(run: Run) -> dict[str, Any]:
         "train_graphs": run.runtime.num_graphs().get("train"),
         "graphs": run.runtime.num_graphs(),
         "device_reads": run.runtime.device_reads,
+        "log_reads": run.runtime.log_reads,
         "images": counts["images"],
         "skipped": counts["skipped"],
         "truncated": counts["truncated"],
+        "first_step_s": run.first_step_s,
         "wall_s": run.clock.total(),
         "seconds": run.clock.seconds,
         "captions": [

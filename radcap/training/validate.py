@@ -66,10 +66,10 @@ def validate(
 
     Args:
         model: on the runtime's device; its training mode is restored.
-        loader: the split's batches, all of one size.
+        loader: the split's batches, all of one size; of several processes each has its share.
         tokenizer: gives the captions' text.
-        num_rows: rows in the loader; those captioned are spread evenly over them, because the rows
-            of a split are sorted by what they show.
+        num_rows: rows in the loaders of all processes; those captioned are spread evenly over
+            them, because the rows of a split are sorted by what they show.
         num_captioned: how many images to caption for the slot accuracy.
         num_samples: how many captioned images to give back.
         max_new_tokens: longest caption generated.
@@ -81,6 +81,8 @@ def validate(
     model.eval()
     queued: list[dict[str, Tensor]] = []
     captioner = Captioner(model, runtime, tokenizer, max_new_tokens)
+    if not runtime.can_caption:
+        num_captioned = num_samples = 0
     chosen = _evenly(num_rows, max(num_captioned, num_samples))
     shown = {chosen[i] for i in _evenly(len(chosen), num_samples)}
     wanted = set(chosen)
@@ -90,10 +92,15 @@ def validate(
         runtime.end_step()
         rows += int(batch.valid.sum())
         for row in range(len(batch.rows)):
-            if seen + row in wanted and batch.valid[row]:
-                captioner.add(batch, row, shown=seen + row in shown)
+            # A batch's rows are dealt to the processes in turn.
+            number = (seen + row) * runtime.num_processes + runtime.process_index
+            if number in wanted and batch.valid[row]:
+                captioner.add(batch, row, shown=number in shown)
         seen += len(batch.rows)
     captioner.finish()
+    rows = sum(runtime.gather(rows))
+    captions = [pair for part in runtime.gather(captioner.captions) for pair in part]
+    samples = [sample for part in runtime.gather(captioner.samples) for sample in part]
     scores = runtime.fetch(queued)
     loss_sum = math.fsum(score["loss_sum"] for score in scores)
     num_tokens = int(sum(score["tokens"] for score in scores))
@@ -107,8 +114,8 @@ def validate(
         tokens=num_tokens,
         rows=rows,
         loss_per_caption=loss_sum / rows,
-        slots=slot_accuracy(captioner.captions) if num_captioned else {},
-        samples=captioner.samples,
+        slots=slot_accuracy(captions) if num_captioned else {},
+        samples=samples,
     )
 
 

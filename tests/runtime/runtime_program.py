@@ -113,9 +113,9 @@ def curve(name: str, devices: str, first: str, last: str, path: str, dropout: st
     runtime = open_device(name, int(devices))
     saved = torch.load(path, weights_only=True) if Path(path).exists() else None
     trainer = Trainer(runtime, saved, dropout=float(dropout))
-    reads = runtime.device_reads
+    reads = runtime.log_reads
     losses = trainer.train(range(int(first), int(last)))
-    reads = runtime.device_reads - reads
+    reads = runtime.log_reads - reads
     state = trainer.save()  # by all processes together
     graphs = runtime.num_graphs()
     runtime.close()
@@ -158,15 +158,17 @@ def bad_step_then_captions() -> Any:
             sums.append(validation_sums(trainer.model, runtime, images, tokens))
             wanted.append(validation_sums(twin, native, batch.images, batch.tokens))
             runtime.end_step()
-    images = RandomBatch.draw(5, rows=3).images
+    few = RandomBatch.draw(5, rows=4)
+    images = few.images
     plain = twin.generate(images, 9, start_id=1, end_id=49)
     equal, widths = True, set()
     with runtime.purpose("generate"):
         for end_id in {49, *plain[0, 1:].tolist()}:
             ids = {"start_id": 1, "end_id": end_id}
-            found = trainer.model.generate(
-                images.to(runtime.device), 9, **ids, step_boundary=runtime.step_boundary
-            )
+            for _, on_device, _ in runtime.batches([few]):
+                found = trainer.model.generate(
+                    on_device, 9, **ids, step_boundary=runtime.step_boundary
+                )
             equal &= torch.equal(found, twin.generate(images, 9, **ids))
             widths.add(found.shape[1])
     trainer.train(range(3, 5))
@@ -314,9 +316,9 @@ def pieces() -> Any:
         }
         scalars.append(pair)
     runtime.end_step()
-    reads = runtime.device_reads
+    reads = runtime.log_reads
     found["fetched"] = runtime.fetch(scalars)
-    found["reads"] = runtime.device_reads - reads
+    found["reads"] = runtime.log_reads - reads
     found["graphs_of_a_read"] = sum(runtime.num_graphs().values()) - sum(before.values())
     return found
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from radcap.errors import ConfigError
-from radcap.runtime.native import NativeRuntime, check_devices
+from radcap.runtime.launch import check_devices
+from radcap.runtime.native import NativeRuntime
 
 
 @pytest.mark.slow
