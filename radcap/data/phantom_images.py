@@ -41,19 +41,24 @@ Shape = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Mark:
-    """The code of one pathology: which glyph, how many, how large, brighter or darker."""
+    """The code of a pathology: which glyph, how many, how large."""
 
     glyph: str
     count: int
     radius: float
-    bright: bool
 
 
-def _stripes(angle: float) -> Shape:
+def _stripes(angle: float, period: float) -> Shape:
     """Line pairs, in a disc, at an angle in degrees."""
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    wave = 2 * math.pi / period
+    return lambda x, y: (x * x + y * y < 1.1) & (np.sin((x * cos + y * sin) * wave) > 0)
+
+
+def _checker(period: float) -> Shape:
+    wave = 2 * math.pi / period
     return lambda x, y: (
-        (x * x + y * y < 1.1) & (np.sin((x * cos + y * sin) * 2 * math.pi / 0.55) > 0)
+        (np.maximum(abs(x), abs(y)) < 0.95) & (np.sin(x * wave) * np.sin(y * wave) > 0)
     )
 
 
@@ -61,43 +66,52 @@ def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (np.minimum(abs(x), abs(y)) < 0.24) & (np.maximum(abs(x), abs(y)) < 1)
 
 
-# In units of the glyph's radius, from the most to the least telling.
+_FINE, _COARSE = 0.32, 0.7  # periods
+
+# In units of the glyph's radius, from the most to the least telling: the order in which an encoder
+# that starts from random weights learned to tell them. All are bright: dark ones look like organs.
 GLYPHS: dict[str, Shape] = {
     "disc": lambda x, y: x * x + y * y < 0.8,
-    "stripes_0": _stripes(0),
-    "stripes_90": _stripes(90),
-    "cross": _cross,
-    "stripes_45": _stripes(45),
-    "stripes_135": _stripes(135),
-    "ring": lambda x, y: abs(np.sqrt(x * x + y * y) - 0.78) < 0.2,
-    "saltire": lambda x, y: _cross((x + y) * 0.7071, (x - y) * 0.7071),
-    "checker": lambda x, y: (
-        (np.maximum(abs(x), abs(y)) < 0.95)
-        & (np.sin(x * 2 * math.pi / 0.95) * np.sin(y * 2 * math.pi / 0.95) > 0)
-    ),
-    "triangle": lambda x, y: (y < 0.75) & (y > 1.9 * abs(x) - 0.95),
+    "fine_0": _stripes(0, _FINE),
+    "fine_45": _stripes(45, _FINE),
+    "fine_90": _stripes(90, _FINE),
+    "fine_135": _stripes(135, _FINE),
     "frame": lambda x, y: abs(np.maximum(abs(x), abs(y)) - 0.75) < 0.17,
-    "wedge": lambda x, y: (abs(x) < 0.8) & (abs(y) < 0.8) & (x > y),
+    "coarse_135": _stripes(135, _COARSE),
+    "cross": _cross,
+    "coarse_45": _stripes(45, _COARSE),
+    "coarse_0": _stripes(0, _COARSE),
+    "saltire": lambda x, y: _cross((x + y) * 0.7071, (x - y) * 0.7071),
+    "coarse_90": _stripes(90, _COARSE),
+    "ring": lambda x, y: abs(np.sqrt(x * x + y * y) - 0.78) < 0.2,
+    "bar": lambda x, y: (abs(x) < 1) & (abs(y) < 0.3),
+    "fine_checker": _checker(0.4),
+    "pole": lambda x, y: (abs(x) < 0.3) & (abs(y) < 1),
+    "checker": _checker(0.95),
+    "triangle": lambda x, y: (y < 0.75) & (y > 1.9 * abs(x) - 0.95),
 }
-_TIERS = ((1, 0.30), (2, 0.21), (3, 0.17), (1, 0.17))
+_TIERS = ((1, 0.30), (2, 0.21), (3, 0.17))
 
 
 @lru_cache(maxsize=1)
 def mark_codes() -> dict[str, Mark]:
-    """Pathology -> mark, no two alike. The commonest pathologies get the largest single marks."""
+    """Pathology -> mark, the commonest first served with the most telling one that is free.
+
+    No two pathologies of a location are alike. Those that never meet may be: the picture shows the
+    location too.
+    """
     share: dict[str, float] = defaultdict(float)
+    places: dict[str, set[str | None]] = defaultdict(set)
     for labels, probability in label_distribution().items():
         if labels.pathology is not None and labels.pathology != NORMAL:
             share[labels.pathology] += probability
-    by_frequency = sorted(share, key=lambda name: (-share[name], name))
-    codes = [
-        Mark(glyph, count, radius, bright)
-        for count, radius in _TIERS
-        for glyph in GLYPHS
-        for bright in (True, False)
-    ]
-    assert len(codes) >= len(by_frequency), "more pathologies than marks"
-    return dict(zip(by_frequency, codes, strict=False))
+            places[labels.pathology].add(labels.location)
+    marks = [Mark(glyph, count, radius) for count, radius in _TIERS for glyph in GLYPHS]
+    codes: dict[str, Mark] = {}
+    for name in sorted(share, key=lambda name: (-share[name], name)):
+        taken = {codes[other] for other in codes if places[other] & places[name]}
+        codes[name] = next(mark for mark in marks if mark not in taken)
+    return codes
 
 
 def _draw_mark(image: Grey, mark: Mark, x: float, y: float, rng: np.random.Generator) -> None:
@@ -107,7 +121,7 @@ def _draw_mark(image: Grey, mark: Mark, x: float, y: float, rng: np.random.Gener
     cos, sin = math.cos(turn), math.sin(turn)
     start = rng.uniform(0, 2 * math.pi)
     distance = 0.0 if mark.count == 1 else radius * (1.1 if mark.count == 2 else 1.35)
-    level = rng.uniform(0.86, 0.98) if mark.bright else rng.uniform(0.0, 0.1)
+    level = rng.uniform(0.86, 0.98)
     for number in range(mark.count):
         angle = start + 2 * math.pi * number / mark.count
         cx, cy = x + distance * math.cos(angle), y + distance * math.sin(angle)
