@@ -32,7 +32,7 @@ from radcap.data.phantom_images import draw, png_bytes
 NOTICE = "synthetic, not RadImageNet"
 
 # Part of the folder's name: raise it whenever the written rows change.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 ROW_GROUP_SIZE = 100
 ROWS_PER_FILE = 500
