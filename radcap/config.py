@@ -168,6 +168,9 @@ class OptimizerConfig:
     """Adam."""
 
     lr: float = option("learning rate", above=0)
+    encoder_lr_scale: float = option(
+        "multiple of lr for the image encoder, its projection and the graph layer", at_least=0
+    )
     betas: list[float] = option("decay of the two moments", at_least=0, below=1)
     eps: float = option("added to the denominator", above=0)
     weight_decay: float = option("decoupled weight decay; 0 is plain Adam", at_least=0)

@@ -80,6 +80,11 @@ class ImageCaptioningModel(nn.Module):
         """Draw the position vectors; every submodule draws its own parameters."""
         nn.init.normal_(self.pos_encoder)
 
+    def image_parameters(self) -> list[nn.Parameter]:
+        """The parameters between the image and the memory: encoder, projection, graph layer."""
+        modules = (self.encoder, self.vis_proj, self.graph_layer)
+        return [parameter for module in modules for parameter in module.parameters()]
+
     def encode_images(self, images: Tensor) -> Tensor:
         """Map images [B, 3, 224, 224] to the decoder's memory [B, 49, D], row-major.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -33,6 +33,27 @@ def keep_execution_flags(optimizer: Optimizer) -> None:
     optimizer.register_load_state_dict_pre_hook(keep)
 
 
+def parameter_groups(
+    model: nn.Module, options: OptimizerConfig, encoder: Iterable[nn.Parameter]
+) -> list[dict[str, Any]]:
+    """The parameters as torch's groups, those of the encoder apart, each with its `lr_scale`."""
+    chosen = {id(parameter) for parameter in encoder}
+    parts: dict[float, list[nn.Parameter]] = {1.0: [], options.encoder_lr_scale: []}
+    for parameter in model.parameters():
+        parts[options.encoder_lr_scale if id(parameter) in chosen else 1.0].append(parameter)
+    return [
+        {"params": params, "lr": options.lr * scale, "lr_scale": scale}
+        for scale, params in parts.items()
+        if params
+    ]
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set every group's rate: `rate` times its `lr_scale`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
+
+
 class DeviceAdam(Adam):
     """Adam whose step can be skipped and whose rate can change inside one compiled program.
 
@@ -48,15 +69,18 @@ class DeviceAdam(Adam):
     """
 
     def __init__(
-        self, model: nn.Module, options: OptimizerConfig, upload: Callable[[Tensor], Tensor]
+        self,
+        groups: list[dict[str, Any]],
+        options: OptimizerConfig,
+        upload: Callable[[Tensor], Tensor],
     ) -> None:
         """Args:
-        model: on the device; all its parameters take part in every step.
+        groups: as of `parameter_groups`, on the device; all parameters take part in every step.
         options: rate, betas, eps and decay.
         upload: brings a host tensor to the device as data, never as a constant of a graph.
         """
         super().__init__(
-            model.parameters(),
+            groups,
             lr=options.lr,
             betas=(options.betas[0], options.betas[1]),
             eps=options.eps,
@@ -80,8 +104,7 @@ class DeviceAdam(Adam):
 
     def set_learning_rate(self, rate: float) -> None:
         """Set the rate of the next step."""
-        for group in self.param_groups:
-            group["lr"] = rate  # on the host, for the state dict
+        set_learning_rate(self, rate)  # on the host, for the state dict
         self._learning_rate = self._upload(torch.tensor(rate, dtype=torch.float32))
 
     @torch.no_grad()
@@ -98,15 +121,16 @@ class DeviceAdam(Adam):
         # 1 - beta ** count, without the cancellation that costs float32 half its digits.
         correction1 = -torch.expm1(count * math.log(beta1)) if beta1 else torch.ones_like(count)
         correction2 = -torch.expm1(count * math.log(beta2)) if beta2 else torch.ones_like(count)
-        decay = 1 - self._learning_rate * self._options.weight_decay
-        for parameter in self._parameters():
+        scales = [group["lr_scale"] for group in self.param_groups for _ in group["params"]]
+        for parameter, scale in zip(self._parameters(), scales, strict=True):
+            rate = self._learning_rate * scale
             gradient = parameter.grad
             assert gradient is not None, "every parameter takes part in every step"
             state = self.state[parameter]
             first = torch.lerp(state["exp_avg"], gradient, 1 - beta1)
             second = beta2 * state["exp_avg_sq"] + (1 - beta2) * gradient * gradient
             change = (first / correction1) / ((second / correction2).sqrt() + eps)
-            new = parameter * decay - self._learning_rate * change
+            new = parameter * (1 - rate * self._options.weight_decay) - rate * change
             for kept, candidate in (
                 (parameter, new),
                 (state["exp_avg"], first),
@@ -135,4 +159,5 @@ class DeviceAdam(Adam):
                 "exp_avg": self._upload(entry["exp_avg"].to(parameter.dtype)),
                 "exp_avg_sq": self._upload(entry["exp_avg_sq"].to(parameter.dtype)),
             }
-        self.set_learning_rate(float(self.param_groups[0]["lr"]))
+        first = self.param_groups[0]
+        self.set_learning_rate(float(first["lr"]) / first["lr_scale"])

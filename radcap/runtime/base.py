@@ -85,10 +85,21 @@ class Runtime(abc.ABC):
         """Move a model to the device, in place."""
 
     @abc.abstractmethod
-    def make_adam(self, model: nn.Module, options: OptimizerConfig) -> Optimizer:
+    def make_adam(
+        self,
+        model: nn.Module,
+        options: OptimizerConfig,
+        *,
+        encoder: Iterable[nn.Parameter] = (),
+    ) -> Optimizer:
         """Adam over a placed model's parameters, its state made before the first step.
 
         With `weight_decay` above 0 the decay is decoupled (Loshchilov and Hutter, 2019).
+
+        Args:
+            model: placed.
+            options: rate, betas, eps and decay.
+            encoder: parameters of the model that learn at `options.encoder_lr_scale` of the rate.
         """
 
     @abc.abstractmethod

@@ -15,7 +15,7 @@ from torch.optim import Adam, Optimizer
 
 from radcap.config import OptimizerConfig
 from radcap.errors import RadcapError
-from radcap.runtime.adam import keep_execution_flags
+from radcap.runtime.adam import keep_execution_flags, parameter_groups, set_learning_rate
 from radcap.runtime.base import B, Runtime, T, gather_objects
 from radcap.runtime.launch import num_launched
 from radcap.runtime.norm import spread_batch_norms
@@ -70,10 +70,15 @@ class NativeRuntime(Runtime):
             # All processes draw the same weights with the same seed; dropout has to differ.
             torch.manual_seed(torch.initial_seed() + self.process_index)
 
-    def make_adam(self, model: nn.Module, options: OptimizerConfig) -> Optimizer:
+    def make_adam(
+        self,
+        model: nn.Module,
+        options: OptimizerConfig,
+        *,
+        encoder: Iterable[nn.Parameter] = (),
+    ) -> Optimizer:
         optimizer = Adam(
-            model.parameters(),
-            lr=options.lr,
+            parameter_groups(model, options, encoder),
             betas=(options.betas[0], options.betas[1]),
             eps=options.eps,
             weight_decay=options.weight_decay,
@@ -96,8 +101,7 @@ class NativeRuntime(Runtime):
         return nullcontext()
 
     def set_learning_rate(self, optimizer: Optimizer, rate: float) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(optimizer, rate)
 
     def sum_over_devices(self, value: Tensor) -> Tensor:
         if self.num_processes == 1:

@@ -29,7 +29,7 @@ from torch.utils._pytree import tree_map_only
 from radcap.config import OptimizerConfig
 from radcap.console import heartbeat
 from radcap.errors import ConfigError, RadcapError
-from radcap.runtime.adam import DeviceAdam
+from radcap.runtime.adam import DeviceAdam, parameter_groups
 from radcap.runtime.base import B, Runtime, T, gather_objects
 from radcap.runtime.graphs import GraphWatch
 from radcap.runtime.norm import spread_batch_norms, spread_layer_norms
@@ -114,8 +114,14 @@ class XlaRuntime(Runtime):
         # Uploads. A scalar such as a step count of 0 would else be a constant of the first graph.
         torch_xla.sync()
 
-    def make_adam(self, model: nn.Module, options: OptimizerConfig) -> Optimizer:
-        return DeviceAdam(model, options, self._upload)
+    def make_adam(
+        self,
+        model: nn.Module,
+        options: OptimizerConfig,
+        *,
+        encoder: Iterable[nn.Parameter] = (),
+    ) -> Optimizer:
+        return DeviceAdam(parameter_groups(model, options, encoder), options, self._upload)
 
     def batches(self, loader: Iterable[B]) -> Iterator[tuple[B, Tensor, Tensor]]:
         transfer = Transfer(loader, self._upload_batch, prefetch=self._prefetch)

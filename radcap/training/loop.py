@@ -108,7 +108,9 @@ class Run:
                 weights=restored.model if restored else None,
             )
             self.runtime.place(self.model)
-            self.optimizer = self.runtime.make_adam(self.model, config.optimizer)
+            self.optimizer = self.runtime.make_adam(
+                self.model, config.optimizer, encoder=self.model.image_parameters()
+            )
             if restored:
                 self.optimizer.load_state_dict(dict(restored.optimizer))
                 self.runtime.set_random_state(restored.random)

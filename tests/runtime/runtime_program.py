@@ -75,7 +75,12 @@ class Trainer:
             self.model.load_state_dict(saved["model"])
         runtime.place(self.model)
         options = OptimizerConfig(
-            lr=RATE, betas=[0.9, 0.999], eps=1e-8, weight_decay=0.01, clip_norm=1.0
+            lr=RATE,
+            encoder_lr_scale=1.0,
+            betas=[0.9, 0.999],
+            eps=1e-8,
+            weight_decay=0.01,
+            clip_norm=1.0,
         )
         self.optimizer = runtime.make_adam(self.model, options)
         if saved:
@@ -280,7 +285,7 @@ def pieces() -> Any:
     twin = copy.deepcopy(network)
     runtime.place(network)
     options = OptimizerConfig(
-        lr=1.0, betas=[0.9, 0.999], eps=1e-8, weight_decay=0.1, clip_norm=None
+        lr=1.0, encoder_lr_scale=1.0, betas=[0.9, 0.999], eps=1e-8, weight_decay=0.1, clip_norm=None
     )
     native = open_device("cpu")
     parts = [(runtime, network), (native, twin)]

@@ -9,13 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from radcap.config import OptimizerConfig
-from radcap.runtime.adam import DeviceAdam
+from radcap.runtime.adam import DeviceAdam, parameter_groups
 from radcap.runtime.native import NativeRuntime
 
 
-def options(decay: float = 0.0) -> OptimizerConfig:
+def options(decay: float = 0.0, scale: float = 0.25) -> OptimizerConfig:
     return OptimizerConfig(
-        lr=1e-2, betas=[0.9, 0.999], eps=1e-8, weight_decay=decay, clip_norm=None
+        lr=1e-2,
+        encoder_lr_scale=scale,
+        betas=[0.9, 0.999],
+        eps=1e-8,
+        weight_decay=decay,
+        clip_norm=None,
     )
 
 
@@ -30,16 +35,23 @@ def backward(model: nn.Module, seed: int) -> None:
     model(inputs).square().sum().backward()
 
 
-def device_adam(model: nn.Module, decay: float = 0.0) -> DeviceAdam:
-    return DeviceAdam(model, options(decay), upload=lambda tensor: tensor)
+def first_layer(model: nn.Module) -> list[nn.Parameter]:
+    return [p for name, p in model.named_parameters() if name.startswith("0.")]
 
 
+def device_adam(model: nn.Module, decay: float = 0.0, scale: float = 0.25) -> DeviceAdam:
+    groups = parameter_groups(model, options(decay, scale), first_layer(model))
+    return DeviceAdam(groups, options(decay, scale), upload=lambda tensor: tensor)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25, 0.0])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_it_takes_the_steps_of_torchs_adam(decay: float) -> None:
+def test_it_takes_the_steps_of_torchs_adam(decay: float, scale: float) -> None:
     ours, theirs = network(), network()
-    adam = device_adam(ours, decay)
+    start = [p.detach().clone() for p in first_layer(ours)]
+    adam = device_adam(ours, decay, scale)
     runtime = NativeRuntime("cpu", precision="fp32", threads=1)
-    reference = runtime.make_adam(theirs, options(decay))
+    reference = runtime.make_adam(theirs, options(decay, scale), encoder=first_layer(theirs))
     for step, rate in enumerate([1e-2, 3e-2, 1e-3, 0.0, 1e-2]):
         adam.set_learning_rate(rate)
         runtime.set_learning_rate(reference, rate)
@@ -50,6 +62,21 @@ def test_it_takes_the_steps_of_torchs_adam(decay: float) -> None:
         reference.zero_grad()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-8)  # the rate is a float32 tensor
+    moved = [not torch.equal(a, b) for a, b in zip(start, first_layer(ours), strict=True)]
+    assert moved == [scale > 0] * 2
+
+
+def test_the_encoders_rate_is_a_multiple_of_the_others() -> None:
+    """Adam's first step has the size of the rate, whatever the gradient."""
+    model = network()
+    before = [p.detach().clone() for p in model.parameters()]
+    adam = device_adam(model, scale=0.25)
+    adam.set_learning_rate(1e-2)
+    backward(model, 0)
+    adam.step_if(torch.tensor(True))
+    after = [p.detach() for p in model.parameters()]
+    steps = [float((a - b).abs().max()) for a, b in zip(after, before, strict=True)]
+    assert steps == pytest.approx([0.25e-2, 0.25e-2, 1e-2, 1e-2], rel=1e-3)
 
 
 def bits(model: nn.Module, adam: DeviceAdam) -> list[Tensor]:
@@ -81,7 +108,7 @@ def test_its_state_moves_to_torchs_adam_and_back() -> None:
         adam.step_if(torch.tensor(True))
     theirs = copy.deepcopy(ours)
     runtime = NativeRuntime("cpu", precision="fp32", threads=1)
-    reference = runtime.make_adam(theirs, options())
+    reference = runtime.make_adam(theirs, options(), encoder=first_layer(theirs))
     reference.load_state_dict(runtime.to_host(adam.state_dict()))
     assert reference.param_groups[0]["fused"] is True
     third = copy.deepcopy(ours)

@@ -13,7 +13,9 @@ from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.native import NativeRuntime
 from radcap.training.step import TrainStep, validation_sums
 
-OPTIMIZER = OptimizerConfig(lr=1e-3, betas=[0.9, 0.999], eps=1e-8, weight_decay=0.0, clip_norm=None)
+OPTIMIZER = OptimizerConfig(
+    lr=1e-3, encoder_lr_scale=1.0, betas=[0.9, 0.999], eps=1e-8, weight_decay=0.0, clip_norm=None
+)
 
 
 @pytest.fixture
