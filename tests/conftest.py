@@ -1,4 +1,4 @@
-"""The golden model of tests/golden/README.md: weights by formula, inputs, answers."""
+"""The golden model of tests/golden/README.md (weights by formula, inputs, answers), the cache."""
 
 from __future__ import annotations
 
@@ -76,3 +76,9 @@ def golden_answers() -> dict[str, Tensor]:
 @pytest.fixture(scope="session")
 def card_shapes() -> dict[str, Any]:
     return json.loads((GOLDEN / "card_state_dict_shapes.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One phantom data set for all runs of the command."""
+    return tmp_path_factory.mktemp("cache")

@@ -3,77 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
-
-# 60 steps of the tiny model: an epoch's end lies inside, and a checkpoint at step 30.
-WORDS = (
-    "+experiment=smoke",
-    "runtime=cpu",
-    "trainer.max_steps=60",
-    "trainer.save_every=15",
-    "trainer.eval_every=20",
-    "trainer.log_every=4",
-    "trainer.samples=1",
-)
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One phantom data set for all runs."""
-    return tmp_path_factory.mktemp("cache")
-
-
-def command(words: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "radcap.train", *words]
-
-
-def environment(cache: Path) -> dict[str, str]:
-    # Any look at the network would fail at once, and loudly.
-    offline = {"HF_HUB_OFFLINE": "1", "http_proxy": "http://127.0.0.1:9"}
-    return {**os.environ, "RADCAP_CACHE": str(cache), "PYTHONPATH": str(ROOT), **offline}
-
-
-def train(cwd: Path, cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(words),
-        cwd=cwd,
-        env=environment(cache),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
-
-
-def metrics(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def summary(run: Path) -> dict[str, Any]:
-    return json.loads((run / "summary.json").read_text())
-
-
-def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
-    """Wait until the step's line stands in metrics.jsonl."""
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        file = run / "metrics.jsonl"
-        if file.exists() and file.read_text().count("\n") >= step:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"step {step} was not reached")
+from command_line import WORDS, command, environment, metrics, summary, train, wait_for_step
 
 
 def test_smoke_leaves_curves_checkpoints_and_captions(tmp_path: Path, cache: Path) -> None:
@@ -182,104 +119,6 @@ def test_the_cards_model_trains_with_the_documented_command(tmp_path: Path, cach
     assert done.returncode == 0, done.stderr
     assert "49,566,298 parameters" in done.stdout
     assert len(metrics(tmp_path / "runs" / "epoch1")) == 3
-
-
-@pytest.mark.slow
-def test_two_virtual_devices_train_with_one_graph(tmp_path: Path, cache: Path) -> None:
-    """The TPU's program by the same command. A second training graph would end it (strict)."""
-    words = "+experiment=smoke runtime=xla_cpu runtime.devices=2 trainer.max_steps=12"
-    often = "trainer.eval_every=5 trainer.save_every=5 trainer.log_every=4"
-    done = subprocess.run(
-        command([*words.split(), *often.split()]),
-        cwd=tmp_path,
-        env={**environment(cache), "RADCAP_STRICT_GRAPHS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr
-    end = summary(tmp_path / "runs" / "smoke")
-    assert end["train_graphs"] == 1
-    assert end["graphs"]["validate"] == 1
-    assert end["graphs"]["generate"] <= 2
-    assert len(metrics(tmp_path / "runs" / "smoke")) == 12
-
-    uneven = train(
-        tmp_path, cache, "+experiment=smoke", "runtime=xla_cpu", "runtime.devices=3", "run.name=u"
-    )
-    assert uneven.returncode == 2
-    assert "data.batch_size=8 does not divide by 3 devices" in uneven.stderr
-
-
-@pytest.mark.slow
-def test_processes_of_torchrun_train_as_one_and_go_on_as_one(tmp_path: Path, cache: Path) -> None:
-    """The same curve as one process; a signal stops all at the same step; one goes on alone."""
-    words = (*WORDS, "model.dropout=0", "trainer.save_every=4")
-    alone = train(tmp_path, cache, *words, "run.name=alone")
-    assert alone.returncode == 0, alone.stderr
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    process = subprocess.Popen(
-        [*torchrun, "--nproc-per-node=2", "-m", "radcap.train", *words, "runtime.threads=1"],
-        cwd=tmp_path,
-        env=environment(cache),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    run = tmp_path / "runs" / "smoke"
-    wait_for_step(run, 8, process)
-    process.send_signal(signal.SIGTERM)
-    said, errors = process.communicate(timeout=100)
-    assert process.returncode != 0
-    assert said.count("device:") == 1, said  # one speaks for both
-    assert "2 processes" in said
-    stopped = len(metrics(run))
-    assert 8 <= stopped < 60, errors
-    assert (run / "checkpoints" / f"step-{stopped}").is_dir()
-    rest = train(tmp_path, cache, *words)
-    assert rest.returncode == 0, rest.stderr
-    assert summary(run)["resumed_from"] == stopped
-    expected = [line["loss"] for line in metrics(tmp_path / "runs" / "alone")]
-    found = [line["loss"] for line in metrics(run)]
-    assert len(found) == len(expected) == 60
-    assert found[:20] == pytest.approx(expected[:20], rel=1e-3)
-    assert summary(run)["images"] == summary(tmp_path / "runs" / "alone")["images"]
-
-
-@pytest.mark.slow
-def test_processes_of_torchrun_finish_with_one_summary(tmp_path: Path, cache: Path) -> None:
-    words = ["+experiment=smoke", "runtime=cpu", "runtime.threads=1", "trainer.max_steps=12"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*launcher, "--nproc-per-node=2", "-m", "radcap.train", *words],
-        cwd=tmp_path,
-        env=environment(cache),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    run = tmp_path / "runs" / "smoke"
-    end = summary(run)
-    assert end["val_rows"] == 40
-    assert end["images"] == 12 * 8
-    assert end["slots"]["location"]["count"] == 16
-    assert len(end["captions"]) == 5
-    assert len(metrics(run)) == 12
-    assert done.stdout.count("validation loss") == 3  # twice on the way, once at the end
-    uneven = subprocess.run(
-        [*launcher, "--nproc-per-node=2", "-m", "radcap.train", *words, "data.batch_size=7"],
-        cwd=tmp_path,
-        env=environment(cache),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert uneven.returncode == 1
-    assert "data.batch_size=7 does not divide by 2 devices; 6 or 8 does" in uneven.stderr
 
 
 @pytest.mark.slow

@@ -169,7 +169,7 @@ class Run:
                         read = last or self.step % trainer.log_every == 0
                         if read:
                             self.step_log.write_out()
-                    if trainer.profile_steps and self.step == trainer.profile_steps[1]:
+                    if self._profiles(self.step) and not self._profiles(self.step + 1):
                         profiler.close()
                         self.step_log.resume_timing()
                     stopping, save = decisions.take(
@@ -198,7 +198,8 @@ class Run:
     def _profiles(self, step: int) -> bool:
         """Whether this process records the step."""
         first, last = self.config.trainer.profile_steps or (0, -1)
-        return first <= step <= last and step > (self.resumed_from or 0)
+        done_before = self.resumed_from or 0
+        return self.folder.is_ours and done_before < step and first <= step <= last
 
     def _every(self, duration: str | None) -> Every:
         batch_size, steps_per_epoch = self.config.data.batch_size, self.inputs.steps_per_epoch

@@ -1,0 +1,74 @@
+"""`python -m radcap.train` in a process of its own, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+# 60 steps of the tiny model: an epoch's end lies inside, and a checkpoint at step 30.
+WORDS = (
+    "+experiment=smoke",
+    "runtime=cpu",
+    "trainer.max_steps=60",
+    "trainer.save_every=15",
+    "trainer.eval_every=20",
+    "trainer.log_every=4",
+    "trainer.samples=1",
+)
+
+
+def command(words: Sequence[str], processes: int = 1) -> list[str]:
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone"]
+        launcher += [f"--nproc-per-node={processes}"]
+    return [*launcher, "-m", "radcap.train", *words]
+
+
+def environment(cache: Path) -> dict[str, str]:
+    # Any look at the network would fail at once, and loudly.
+    offline = {"HF_HUB_OFFLINE": "1", "http_proxy": "http://127.0.0.1:9"}
+    return {**os.environ, "RADCAP_CACHE": str(cache), "PYTHONPATH": str(ROOT), **offline}
+
+
+def train(
+    cwd: Path, cache: Path, *words: str, processes: int = 1, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end, by torchrun for several processes."""
+    return subprocess.run(
+        command(words, processes),
+        cwd=cwd,
+        env=environment(cache) | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def summary(run: Path) -> dict[str, Any]:
+    return json.loads((run / "summary.json").read_text())
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
+    """Wait until the step's line stands in metrics.jsonl."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        file = run / "metrics.jsonl"
+        if file.exists() and file.read_text().count("\n") >= step:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} was not reached")

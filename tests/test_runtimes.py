@@ -1,0 +1,176 @@
+"""The same command on every kind of device: a CPU, several processes, virtual XLA devices."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import WORDS, command, environment, metrics, summary, train, wait_for_step
+
+pytestmark = pytest.mark.slow
+needs_xla = pytest.mark.skipif(
+    importlib.util.find_spec("torch_xla") is None, reason="torch_xla is not installed"
+)
+
+# A second training graph ends a run.
+STRICT = {"RADCAP_STRICT_GRAPHS": "1"}
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in metrics(run)]
+
+
+@needs_xla
+def test_the_first_twenty_losses_are_the_same_everywhere(tmp_path: Path, cache: Path) -> None:
+    words = (
+        *("+experiment=smoke", "model=small", "model.dropout=0", "trainer.eval_every=null"),
+        *("trainer.max_steps=20", "trainer.caption_rows=0", "trainer.samples=0"),
+    )
+    curves: dict[str, list[float]] = {}
+    for name, processes, runtime in (
+        ("cpu", 1, ("runtime=cpu",)),
+        ("torchrun", 2, ("runtime=cpu", "runtime.threads=1")),
+        ("one", 1, ("runtime=xla_cpu", "runtime.devices=1")),
+        ("eight", 1, ("runtime=xla_cpu", "runtime.devices=8")),
+    ):
+        done = train(tmp_path, cache, *words, *runtime, f"run.name={name}", processes=processes)
+        assert done.returncode == 0, done.stderr
+        curves[name] = losses(tmp_path / "runs" / name)
+        assert len(curves[name]) == 20
+    for name, curve in curves.items():
+        assert curve == pytest.approx(curves["cpu"], rel=1e-3), name
+
+
+@needs_xla
+def test_one_training_graph_through_everything_that_a_run_does(tmp_path: Path, cache: Path) -> None:
+    """30 steps on two devices: an epoch's short last batch, validations, captions, checkpoints."""
+    words = (
+        *("+experiment=smoke", "runtime=xla_cpu", "runtime.devices=2", "trainer.max_steps=30"),
+        *("trainer.eval_every=13", "trainer.save_every=11", "trainer.log_every=4"),
+        *("data.phantom.train_rows=203", "data.phantom.val_rows=43"),
+    )
+    done = train(tmp_path, cache, *words, **STRICT)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "smoke"
+    end = summary(run)
+    assert end["train_graphs"] == end["graphs"]["train"] == 1
+    assert end["graphs"]["validate"] == 1
+    assert end["graphs"]["generate"] <= 2
+    assert end["device_reads"] == 0
+    curve = metrics(run)
+    assert len(curve) == 30
+    assert end["images"] == 203 + 4 * 8  # 26 batches, the last one of 3 rows, and 4 more
+    assert end["val_rows"] == 43
+    assert curve[25]["tokens"] < 0.6 * curve[24]["tokens"]
+    assert "first step after" in done.stdout and "compile" in done.stdout
+
+
+@needs_xla
+def test_a_batch_that_the_devices_cannot_share_is_refused(tmp_path: Path, cache: Path) -> None:
+    done = train(tmp_path, cache, "+experiment=smoke", "runtime=xla_cpu", "runtime.devices=3")
+    assert done.returncode == 2
+    assert "data.batch_size=8 does not divide by 3 devices; 6 or 9 does" in done.stderr
+
+
+@needs_xla
+def test_a_killed_run_goes_on_with_dropout_bit_for_bit(tmp_path: Path, cache: Path) -> None:
+    words = (
+        *("+experiment=smoke", "runtime=xla_cpu", "runtime.devices=2", "trainer.max_steps=24"),
+        *("trainer.save_every=4", "trainer.eval_every=9", "trainer.log_every=4"),
+    )
+    assert train(tmp_path, cache, *words, "run.name=unbroken").returncode == 0
+    process = start(tmp_path, cache, *words)
+    run = tmp_path / "runs" / "smoke"
+    wait_for_step(run, 8, process)
+    process.kill()
+    process.communicate()
+    again = train(tmp_path, cache, *words, **STRICT)
+    assert again.returncode == 0, again.stderr
+    assert summary(run)["resumed_from"] >= 8
+    for name in ("loss", "grad_norm", "tokens", "lr"):
+        expected = [line[name] for line in metrics(tmp_path / "runs" / "unbroken")]
+        assert [line[name] for line in metrics(run)] == expected, name
+
+
+@needs_xla
+def test_a_run_moves_from_eight_devices_to_one_and_to_the_cpu(tmp_path: Path, cache: Path) -> None:
+    """The next batches are those of the unbroken run: so are their tokens and losses."""
+    words = ("+experiment=smoke", "model.dropout=0", "trainer.eval_every=null")
+    words = (*words, "trainer.caption_rows=0", "trainer.samples=0")
+    assert train(tmp_path, cache, *words, "runtime=cpu", "run.name=whole").returncode == 0
+    for steps, runtime in (
+        (6, ("runtime=xla_cpu", "runtime.devices=8")),
+        (12, ("runtime=xla_cpu", "runtime.devices=1")),
+        (20, ("runtime=cpu",)),
+    ):
+        done = train(tmp_path, cache, *words, *runtime, f"trainer.max_steps={steps}")
+        assert done.returncode == 0, done.stderr
+    whole, moved = (metrics(tmp_path / "runs" / name) for name in ("whole", "smoke"))
+    assert [line["tokens"] for line in moved] == [line["tokens"] for line in whole]
+    found, expected = ([line["loss"] for line in curve] for curve in (moved, whole))
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def start(cwd: Path, cache: Path, *words: str, processes: int = 1) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(words, processes),
+        cwd=cwd,
+        env=environment(cache),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_processes_train_as_one_stop_as_one_and_one_goes_on_alone(
+    tmp_path: Path, cache: Path
+) -> None:
+    words = (*WORDS, "model.dropout=0", "trainer.save_every=4")
+    alone = train(tmp_path, cache, *words, "run.name=alone")
+    assert alone.returncode == 0, alone.stderr
+    process = start(tmp_path, cache, *words, "runtime.threads=1", processes=2)
+    run = tmp_path / "runs" / "smoke"
+    wait_for_step(run, 8, process)
+    process.send_signal(signal.SIGTERM)
+    said, errors = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert said.count("device:") == 1, said  # one speaks for both
+    assert "2 processes" in said
+    stopped = len(metrics(run))
+    assert 8 <= stopped < 60, errors
+    assert (run / "checkpoints" / f"step-{stopped}").is_dir()
+    rest = train(tmp_path, cache, *words)
+    assert rest.returncode == 0, rest.stderr
+    assert summary(run)["resumed_from"] == stopped
+    expected, found = losses(tmp_path / "runs" / "alone"), losses(run)
+    assert len(found) == len(expected) == 60
+    assert found[:20] == pytest.approx(expected[:20], rel=1e-3)
+    assert summary(run)["images"] == summary(tmp_path / "runs" / "alone")["images"]
+
+
+def test_processes_finish_with_one_summary(tmp_path: Path, cache: Path) -> None:
+    words = ("+experiment=smoke", "runtime=cpu", "runtime.threads=1", "trainer.max_steps=12")
+    done = train(tmp_path, cache, *words, processes=2)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "smoke"
+    end: dict[str, Any] = summary(run)
+    assert end["val_rows"] == 40
+    assert end["images"] == 12 * 8
+    assert end["slots"]["location"]["count"] == 16
+    assert len(end["captions"]) == 5
+    assert len(metrics(run)) == 12
+    assert done.stdout.count("validation loss") == 3  # twice on the way, once at the end
+    again = train(tmp_path, cache, *words, processes=2)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("is finished") == 1
+
+
+def test_processes_refuse_a_batch_they_cannot_share(tmp_path: Path, cache: Path) -> None:
+    words = ("+experiment=smoke", "runtime=cpu", "data.batch_size=7")
+    done = train(tmp_path, cache, *words, processes=2)
+    assert done.returncode == 1  # torchrun's own
+    assert "data.batch_size=7 does not divide by 2 devices; 6 or 8 does" in done.stderr
