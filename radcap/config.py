@@ -194,6 +194,7 @@ class RuntimeConfig:
     devices: int | None = option("how many; null for all there are", at_least=1)
     precision: str = option("arithmetic of the forward and backward pass", choices=PRECISIONS)
     threads: int | None = option("CPU threads; null for one a core", at_least=1)
+    prefetch: int = option("batches brought to an XLA device ahead of their use", at_least=1)
 
 
 @dataclass(frozen=True)

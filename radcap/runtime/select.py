@@ -7,14 +7,8 @@ from radcap.runtime.base import Runtime
 from radcap.runtime.launch import check_devices
 from radcap.runtime.tpu import prepare_environment, tpu_is_usable
 
-# Batches on an XLA device beside the one in use. One hides the transfer; the second evens out a
-# loader that is late now and then.
-_PREFETCH = 2
 
-
-def open_runtime(
-    config: RuntimeConfig, *, threads: int | None = None, prefetch: int = _PREFETCH
-) -> Runtime:
+def open_runtime(config: RuntimeConfig, *, threads: int | None = None) -> Runtime:
     """Open the device that the configuration names.
 
     `auto` takes a TPU where there is one, else a GPU, else the CPU.
@@ -22,7 +16,6 @@ def open_runtime(
     Args:
         config: the device and its arithmetic.
         threads: CPU threads; None for one a core.
-        prefetch: batches that are brought to an XLA device ahead of their use.
 
     Raises:
         RadcapError: the device is not there; the message says what to set instead.
@@ -41,7 +34,7 @@ def open_runtime(
         devices=config.devices,
         precision=config.precision,
         threads=threads,
-        prefetch=prefetch,
+        prefetch=config.prefetch,
     )
 
 

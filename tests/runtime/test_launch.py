@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def config(name: str, devices: int | None = None) -> RuntimeConfig:
-    return RuntimeConfig(name=name, devices=devices, precision="fp32", threads=None)
+    return RuntimeConfig(name=name, devices=devices, precision="fp32", threads=None, prefetch=2)
 
 
 @pytest.fixture
