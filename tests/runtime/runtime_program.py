@@ -324,6 +324,13 @@ def pieces() -> Any:
     reads = runtime.log_reads
     found["fetched"] = runtime.fetch(scalars)
     found["reads"] = runtime.log_reads - reads
+    strays = runtime.device_reads
+    with runtime.purpose("train", 42):
+        runtime.fetch(scalars)
+        found["read_in_passing"] = scalars[0]["a"].item()
+    with runtime.purpose("validate"):
+        scalars[1]["a"].item()
+    found["stray_reads"] = runtime.device_reads - strays
     found["graphs_of_a_read"] = sum(runtime.num_graphs().values()) - sum(before.values())
     return found
 

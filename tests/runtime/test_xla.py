@@ -64,6 +64,12 @@ def test_queued_scalars_come_in_one_read(pieces: dict[str, Any]) -> None:
     assert (pieces["reads"], pieces["graphs_of_a_read"]) == (1, 0)
 
 
+def test_a_read_between_log_intervals_is_counted(pieces: dict[str, Any]) -> None:
+    """Of three reads one is the log's and one is validation's."""
+    assert pieces["read_in_passing"] == 1.5
+    assert pieces["stray_reads"] == 1
+
+
 @pytest.mark.slow
 def test_twenty_steps_on_eight_devices_one_and_the_cpu(
     tmp_path: Path, run_program: Callable[..., Any]

@@ -1,0 +1,48 @@
+"""What a command says, and when it says nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from radcap.console import heartbeat
+
+
+def test_a_long_block_gives_signs_of_life(capsys: pytest.CaptureFixture[str]) -> None:
+    with heartbeat("compiling", every_s=0.05):
+        time.sleep(0.4)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 3
+    assert all(line.startswith("compiling: 0 s so far") for line in lines)
+    time.sleep(0.1)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_short_or_failing_block_leaves_nothing_behind(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(KeyError), heartbeat("compiling"):
+        raise KeyError("fault")
+    assert capsys.readouterr().out == ""
+    assert not [t for t in threading.enumerate() if t.name == "radcap-heartbeat"]
+
+
+def test_a_muted_process_says_nothing_but_its_error() -> None:
+    program = (
+        "from radcap.console import mute, run_command, say\n"
+        "from radcap.errors import RadcapError\n"
+        "def main(words):\n"
+        "    say('before')\n"
+        "    mute()\n"
+        "    say('after')\n"
+        "    raise RadcapError('broken')\n"
+        "raise SystemExit(run_command(main, 'usage'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "before\n", "radcap: broken\n")
