@@ -118,16 +118,32 @@ def curve(name: str, devices: str, first: str, last: str, path: str, dropout: st
     runtime = open_device(name, int(devices))
     saved = torch.load(path, weights_only=True) if Path(path).exists() else None
     trainer = Trainer(runtime, saved, dropout=float(dropout))
-    reads = runtime.log_reads
+    reads, executions = runtime.log_reads, executed(name)
     losses = trainer.train(range(int(first), int(last)))
-    reads = runtime.log_reads - reads
+    reads, executions = runtime.log_reads - reads, executed(name) - executions
     state = trainer.save()  # by all processes together
     graphs = runtime.num_graphs()
     runtime.close()
     if runtime.process_index > 0:
         return None
     torch.save(state, path)
-    return {"losses": losses, "reads": reads, "graphs": graphs, "device": runtime.describe()}
+    return {
+        "losses": losses,
+        "reads": reads,
+        "executions": executions,
+        "graphs": graphs,
+        "device": runtime.describe(),
+    }
+
+
+def executed(name: str) -> int:
+    """Programs that an XLA device has run so far, as torch_xla counts them."""
+    if name != "xla_cpu":
+        return 0
+    import torch_xla.debug.metrics
+
+    data = torch_xla.debug.metrics.metric_data("ExecuteReplicatedTime")
+    return data[0] if data else 0
 
 
 def bad_step_then_captions() -> Any:

@@ -83,9 +83,10 @@ def test_twenty_steps_on_eight_devices_one_and_the_cpu(
     back = run_program("curve", "xla_cpu", 1, 0, 20, tmp_path / "one.pt", 0)
     assert eight["losses"] + one["losses"] + native["losses"] == pytest.approx(expected, rel=1e-3)
     assert back["losses"] == pytest.approx(expected[:20], rel=1e-3)
-    for found in (eight, one, back):
+    for found, steps in ((eight, 20), (one, 3), (back, 20)):
         assert found["graphs"]["train"] == 1
         assert found["reads"] == 1
+        assert found["executions"] == steps  # a step is one program
 
 
 @pytest.mark.slow
