@@ -137,7 +137,7 @@ class DataConfig:
     val_split: str = option("split to validate on")
     revision: str | None = option("commit of the Hub data set; null for the newest")
     batch_size: int = option("rows in a global batch", at_least=1)
-    workers: int = option("loader processes on each host; 0 reads in the main one", at_least=0)
+    workers: int = option("loader processes of each training process; 0: none", at_least=0)
     prefetch: int = option("batches that each loader process reads ahead", at_least=1)
     lanes: int = option("places of the sorted split that every batch draws from", at_least=1)
     window_gb: float = option("encoded bytes that rows are shuffled in, over all lanes", above=0)

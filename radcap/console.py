@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -10,13 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from radcap.errors import EXIT_DONE, RadcapError
+from radcap.errors import EXIT_DONE, EXIT_FAILED, RadcapError
 
 _muted = False
 
 
 def mute() -> None:
-    """Say nothing from here on: of processes that train together the first one speaks for all."""
+    """Let `say` be silent: of processes that train together the first one speaks for all."""
     global _muted
     _muted = True
 
@@ -79,6 +80,17 @@ def run_command(main: Callable[[Sequence[str]], int], usage: str) -> int:
         sys.stdout.flush()
         print(f"radcap: {error}", file=sys.stderr, flush=True)
         return error.exit_status
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"radcap: {where}{error.strerror}; free some space, and the same command goes on from "
+            "the last checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print("radcap: interrupted", file=sys.stderr, flush=True)
         return 128 + signal.SIGINT

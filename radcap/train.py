@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -67,10 +68,11 @@ def main(words: Sequence[str]) -> int:
     try:
         if folder.finished:
             summary = folder.summary()
+            loss = summary.get("val_loss", math.nan)
             say(
                 f"{folder.path} is finished: {summary.get('steps')} steps, validation loss "
-                f"{summary.get('val_loss')}. A longer trainer.max_steps goes on from there, "
-                "run.fresh=true starts anew."
+                f"{loss:.4f}. A longer trainer.max_steps goes on from there, run.fresh=true starts "
+                "anew."
             )
             return 0
         from radcap.training.inputs import Inputs

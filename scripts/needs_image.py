@@ -31,6 +31,9 @@ from radcap.training.checkpoint import load_latest
 from radcap.training.inputs import Inputs
 from radcap.training.validate import validate
 
+# More than enough for a linear probe; a large set is not streamed whole for it.
+_PROBE_ROWS = 20_000
+
 
 def figures(run: Path) -> dict[str, float]:
     """Share of right pathologies, by who names it.
@@ -45,7 +48,7 @@ def figures(run: Path) -> dict[str, float]:
     if restored is None:
         raise RadcapError(f"{run} has no checkpoint yet")
     versions = json.loads((run / "versions.json").read_text())
-    inputs = Inputs(config, revision=versions["data_revision"])
+    inputs = Inputs(config, revision=versions.get("data_revision"))
     val_loader, train_loader = inputs.val_loader(), inputs.train_loader(None)
     runtime = open_runtime(replace(config.runtime, name="auto", devices=None))
     model = build_model(config.model, vocab_size=len(inputs.tokenizer), weights=restored.model)
@@ -62,13 +65,15 @@ def figures(run: Path) -> dict[str, float]:
             num_samples=0,
             max_new_tokens=config.data.max_length,
         )
+        if "pathology" not in result.accuracies():
+            raise RadcapError("no validation row of this run has a pathology")
         return result.accuracies()["pathology"]
 
     found = {"captions, as trained": right()}
     blind = model.graph_layer.register_forward_hook(_zeroed)
     found["captions, memory set to zero"] = right()
     blind.remove()
-    train = _thumbnails(train_loader, inputs.num_train_rows)
+    train = _thumbnails(train_loader, min(inputs.num_train_rows, _PROBE_ROWS))
     val = _thumbnails(val_loader, inputs.num_val_rows)
     found["linear probe on thumbnails"] = linear_probe(*train, *val)
     commonest = Counter(train[1]).most_common(1)[0][0]

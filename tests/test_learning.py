@@ -30,6 +30,7 @@ def run(tmp_path: Path, *words: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_the_default_run_learns_what_the_image_shows(tmp_path: Path) -> None:
     said = run(tmp_path, "-m", "radcap.train")
     end = json.loads((tmp_path / "runs" / "default" / "summary.json").read_text())

@@ -149,6 +149,10 @@ def test_processes_train_as_one_stop_as_one_and_one_goes_on_alone(
     expected, found = losses(tmp_path / "runs" / "alone"), losses(run)
     assert len(found) == len(expected) == 60
     assert found[:20] == pytest.approx(expected[:20], rel=1e-3)
+    tokens = [
+        [line["tokens"] for line in metrics(tmp_path / "runs" / n)] for n in ("alone", "smoke")
+    ]
+    assert tokens[0] == tokens[1]  # the same rows to the end
     assert summary(run)["images"] == summary(tmp_path / "runs" / "alone")["images"]
 
 

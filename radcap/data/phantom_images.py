@@ -1,8 +1,9 @@
 """Pictures of the phantom data set: drawn with numpy from labels, synthetic, not RadImageNet.
 
-Each label has its own trace in the picture. The location is the outline and layout of the body
-part, the modality its texture, and the pathology a test mark such as quality-assurance phantoms
-carry (line pairs, discs, crosses) at a random place inside the body part; a normal image has none.
+Each label has its trace in the picture. The location is the outline and layout of the body part,
+the modality its texture, and the pathology a test mark such as quality-assurance phantoms carry
+(line pairs, discs, crosses), unique in its location, at a random place inside the body part; a
+normal image has none.
 Pose, noise, brightness and contrast are chance.
 
 Lengths are in units of half the picture's side, x to the right and y down, the centre at 0. Grey
@@ -110,7 +111,9 @@ def mark_codes() -> dict[str, Mark]:
     codes: dict[str, Mark] = {}
     for name in sorted(share, key=lambda name: (-share[name], name)):
         taken = {codes[other] for other in codes if places[other] & places[name]}
-        codes[name] = next(mark for mark in marks if mark not in taken)
+        free = [mark for mark in marks if mark not in taken]
+        assert free, "more pathologies in a location than marks"
+        codes[name] = free[0]
     return codes
 
 

@@ -13,7 +13,7 @@ from radcap.errors import ConfigError
 from radcap.runtime.tpu import prepare_environment, tpu_hosts, tpu_is_usable
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Launch:
     """One of `num_processes` that train together. The first one speaks and writes for all."""
 
@@ -35,7 +35,7 @@ def find_launch(runtime: RuntimeConfig) -> Launch:
         ConfigError: the environment contradicts the configuration, or torchrun started several
             processes for devices that one process drives.
     """
-    launched = num_launched()
+    rank, launched = _torchrun()
     if runtime.name in ("cpu", "cuda"):
         check_devices(runtime.name, runtime.devices)
     if runtime.name in ("tpu", "xla_cpu"):
@@ -47,13 +47,36 @@ def find_launch(runtime: RuntimeConfig) -> Launch:
                 f"runtime={runtime.name}: one process drives all devices of a host, and torchrun "
                 f"started {launched}; start radcap without it"
             )
-        return Launch(int(os.environ["RANK"]), launched)
+        return Launch(rank, launched)
     return Launch(*tpu_hosts()) if on_tpu else Launch()
 
 
 def num_launched() -> int:
     """Processes that torchrun started, 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _torchrun()[1]
+
+
+def num_launched_here() -> int:
+    """Of these, the ones on this machine."""
+    return _number("LOCAL_WORLD_SIZE") if num_launched() > 1 else 1
+
+
+def _torchrun() -> tuple[int, int]:
+    """This process's number and their count, from the environment that torchrun gives."""
+    if "WORLD_SIZE" not in os.environ:
+        return 0, 1
+    count = _number("WORLD_SIZE")
+    return (_number("RANK"), count) if count > 1 else (0, 1)
+
+
+def _number(name: str) -> int:
+    value = os.environ.get(name, "")
+    if not value.isdecimal():
+        raise ConfigError(
+            f"the environment says {name}={value}, which torchrun would not; unset WORLD_SIZE, or "
+            "start radcap by torchrun"
+        )
+    return int(value)
 
 
 def check_devices(name: str, devices: int | None) -> None:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from radcap.config import OptimizerConfig
-from radcap.errors import RadcapError
+from radcap.errors import ConfigError, RadcapError
 from radcap.runtime.adam import keep_execution_flags, parameter_groups, set_learning_rate
 from radcap.runtime.base import B, Runtime, T, gather_objects
-from radcap.runtime.launch import num_launched
+from radcap.runtime.launch import num_launched, num_launched_here
 from radcap.runtime.norm import spread_batch_norms
 
 
@@ -35,7 +35,7 @@ class NativeRuntime(Runtime):
         Args:
             name: cpu or cuda.
             precision: fp32 or bf16 (autocast; weights and sums stay in float32).
-            threads: CPU threads, None for one a core.
+            threads: CPU threads, None for one a core, shared by the processes of the machine.
 
         Raises:
             RadcapError: there is no GPU that torch can use.
@@ -47,11 +47,18 @@ class NativeRuntime(Runtime):
         self.name = name
         self.device = torch.device(name)
         self.precision = precision
-        torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+        cores = len(os.sched_getaffinity(0)) // num_launched_here()
+        torch.set_num_threads(threads or max(1, cores))
         self.num_devices = self.num_processes = num_launched()
         if self.num_processes > 1:
             if name == "cuda":
-                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+                gpus, mine = torch.cuda.device_count(), int(os.environ["LOCAL_RANK"])
+                if mine >= gpus:
+                    raise ConfigError(
+                        f"torchrun started {num_launched_here()} processes here, and there are "
+                        f"{gpus} GPUs; start one process a GPU"
+                    )
+                torch.cuda.set_device(mine)
             # Tensors of a GPU go by nccl; what processes tell each other goes by gloo.
             dist.init_process_group("cpu:gloo,cuda:nccl" if name == "cuda" else "gloo")
             self.process_index = dist.get_rank()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
 import os
 import urllib.request
@@ -38,28 +39,41 @@ def num_chips(root: Path = Path("/")) -> int:
 def tpu_hosts(metadata: str = _METADATA) -> tuple[int, int]:
     """This host's number and how many hosts share the TPU slice: (0, 1) for one host.
 
-    Read where torch_xla 2.9 reads them: the environment of a TPU VM, else the machine's metadata.
+    Taken from the environment where it says so (TPU_WORKER_HOSTNAMES and TPU_WORKER_ID, as in
+    Google's containers), else from the machine's metadata, as on a TPU VM.
 
     Args:
         metadata: address of the attributes of Google's metadata server.
+
+    Raises:
+        RadcapError: there are several hosts, and nothing says which of them this is.
     """
     names = os.environ.get("TPU_WORKER_HOSTNAMES")
-    number = os.environ.get("TPU_WORKER_ID", os.environ.get("CLOUD_TPU_TASK_ID"))
     if names is None:
         names = _attribute(metadata, "worker-network-endpoints")
+    hosts = len(names.split(",")) if names else 1
+    if hosts == 1:
+        return 0, 1
+    number = os.environ.get("CLOUD_TPU_TASK_ID", os.environ.get("TPU_WORKER_ID"))
     if number is None:
         number = _attribute(metadata, "agent-worker-number")
-    hosts = len(names.split(",")) if names else 1
-    return (int(number), hosts) if number and number.isdecimal() and hosts > 1 else (0, 1)
+    if number is None or not number.isdecimal():
+        raise RadcapError(
+            f"runtime=tpu: the slice has {hosts} hosts, and nothing says which of them this is; "
+            f"set TPU_WORKER_ID to 0 ... {hosts - 1}"
+        )
+    return int(number), hosts
 
 
 def _attribute(metadata: str, name: str) -> str | None:
     """An attribute of this machine; None where there is no such server or attribute."""
     request = urllib.request.Request(f"{metadata}/{name}", headers={"Metadata-Flavor": "Google"})
+    # Whatever proxy there is for the world outside, the server belongs to the machine.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(request, timeout=_METADATA_TIMEOUT_S) as answer:
-            return answer.read().decode()
-    except OSError:  # no such name, no answer, no such attribute
+        with direct.open(request, timeout=_METADATA_TIMEOUT_S) as answer:
+            return answer.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException):  # no such name, no answer, no such attribute
         return None
 
 

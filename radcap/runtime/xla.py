@@ -213,11 +213,11 @@ class XlaRuntime(Runtime):
             xm.set_rng_state(before)
 
     def _heartbeat(self, name: str) -> AbstractContextManager[None]:
-        """Signs of life while graphs are compiled for a purpose, the first time it is met."""
+        """Signs of life the first time a purpose is met, when its graphs are compiled."""
         if name in self._met:
             return nullcontext()
         self._met.add(name)
-        return heartbeat(f"compiling for the first time: {name}")
+        return heartbeat(f"first {name}, with its compiling")
 
     @contextmanager
     def profile(self, folder: Path) -> Iterator[None]:

@@ -19,6 +19,7 @@ from radcap.runtime.base import Runtime
 class Sample:
     """A validation image with its captions."""
 
+    number: int  # of the row in the split's order
     image: np.ndarray  # uint8 [3, 224, 224]
     generated: str
     reference: str
@@ -28,6 +29,7 @@ class Sample:
 class _Row:
     """A validation row on its way to a caption."""
 
+    number: int
     image: Tensor  # uint8 [3, 224, 224]
     reference: str
     labels: Labels
@@ -73,10 +75,16 @@ class Captioner:
         self.captions: list[tuple[str, Labels]] = []
         self.samples: list[Sample] = []
 
-    def add(self, batch: Batch, row: int, *, shown: bool) -> None:
-        """Take a row of a batch; its caption may be made later."""
+    def add(self, batch: Batch, row: int, number: int, *, shown: bool) -> None:
+        """Take a row of a batch; its caption may be made later.
+
+        Args:
+            number: of the row in the split's order.
+            shown: whether it becomes a sample.
+        """
         self._batch_size = len(batch.rows)
-        self._waiting.append(_Row(batch.images[row], batch.captions[row], batch.labels[row], shown))
+        image = batch.images[row].clone()  # a view would keep the whole batch in memory
+        self._waiting.append(_Row(number, image, batch.captions[row], batch.labels[row], shown))
         if len(self._waiting) == self._batch_size:
             self.finish()
 
@@ -102,4 +110,4 @@ class Captioner:
         for row, text in zip(rows, texts, strict=True):
             self.captions.append((text, row.labels))
             if row.shown:
-                self.samples.append(Sample(row.image.numpy(), text, row.reference))
+                self.samples.append(Sample(row.number, row.image.numpy(), text, row.reference))

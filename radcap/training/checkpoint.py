@@ -59,10 +59,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """
     final = folder / f"step-{checkpoint.step}"
     partial = folder / f".step-{checkpoint.step}.partial"
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
     try:
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
         weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.items()}
         safetensors.torch.save_file(weights, partial / _MODEL)
         torch.save(checkpoint.optimizer, partial / _OPTIMIZER)
@@ -81,9 +81,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         # torch and safetensors have their own errors for a disk that is full.
         shutil.rmtree(partial, ignore_errors=True)
+        before = list_checkpoints(folder)
+        rest = f"{before[-1].name} is whole, and the same command goes on from there"
         raise RadcapError(
-            f"cannot save {final}: {_first_line(error)}; the checkpoint before it is whole, and "
-            "the same command goes on from there"
+            f"cannot save {final}: {_first_line(error)}; "
+            + (rest if before else "there is no checkpoint before it")
         ) from error
     return final
 
@@ -166,6 +168,8 @@ def _verify(path: Path) -> None:
         manifest = json.loads((path / _MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged: no readable {_MANIFEST} ({error})") from None
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{path} is damaged: {_MANIFEST} is not what was written")
     for name in (_MODEL, _OPTIMIZER, _RANDOM, _PROGRESS):
         try:
             whole = manifest.get(name) == _fingerprint(path / name)

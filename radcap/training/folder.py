@@ -8,6 +8,7 @@ Imports no torch: a folder that cannot be used is refused at once.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -50,7 +51,7 @@ class RunFolder:
     """An open run folder, locked until `close` (or the end of the process, however it comes).
 
     Opening it changes nothing that an earlier run left; `accept` does, once the run is sure to
-    begin. A command that is refused later, for its data or its device, leaves no trace.
+    begin. A command that is refused later, for its data or its device, leaves all as it was.
 
     Of processes that train together the first one holds the folder; the others read it, and come
     to the same conclusions.
@@ -78,8 +79,9 @@ class RunFolder:
         self.path = Path(config.run.dir)
         self.is_ours = is_ours
         self._config = config
+        self._is_new = False
         self._lock = self._take() if is_ours else None
-        self.resumed = self.config_file.is_file() and (is_ours or not config.run.fresh)
+        self.resumed = self.config_file.is_file() and not config.run.fresh
         self.finished = False
         if self.resumed:
             before = _read_config(self.config_file)
@@ -97,23 +99,44 @@ class RunFolder:
                 raise ConfigError(
                     f"run.dir={self.path}: the folder is not empty and holds no run; choose another"
                 )
-            if self._config.run.fresh and self.path.is_dir():
-                self._acquire().close()  # not from under a running process
-                _move_aside(self.path)
+            if self._config.run.fresh and self.path.resolve() == Path.cwd():
+                raise ConfigError(
+                    f"run.dir={self.path}: the folder in use cannot be moved aside; choose another"
+                )
+            self._is_new = not self.path.is_dir()
             self.path.mkdir(parents=True, exist_ok=True)
             return self._acquire()
         except OSError as error:
-            raise RadcapError(
-                f"run.dir={self.path} cannot be used: {error.strerror or error}"
-            ) from None
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: OSError) -> RadcapError:
+        return RadcapError(f"run.dir={self.path} cannot be used: {error.strerror or error}")
 
     def accept(self) -> None:
         """Note down that the run begins, or goes on, with this configuration.
 
-        A summary of a shorter run goes first: it would call the longer one finished.
+        With `run.fresh` the run found here is moved aside now. A summary of a shorter run is
+        deleted first: it would call the longer one finished.
+
+        Raises:
+            RadcapError: the folder cannot be written.
         """
         if not self.is_ours:
             return
+        try:
+            self._begin()
+        except OSError as error:
+            raise self._unusable(error) from None
+
+    def _begin(self) -> None:
+        if self._config.run.fresh and self.config_file.is_file():
+            old = self._lock
+            _move_aside(self.path)
+            self.path.mkdir()
+            self._lock = self._acquire()
+            if old is not None:
+                old.close()
+        self._is_new = False
         (self.path / "summary.json").unlink(missing_ok=True)
         write_atomically(self.path / "versions.json", json.dumps(self.versions, indent=2))
         write_atomically(self.config_file, to_yaml(self._config))
@@ -150,9 +173,14 @@ class RunFolder:
         self.versions["data_revision"] = revision
 
     def close(self) -> None:
-        """Let other processes in."""
-        if self._lock is not None:
-            self._lock.close()
+        """Let other processes in. A folder made for a run that did not begin goes again."""
+        if self._lock is None:
+            return
+        if self._is_new:
+            (self.path / ".lock").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # somebody put something there
+                self.path.rmdir()
+        self._lock.close()
 
     def _holds_run(self) -> bool:
         return (self.path / ".lock").exists() or self.config_file.exists()
@@ -207,7 +235,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _move_aside(path: Path) -> None:
-    path = path.resolve()
+    path = Path(os.path.abspath(path))  # noqa: PTH100 a link is moved, not what it leads to
     number = 1
     while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
         number += 1

@@ -72,6 +72,11 @@ class Inputs:
                 f"data.lanes={data.lanes}: the split has {self._train_order.lanes} row groups, "
                 "which are that many lanes"
             )
+        if self._train_order.lanes % launch.num_processes:
+            self.notes.append(
+                f"{self._train_order.lanes} lanes do not divide by {launch.num_processes} "
+                "processes: each of them reads all the data; set data.lanes to a multiple"
+            )
         self._eval_rows = self._rows_to_score()
         whole = self._eval_rows == self._val.num_rows
         self._val_order = self._order(

@@ -15,7 +15,7 @@ from radcap.compose import to_yaml
 from radcap.config import Config, Duration
 from radcap.console import say
 from radcap.data.collate import Batch
-from radcap.errors import EXIT_DONE, EXIT_STOPPED, ConfigError
+from radcap.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, RadcapError
 from radcap.runtime.select import open_runtime
 from radcap.training.build import build_model
 from radcap.training.checkpoint import Checkpoint, load_latest, prune, save_checkpoint
@@ -23,7 +23,7 @@ from radcap.training.clock import Clock
 from radcap.training.folder import RunFolder
 from radcap.training.inputs import Inputs
 from radcap.training.log import RunLog
-from radcap.training.processes import Decisions, check_same_start
+from radcap.training.processes import check_same_start, decide, finish_together
 from radcap.training.progress import Progress
 from radcap.training.schedule import Every, in_steps, learning_rate_factor, run_length
 from radcap.training.signals import StopRequest
@@ -31,6 +31,9 @@ from radcap.training.step import TrainStep
 from radcap.training.steplog import StepLog
 from radcap.training.summary import announce, announce_first_step, conclude
 from radcap.training.validate import Validation, validate
+
+# torchrun passes a signal on within moments; a second one by hand takes longer.
+_ECHO_OF_A_SIGNAL_S = 5.0
 
 
 class Run:
@@ -91,12 +94,15 @@ class Run:
             self.train_loader = inputs.train_loader(self.position)
             self.val_loader = inputs.val_loader()
         with clock.measure("model"):
-            threads = config.runtime.threads or progress.get("threads")
+            # Sums over another number of threads differ in their last bits.
+            same = progress.get("processes") == inputs.launch.num_processes
+            threads = config.runtime.threads or (progress.get("threads") if same else None)
             self.runtime = open_runtime(config.runtime, threads=threads)
             self.runtime.check_batch_size(config.data.batch_size, config.trainer.accumulate)
             check_same_start(
                 self.runtime,
                 inputs.launch,
+                config,
                 step=self.step,
                 revision=inputs.revision,
                 folder=folder.path,
@@ -155,25 +161,27 @@ class Run:
         eval_due = self._every(trainer.eval_every)
         save_due = self._every(trainer.save_every)
         batches = self.runtime.batches(self._train_batches())
-        stop, decisions = StopRequest(), Decisions(self.runtime)
+        several = self.runtime.num_processes > 1
+        stop = StopRequest(echo_s=_ECHO_OF_A_SIGNAL_S if several else 0.0)
         try:
             with stop.listening(), ExitStack() as profiler:
                 stopping = False
                 while self.step < self.total_steps and not stopping:
+                    if not several and stop.requested:  # in a validation or a save
+                        break
                     if self._profiles(self.step + 1) and not self._profiles(self.step):
                         profiler.enter_context(self.runtime.profile(self.folder.path / "profile"))
                     purpose = self.runtime.purpose("train", self.step + 1)
                     with self.clock.measure("train"), purpose:
                         self._train_one(batches)
                         last = self.step == self.total_steps
-                        read = last or self.step % trainer.log_every == 0
-                        if read:
+                        if last or self.step % trainer.log_every == 0:
                             self.step_log.write_out()
                     if self._profiles(self.step) and not self._profiles(self.step + 1):
                         profiler.close()
                         self.step_log.resume_timing()
-                    stopping, save = decisions.take(
-                        stop=stop.requested, save=save_due.due(self.step), read=read
+                    stopping, save = decide(
+                        self.runtime, stop=stop.requested, save=save_due.due(self.step)
                     )
                     better = (last or eval_due.due(self.step)) and self._validate()
                     if last or better or save:
@@ -272,30 +280,39 @@ class Run:
 
     def _save(self) -> None:
         self.step_log.write_out()
-        self.log.flush()
         with self.clock.measure("save"), self.runtime.purpose("save"):
             random = self.runtime.random_state()  # of all processes together
-            self.saved_step = self.step
-            if not self.folder.is_ours:
-                return
-            moment = Checkpoint(
-                step=self.step,
-                model=self.runtime.to_host(self.model.state_dict()),
-                optimizer=self.runtime.to_host(self.optimizer.state_dict()),
-                random=random,
-                progress={
-                    "position": self.position,
-                    "schedule_steps": self.schedule_steps,
-                    "best": self.best,
-                    "counts": self.step_log.counts,
-                    "seconds": self.clock.seconds,
-                    "threads": torch.get_num_threads(),
-                },
-            )
-            save_checkpoint(self.folder.checkpoints, moment)
-            prune(
-                self.folder.checkpoints,
-                keep=self.config.trainer.keep_checkpoints,
-                best_step=self.best["step"] if self.best else None,
-            )
+            failed: RadcapError | None = None
+            try:
+                if self.folder.is_ours:
+                    self._write_checkpoint(random)
+            except RadcapError as error:
+                failed = error
+            # No process goes on, or ends, before the checkpoint is whole.
+            finish_together(self.runtime, failed)
+        self.saved_step = self.step
         self.step_log.resume_timing()
+
+    def _write_checkpoint(self, random: dict[str, Any]) -> None:
+        self.log.flush()
+        moment = Checkpoint(
+            step=self.step,
+            model=self.runtime.to_host(self.model.state_dict()),
+            optimizer=self.runtime.to_host(self.optimizer.state_dict()),
+            random=random,
+            progress={
+                "position": self.position,
+                "schedule_steps": self.schedule_steps,
+                "best": self.best,
+                "counts": self.step_log.counts,
+                "seconds": self.clock.seconds,
+                "threads": torch.get_num_threads(),
+                "processes": self.runtime.num_processes,
+            },
+        )
+        save_checkpoint(self.folder.checkpoints, moment)
+        prune(
+            self.folder.checkpoints,
+            keep=self.config.trainer.keep_checkpoints,
+            best_step=self.best["step"] if self.best else None,
+        )

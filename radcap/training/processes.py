@@ -2,69 +2,77 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+from radcap.compose import to_yaml
+from radcap.config import Config
 from radcap.errors import RadcapError
 from radcap.runtime.base import Runtime
 from radcap.runtime.launch import Launch
 
 
 def check_same_start(
-    runtime: Runtime, launch: Launch, *, step: int, revision: str, folder: Path
+    runtime: Runtime, launch: Launch, config: Config, *, step: int, revision: str, folder: Path
 ) -> None:
-    """Make sure that all processes go on from the same step of the same data.
+    """Make sure that all processes do the same, each with a share of its own. All call this.
 
     Args:
+        runtime: the opened device.
         launch: which process this one was taken for before its device was opened.
+        config: what this process was told.
         step, revision: what it found in the run folder, and as its data.
         folder: the run folder.
 
     Raises:
-        RadcapError: it is another process, or some of them see another folder or other data.
+        RadcapError: some of them see another folder, other data or other settings; all raise it.
     """
-    found = Launch(runtime.process_index, runtime.num_processes)
-    if found != launch:
+    told = hashlib.sha256(to_yaml(config).encode()).hexdigest()
+    states = runtime.gather((launch, told, step, revision))
+    # A TPU numbers its hosts in an order of its own; what counts is that no share is dealt twice.
+    shares = {launch for launch, *_ in states}
+    if shares != {Launch(index, len(states)) for index in range(len(states))}:
+        counted = ", ".join(f"{s.process_index} of {s.num_processes}" for s in sorted(shares))
         raise RadcapError(
-            f"process {launch.process_index} of {launch.num_processes} is number "
-            f"{found.process_index} of {found.num_processes} by its device; give all hosts the "
-            "same command"
+            f"{len(states)} processes train together, and they take themselves for {counted}; "
+            "start them all by one launcher, or all hosts of one TPU slice"
         )
-    states = runtime.gather((step, revision))
-    if len(set(states)) > 1:
-        told = ", ".join(f"step {step} of data {revision[:12]}" for step, revision in states)
+    if len({told for _, told, *_ in states}) > 1:
+        raise RadcapError("the processes were given different settings; give all the same command")
+    if len({(step, revision) for *_, step, revision in states}) > 1:
+        found = ", ".join(f"step {step} of data {revision[:12]}" for *_, step, revision in states)
         raise RadcapError(
-            f"the processes would go on from different places ({told}); they need the same data, "
+            f"the processes would go on from different places ({found}); they need the same data, "
             f"and {folder} on a disk that all of them see"
         )
 
 
-class Decisions:
-    """Whether to stop and whether to save, decided alike by all processes.
+def decide(runtime: Runtime, *, stop: bool, save: bool) -> tuple[bool, bool]:
+    """Whether to stop and whether to save after a step, decided alike by all processes.
 
-    Signals and clocks differ between processes, and what only some of them begin would hang.
-    Several of them ask each other when the device is read anyway; one alone need not wait.
+    Signals and clocks differ between processes, and what only some of them begin would hang. What
+    one wants all do. They meet on the host; the device is not waited for.
+
+    Args:
+        stop: a signal has come to this process.
+        save: by this process's clock, a checkpoint is due.
     """
+    words = runtime.gather((stop, save))
+    return any(stop for stop, _ in words), any(save for _, save in words)
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._save = False
 
-    def take(self, *, stop: bool, save: bool, read: bool) -> tuple[bool, bool]:
-        """Decide after a step.
+def finish_together(runtime: Runtime, error: RadcapError | None) -> None:
+    """Wait until the first process has done what it does for all, and fail with it.
 
-        Args:
-            stop: a signal has come to this process.
-            save: by this process's clock, a checkpoint is due.
-            read: the device was read in this step, the same in all processes.
+    Args:
+        error: what went wrong in this process, None for nothing.
 
-        Returns:
-            Whether to stop and whether to save now.
-        """
-        if self._runtime.num_processes == 1:
-            return stop, save
-        self._save |= save
-        if not read:
-            return False, False
-        words = self._runtime.gather((stop, self._save))
-        self._save = False
-        return any(stop for stop, _ in words), any(save for _, save in words)
+    Raises:
+        RadcapError: `error`, or that another process failed.
+    """
+    errors = runtime.gather(None if error is None else str(error))
+    if error is not None:
+        raise error
+    for told in errors:
+        if told is not None:
+            raise RadcapError(told)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -19,8 +21,14 @@ class StopRequest:
         requested: whether one has come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, echo_s: float = 0.0) -> None:
+        """Args:
+        echo_s: seconds in which a second signal is taken for the first one: torchrun passes on to
+            its processes what they may have got themselves.
+        """
         self.requested = False
+        self._echo_s = echo_s
+        self._first = -math.inf
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -38,8 +46,12 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
+        now = time.monotonic()
+        if self.requested and now - self._first < self._echo_s:
+            return
         if self.requested:
             os.write(2, f"radcap: {name} again, ending at once without saving\n".encode())
             os._exit(EXIT_STOPPED)
         self.requested = True
+        self._first = now
         say(f"{name}: saving after this step, then stopping; a second signal ends at once")

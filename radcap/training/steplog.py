@@ -132,9 +132,7 @@ class StepLog:
             images += new.rows
             self.counts["truncated"] += new.truncated
             reasons = self.counts["skipped"]
-            for reason, (rows, first) in new.skipped.items():
-                if reason not in reasons:
-                    self._bar.note(f"masked row {first}: {reason} (the first of its kind)")
+            for reason, (rows, _) in new.skipped.items():
                 reasons[reason] = reasons.get(reason, 0) + rows
         self.counts["images"] += images
         self._new = BatchCounts()

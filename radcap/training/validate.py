@@ -95,7 +95,7 @@ def validate(
             # A batch's rows are dealt to the processes in turn.
             number = (seen + row) * runtime.num_processes + runtime.process_index
             if number in wanted and batch.valid[row]:
-                captioner.add(batch, row, shown=number in shown)
+                captioner.add(batch, row, number, shown=number in shown)
         seen += len(batch.rows)
     captioner.finish()
     rows = sum(runtime.gather(rows))
@@ -115,7 +115,7 @@ def validate(
         rows=rows,
         loss_per_caption=loss_sum / rows,
         slots=slot_accuracy(captions) if num_captioned else {},
-        samples=samples,
+        samples=sorted(samples, key=lambda sample: sample.number),
     )
 
 

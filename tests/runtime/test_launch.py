@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from radcap.config import RuntimeConfig
-from radcap.errors import ConfigError
+from radcap.errors import ConfigError, RadcapError
 from radcap.runtime.launch import Launch, check_batch_size, find_launch
 from radcap.runtime.tpu import tpu_hosts
 
@@ -50,6 +50,16 @@ def test_torchruns_processes_know_their_number(environment: pytest.MonkeyPatch) 
         find_launch(config("xla_cpu"))
 
 
+@pytest.mark.parametrize("variables", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": ""}])
+def test_an_environment_that_torchrun_would_not_make_is_named(
+    environment: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    with pytest.raises(ConfigError, match="which torchrun would not; unset WORLD_SIZE"):
+        find_launch(config("cpu"))
+
+
 @pytest.fixture
 def metadata_server() -> Iterator[tuple[str, dict[str, str]]]:
     """Google's metadata server as far as it is asked: address and attributes."""
@@ -80,6 +90,11 @@ def test_hosts_of_a_slice_are_told_by_the_metadata_server(
     attributes["agent-worker-number"] = "2"
     attributes["worker-network-endpoints"] = "a:1:10.0.0.1,b:1:10.0.0.2,c:1:10.0.0.3,d:1:10.0.0.4"
     assert tpu_hosts(address) == (2, 4)
+    environment.setenv("http_proxy", "http://127.0.0.1:9")
+    assert tpu_hosts(address) == (2, 4)
+    del attributes["agent-worker-number"]
+    with pytest.raises(RadcapError, match="4 hosts, and nothing says which of them this is"):
+        tpu_hosts(address)
     attributes["worker-network-endpoints"] = "a:1:10.0.0.1"
     assert tpu_hosts(address) == (0, 1)
     assert tpu_hosts("http://127.0.0.1:9") == (0, 1)

@@ -62,7 +62,7 @@ def test_a_new_folder_holds_config_and_versions(tmp_path: Path) -> None:
 
 def test_a_changed_bound_option_is_refused_by_name(tmp_path: Path) -> None:
     opened(tmp_path / "run").close()
-    with pytest.raises(ConfigError, match=r"optimizer\.lr \(0\.002 -> 0\.5\)"):
+    with pytest.raises(ConfigError, match=r"optimizer\.lr \(0\.004 -> 0\.5\)"):
         RunFolder(config_for(tmp_path / "run", "optimizer.lr=0.5"))
     again = RunFolder(config_for(tmp_path / "run", "data.workers=0", "trainer.max_steps=9000"))
     assert again.resumed
@@ -90,14 +90,58 @@ def test_two_processes_are_kept_apart_and_a_kill_leaves_no_lock(tmp_path: Path) 
 
 def test_fresh_moves_aside_and_deletes_nothing(tmp_path: Path) -> None:
     for _ in range(2):
-        folder = RunFolder(config_for(tmp_path / "run", "run.fresh=true"))
+        folder = opened(tmp_path / "run", "run.fresh=true")
         (folder.path / "metrics.jsonl").write_text("mine")
         folder.close()
     folder = RunFolder(config_for(tmp_path / "run", "run.fresh=true", "optimizer.lr=0.5"))
     assert not folder.resumed
+    assert (tmp_path / "run" / "metrics.jsonl").exists()  # not before the run is sure to begin
+    folder.accept()
+    with pytest.raises(RadcapError, match="in use"):
+        RunFolder(config_for(tmp_path / "run"))
     folder.close()
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["run", "run.old-1", "run.old-2"]
     assert (tmp_path / "run.old-2" / "metrics.jsonl").read_text() == "mine"
+
+
+def test_a_refused_command_leaves_no_trace(tmp_path: Path) -> None:
+    RunFolder(config_for(tmp_path / "a")).close()
+    assert list(tmp_path.iterdir()) == []
+    opened(tmp_path / "a").close()
+    RunFolder(config_for(tmp_path / "a", "run.fresh=true")).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    resumed = RunFolder(config_for(tmp_path / "a"))
+    assert resumed.resumed
+    resumed.close()
+
+
+def test_fresh_moves_a_link_and_leaves_what_it_leads_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "scratch")
+    opened(tmp_path / "run").close()
+    opened(tmp_path / "run", "run.fresh=true").close()
+    assert (tmp_path / "run.old-1").is_symlink()
+    assert (tmp_path / "scratch" / "config.yaml").exists()
+    assert (tmp_path / "run" / "config.yaml").exists()
+    monkeypatch.chdir(tmp_path / "run")
+    with pytest.raises(ConfigError, match="cannot be moved aside"):
+        RunFolder(config_for(Path(), "run.fresh=true"))
+
+
+def test_of_several_processes_the_others_read_and_write_nothing(tmp_path: Path) -> None:
+    first = opened(tmp_path / "run")
+    other = RunFolder(config_for(tmp_path / "run"), is_ours=False)
+    assert other.resumed and not other.finished
+    other.accept()
+    other.write_summary({"finished": True})
+    other.close()
+    assert first.summary() == {}
+    assert not RunFolder(config_for(tmp_path / "run", "run.fresh=true"), is_ours=False).resumed
+    with pytest.raises(ConfigError, match="other settings"):
+        RunFolder(config_for(tmp_path / "run", "optimizer.lr=0.5"), is_ours=False)
+    first.close()
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from radcap.compose import compose
 from radcap.errors import RadcapError
 from radcap.runtime.launch import Launch
-from radcap.training.processes import Decisions, check_same_start
+from radcap.training.processes import check_same_start, decide, finish_together
 
 
 class Peer:
@@ -37,40 +38,50 @@ def peers() -> list[Any]:
     return [Peer(0, *shared), Peer(1, *shared)]
 
 
-def test_a_stop_or_a_save_of_one_is_taken_by_all_at_the_next_read(peers: list[Any]) -> None:
+def test_what_one_wants_all_do(peers: list[Any]) -> None:
     stops, saves = {0: 7, 1: 99}, {0: 99, 1: 2}  # from and at which step
 
     def decisions(peer: Any) -> list[tuple[bool, bool]]:
-        decided = Decisions(peer)
         index = peer.process_index
         return [
-            decided.take(stop=step >= stops[index], save=step == saves[index], read=step % 4 == 0)
+            decide(peer, stop=step >= stops[index], save=step == saves[index])
             for step in range(1, 9)
         ]
 
     with ThreadPoolExecutor(2) as threads:
         first, second = threads.map(decisions, peers)
     assert first == second
-    assert [step for step, (_, save) in enumerate(first, 1) if save] == [4]
-    assert [step for step, (stop, _) in enumerate(first, 1) if stop] == [8]
+    assert [step for step, (_, save) in enumerate(first, 1) if save] == [2]
+    assert [step for step, (stop, _) in enumerate(first, 1) if stop] == [7, 8]
 
 
-def test_one_process_decides_at_once() -> None:
-    class Alone:
-        num_processes = 1
+def test_all_fail_with_the_one_that_cannot_save(peers: list[Any]) -> None:
+    def finish(peer: Any) -> str:
+        failed = RadcapError("disk full") if peer.process_index == 0 else None
+        try:
+            finish_together(peer, failed)
+        except RadcapError as error:
+            return str(error)
+        return "saved"
 
-    decided = Decisions(Alone())  # type: ignore[arg-type]
-    assert decided.take(stop=True, save=False, read=False) == (True, False)
-    assert decided.take(stop=False, save=True, read=False) == (False, True)
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(finish, peers)) == ["disk full"] * 2
+        peers[0].process_index, peers[1].process_index = 1, 0
+        assert list(threads.map(finish, peers)) == ["disk full"] * 2
 
 
-def test_processes_that_would_go_on_from_different_places_are_stopped(peers: list[Any]) -> None:
-    def start(peer: Any, steps: tuple[int, int]) -> str:
+def verdicts(peers: list[Any], **different: tuple[Any, Any]) -> set[str]:
+    """What each of two processes says that start alike but for one thing."""
+
+    def start(peer: Any) -> str:
+        index = peer.process_index
+        words = {name: values[index] for name, values in different.items()}
         try:
             check_same_start(
                 peer,
-                Launch(peer.process_index, 2),
-                step=steps[peer.process_index],
+                words.get("launch", Launch(index, 2)),
+                compose(words.get("overrides", [])),
+                step=words.get("step", 5),
                 revision="abc",
                 folder=Path("runs/x"),
             )
@@ -79,12 +90,26 @@ def test_processes_that_would_go_on_from_different_places_are_stopped(peers: lis
         return "same"
 
     with ThreadPoolExecutor(2) as threads:
-        assert list(threads.map(start, peers, [(5, 5)] * 2)) == ["same", "same"]
-        for told in threads.map(start, peers, [(5, 0)] * 2):
-            assert "step 5 of data abc, step 0 of data abc" in told
-            assert "runs/x on a disk that all of them see" in told
+        return set(threads.map(start, peers))
 
 
-def test_a_process_that_its_device_counts_otherwise_is_stopped(peers: list[Any]) -> None:
-    with pytest.raises(RadcapError, match="process 1 of 4 is number 0 of 2 by its device"):
-        check_same_start(peers[0], Launch(1, 4), step=0, revision="abc", folder=Path("runs/x"))
+def test_processes_that_start_alike_go_on(peers: list[Any]) -> None:
+    assert verdicts(peers) == {"same"}
+    # A TPU numbers its hosts as it likes.
+    assert verdicts(peers, launch=(Launch(1, 2), Launch(0, 2))) == {"same"}
+
+
+def test_processes_that_would_go_on_from_different_places_are_stopped(peers: list[Any]) -> None:
+    (told,) = verdicts(peers, step=(5, 0))
+    assert "step 5 of data abc, step 0 of data abc" in told
+    assert "runs/x on a disk that all of them see" in told
+
+
+def test_processes_with_different_settings_are_stopped(peers: list[Any]) -> None:
+    (told,) = verdicts(peers, overrides=([], ["trainer.eval_every=7"]))
+    assert told == "the processes were given different settings; give all the same command"
+
+
+def test_processes_that_would_read_the_same_share_are_stopped(peers: list[Any]) -> None:
+    (told,) = verdicts(peers, launch=(Launch(0, 1), Launch(0, 1)))
+    assert "take themselves for 0 of 1" in told
