@@ -54,6 +54,7 @@ def test_devices_are_the_processes_of_torchrun(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ConfigError, match="torchrun --nproc-per-node=4"):
         check_devices("cpu", 4)
     monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "0")
     check_devices("cpu", 4)
     check_devices("cpu", None)
     with pytest.raises(ConfigError, match=r"runtime\.devices=1"):
