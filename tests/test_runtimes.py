@@ -26,9 +26,10 @@ def losses(run: Path) -> list[float]:
 
 @needs_xla
 def test_the_first_twenty_losses_are_the_same_everywhere(tmp_path: Path, cache: Path) -> None:
+    """The default run, shortened. A smaller batch would be chaos in float32 before step 20."""
     words = (
-        *("+experiment=smoke", "model=small", "model.dropout=0", "trainer.eval_every=null"),
-        *("trainer.max_steps=20", "trainer.caption_rows=0", "trainer.samples=0"),
+        *("trainer.max_steps=20", "trainer.eval_every=null", "trainer.caption_rows=0"),
+        *("trainer.samples=0", "data.phantom.train_rows=640", "data.phantom.val_rows=40"),
     )
     curves: dict[str, list[float]] = {}
     for name, processes, runtime in (
@@ -90,7 +91,7 @@ def test_a_killed_run_goes_on_with_dropout_bit_for_bit(tmp_path: Path, cache: Pa
     process.communicate()
     again = train(tmp_path, cache, *words, **STRICT)
     assert again.returncode == 0, again.stderr
-    assert summary(run)["resumed_from"] >= 8
+    assert summary(run)["resumed_from"] in (4, 8, 12)  # the kill may come before the save's end
     for name in ("loss", "grad_norm", "tokens", "lr"):
         expected = [line[name] for line in metrics(tmp_path / "runs" / "unbroken")]
         assert [line[name] for line in metrics(run)] == expected, name
