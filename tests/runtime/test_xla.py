@@ -74,16 +74,19 @@ def test_a_read_between_log_intervals_is_counted(pieces: dict[str, Any]) -> None
 def test_twenty_steps_on_eight_devices_one_and_the_cpu(
     tmp_path: Path, run_program: Callable[..., Any]
 ) -> None:
-    """The same curve everywhere, also for a run that goes from 8 devices to 1 to plain torch."""
-    expected = run_program("curve", "cpu", 1, 0, 26, tmp_path / "native.pt", 0)["losses"]
+    """The same curve everywhere, also for a run that goes from 8 devices to 1 to plain torch.
+
+    Not further: in float32 the curves of any two devices part, a batch of 8 at about step 25.
+    """
+    expected = run_program("curve", "cpu", 1, 0, 20, tmp_path / "native.pt", 0)["losses"]
     moving = tmp_path / "moving.pt"
-    eight = run_program("curve", "xla_cpu", 8, 0, 20, moving, 0)
-    one = run_program("curve", "xla_cpu", 1, 20, 23, moving, 0)
-    native = run_program("curve", "cpu", 1, 23, 26, moving, 0)
+    eight = run_program("curve", "xla_cpu", 8, 0, 14, moving, 0)
+    one = run_program("curve", "xla_cpu", 1, 14, 17, moving, 0)
+    native = run_program("curve", "cpu", 1, 17, 20, moving, 0)
     back = run_program("curve", "xla_cpu", 1, 0, 20, tmp_path / "one.pt", 0)
     assert eight["losses"] + one["losses"] + native["losses"] == pytest.approx(expected, rel=1e-3)
-    assert back["losses"] == pytest.approx(expected[:20], rel=1e-3)
-    for found, steps in ((eight, 20), (one, 3), (back, 20)):
+    assert back["losses"] == pytest.approx(expected, rel=1e-3)
+    for found, steps in ((eight, 14), (one, 3), (back, 20)):
         assert found["graphs"]["train"] == 1
         assert found["reads"] == 1
         assert found["executions"] == steps  # a step is one program
