@@ -83,10 +83,12 @@ def test_twenty_steps_on_eight_devices_one_and_the_cpu(
     eight = run_program("curve", "xla_cpu", 8, 0, 14, moving, 0)
     one = run_program("curve", "xla_cpu", 1, 14, 17, moving, 0)
     native = run_program("curve", "cpu", 1, 17, 20, moving, 0)
+    whole = run_program("curve", "xla_cpu", 8, 0, 20, tmp_path / "eight.pt", 0)
     back = run_program("curve", "xla_cpu", 1, 0, 20, tmp_path / "one.pt", 0)
     assert eight["losses"] + one["losses"] + native["losses"] == pytest.approx(expected, rel=1e-3)
+    assert whole["losses"] == pytest.approx(expected, rel=1e-3)
     assert back["losses"] == pytest.approx(expected, rel=1e-3)
-    for found, steps in ((eight, 14), (one, 3), (back, 20)):
+    for found, steps in ((eight, 14), (one, 3), (whole, 20), (back, 20)):
         assert found["graphs"]["train"] == 1
         assert found["reads"] == 1
         assert found["executions"] == steps  # a step is one program
