@@ -9,8 +9,8 @@ V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 from radcap.model.decoder import KeyValue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from radcap.model.captioner import ImageCaptioningModel
 
@@ -26,25 +26,44 @@ if TYPE_CHECKING:
 _TOKENS_BETWEEN_READS = 8
 
 
-@dataclass(frozen=True)
-class DecoderCache:
-    """Self-attention keys and values of the tokens so far: one pair of [B, H, S, d] a layer."""
+class SearchState(NamedTuple):
+    """All that a search carries from token to token, on the device.
 
-    layers: list[KeyValue]
+    Attributes:
+        memory_kv: the memory's keys and values, a pair of [B, H, L, d] a layer.
+        cache: self-attention keys and values of the tokens so far, a pair of [B, H, S, d] a layer.
+        ids: int64 [B], the newest tokens.
+        written: int64 [B, S], the captions, [PAD] where nothing is written yet.
+        lengths: int64 [B], tokens in each caption.
+        ended: bool [B].
+        position: int64 [1], of the newest tokens; a tensor, so that every position runs the same
+            XLA graph.
+    """
 
-    @classmethod
-    def allocate(cls, memory_kv: Sequence[KeyValue], num_positions: int) -> DecoderCache:
-        """An empty cache for S positions, with the batch, dtype and device of `memory_kv`.
+    memory_kv: Sequence[KeyValue]
+    cache: Sequence[KeyValue]
+    ids: Tensor
+    written: Tensor
+    lengths: Tensor
+    ended: Tensor
+    position: Tensor
 
-        On a mesh its rows lie where those of `memory_kv` lie: see `_never`.
-        """
 
-        def empty(like: Tensor) -> Tensor:
-            batch, heads, _, width = like.shape
-            zeros = like.new_zeros(batch, heads, num_positions, width)
-            return torch.where(_never(like[:, 0, 0, 0])[:, None, None, None], like[:, :, :1], zeros)
+def empty_cache(memory_kv: Sequence[KeyValue], num_positions: int) -> list[KeyValue]:
+    """A decoder cache for S positions, with the batch, dtype and device of `memory_kv`.
 
-        return cls([KeyValue(empty(kv.key), empty(kv.value)) for kv in memory_kv])
+    On a mesh its rows lie where those of `memory_kv` lie: see `_never`.
+
+    Returns:
+        A pair of [B, H, S, d] a layer.
+    """
+
+    def empty(like: Tensor) -> Tensor:
+        batch, heads, _, width = like.shape
+        zeros = like.new_zeros(batch, heads, num_positions, width)
+        return torch.where(_never(like[:, 0, 0, 0])[:, None, None, None], like[:, :, :1], zeros)
+
+    return [KeyValue(empty(kv.key), empty(kv.value)) for kv in memory_kv]
 
 
 def _never(values: Tensor) -> Tensor:
@@ -61,7 +80,7 @@ def _never(values: Tensor) -> Tensor:
 def decode_step(
     model: ImageCaptioningModel,
     memory_kv: Sequence[KeyValue],
-    cache: DecoderCache,
+    cache: Sequence[KeyValue],
     ids: Tensor,
     position: Tensor,
 ) -> Tensor:
@@ -75,8 +94,52 @@ def decode_step(
         position: int64 [1].
     """
     x = model.embedding(ids[:, None]) + model.pos_encoder.index_select(1, position)
-    x = model.decoder.step(x, memory_kv, cache.layers, position)
+    x = model.decoder.step(x, memory_kv, cache, position)
     return model.fc_out(x[:, 0])
+
+
+def begin_search(
+    model: ImageCaptioningModel, images: Tensor, max_len: int, *, start_id: int, pad_id: int
+) -> SearchState:
+    """Look at images [B, 3, 224, 224] and write the start token of every row.
+
+    Args:
+        model: in evaluation mode.
+        images: see `ImageCaptioningModel.encode_images`.
+        max_len: new tokens S at most.
+        start_id, pad_id: special tokens.
+    """
+    batch, device = images.shape[0], images.device
+    memory_kv = model.decoder.project_memory(model.encode_images(images))
+    ended = _never(memory_kv[0].key[:, 0, 0, 0])
+
+    def spread(value: int, *shape: int) -> Tensor:
+        full = torch.full((batch, *shape), value, dtype=torch.int64, device=device)
+        return full.masked_fill(ended.view(-1, *(1 for _ in shape)), value + 1)
+
+    return SearchState(
+        memory_kv=memory_kv,
+        cache=empty_cache(memory_kv, max_len),
+        ids=spread(start_id),
+        written=spread(pad_id, max_len),
+        lengths=spread(0),
+        ended=ended,
+        position=torch.zeros(1, dtype=torch.int64, device=device),
+    )
+
+
+def greedy_step(
+    model: ImageCaptioningModel, state: SearchState, *, end_id: int, pad_id: int
+) -> SearchState:
+    """Write the likeliest next token of every row that has not ended; `state` is used up."""
+    logits = decode_step(model, state.memory_kv, state.cache, state.ids, state.position)
+    following = logits.argmax(dim=-1)
+    ended = state.ended | (following == end_id)
+    ids = following.masked_fill(ended, pad_id)
+    state.written.index_copy_(1, state.position, ids[:, None])
+    return state._replace(
+        ids=ids, lengths=state.lengths + ~ended, ended=ended, position=state.position + 1
+    )
 
 
 def greedy_search(
@@ -121,38 +184,19 @@ def _greedy_search(
     pad_id: int,
     step_boundary: Callable[[], None] | None,
 ) -> Tensor:
-    device = images.device
-    batch = images.shape[0]
-    memory_kv = model.decoder.project_memory(model.encode_images(images))
-    cache = DecoderCache.allocate(memory_kv, max_len)
-    ended = _never(memory_kv[0].key[:, 0, 0, 0])
-
-    def spread(value: int, *shape: int) -> Tensor:
-        full = torch.full((batch, *shape), value, dtype=torch.int64, device=device)
-        return full.masked_fill(ended.view(-1, *(1 for _ in shape)), value + 1)
-
-    ids = spread(start_id)
-    written = spread(pad_id, max_len)
-    lengths = spread(0)
-    position = torch.zeros(1, dtype=torch.int64, device=device)
+    state = begin_search(model, images, max_len, start_id=start_id, pad_id=pad_id)
     if step_boundary is not None:
         step_boundary()
-
-    reads_every = 1 if device.type == "cpu" else _TOKENS_BETWEEN_READS
+    reads_every = 1 if images.device.type == "cpu" else _TOKENS_BETWEEN_READS
     for num_written in range(1, max_len + 1):
-        following = decode_step(model, memory_kv, cache, ids, position).argmax(dim=-1)
-        ended = ended | (following == end_id)
-        ids = following.masked_fill(ended, pad_id)
-        written.index_copy_(1, position, ids[:, None])
-        lengths = lengths + ~ended
-        position = position + 1
-        all_ended = ended.all()
+        state = greedy_step(model, state, end_id=end_id, pad_id=pad_id)
+        all_ended = state.ended.all()
         if step_boundary is not None:
             step_boundary()
         if num_written % reads_every == 0 and bool(all_ended):
             break
 
     # Trimmed on the CPU: a width that depends on the captions would be a new graph on XLA.
-    width = int(lengths.cpu().max()) if batch else 0
-    start = torch.full((batch, 1), start_id, dtype=torch.int64)
-    return torch.cat([start, written.cpu()[:, :width]], dim=1)
+    width = int(state.lengths.cpu().max()) if len(images) else 0
+    start = torch.full((len(images), 1), start_id, dtype=torch.int64)
+    return torch.cat([start, state.written.cpu()[:, :width]], dim=1)

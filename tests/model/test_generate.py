@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from radcap.model.captioner import ImageCaptioningModel
-from radcap.model.generate import DecoderCache, decode_step
+from radcap.model.generate import decode_step, empty_cache
 
 VOCAB_SIZE = 12
 START, END, PAD = 1, 2, 0
@@ -59,7 +59,7 @@ def test_cached_logits_equal_those_of_the_whole_prefix() -> None:
     memory = torch.randn(3, 49, 16, dtype=torch.float64)
     whole = model.fc_out(model.decode(memory, tokens))
     memory_kv = model.decoder.project_memory(memory)
-    cache = DecoderCache.allocate(memory_kv, num_positions=20)
+    cache = empty_cache(memory_kv, num_positions=20)
     for t in range(9):
         logits = decode_step(model, memory_kv, cache, tokens[:, t], torch.tensor([t]))
         torch.testing.assert_close(logits, whole[:, t])
