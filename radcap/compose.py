@@ -23,7 +23,8 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from radcap.config import RUN_LENGTHS, Config, check, option_names
+from radcap.checks import check
+from radcap.config import RUN_LENGTHS, Config, option_names
 from radcap.errors import ConfigError
 
 

@@ -1,22 +1,21 @@
-"""The typed schema of configs/ and every check of its values.
+"""The typed schema of configs/.
 
 The dataclasses name each option once, with its type, its bounds and what it means; the values
-themselves live in the YAML files of configs/. `radcap.compose` puts the two together.
+themselves live in the YAML files of configs/. `radcap.compose` puts the two together, and
+`radcap.checks` judges the result.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from radcap.errors import ConfigError
-
 RUNTIMES = ("auto", "tpu", "cuda", "cpu", "xla_cpu")
 PRECISIONS = ("fp32", "bf16")
+GRAPHS = ("train", "eval", "generate")
 
 # The same key in different units; one of them sets the length of a run.
 RUN_LENGTHS = ("max_steps", "max_examples", "max_epochs")
@@ -192,7 +191,9 @@ class RuntimeConfig:
 
     name: str = option("device", choices=RUNTIMES)
     devices: int | None = option("how many; null for all there are", at_least=1)
-    precision: str = option("arithmetic of the forward and backward pass", choices=PRECISIONS)
+    precision: str | None = option(
+        "arithmetic of the forward and backward pass; null: the device's own", choices=PRECISIONS
+    )
     threads: int | None = option("CPU threads; null for one a core", at_least=1)
     prefetch: int = option("batches brought to an XLA device ahead of their use", at_least=1)
 
@@ -214,6 +215,18 @@ class DebugConfig:
 
 
 @dataclass(frozen=True)
+class PreflightConfig:
+    """What `radcap.preflight` compiles, and for which TPU. Training has no use for these."""
+
+    topology: str = option("the TPU: a name such as v3-8, or a raw topology such as v3:2x2")
+    graph: str = option("the program to compile", choices=GRAPHS)
+    batch_sizes: list[int] | None = option("global batches to compile in turn", at_least=1)
+    out: str = option("file of the figures, JSON")
+    compare: str | None = option("file of an earlier preflight to show the change against")
+    keep: str | None = option("folder that keeps the programs; null for none")
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything a training run is told."""
 
@@ -227,94 +240,19 @@ class Config:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     debug: DebugConfig = field(default_factory=DebugConfig)
+    preflight: PreflightConfig = field(default_factory=PreflightConfig)
 
 
 def option_names(schema: type = Config, prefix: str = "") -> Iterator[str]:
     """Yield the full name of every option: `seed`, `run.name`, ..."""
-    for entry, nested in _fields(schema):
+    for entry, nested in fields(schema):
         if nested:
             yield from option_names(nested, f"{prefix}{entry.name}.")
         else:
             yield prefix + entry.name
 
 
-def _fields(schema: type) -> Iterator[tuple[dataclasses.Field, type | None]]:
+def fields(schema: type) -> Iterator[tuple[dataclasses.Field, type | None]]:
     """Yield the fields of a section, each with its own section class or None."""
     for entry in dataclasses.fields(schema):
         yield entry, None if entry.metadata else entry.default_factory  # type: ignore[misc]
-
-
-def check(config: Config) -> None:
-    """Hold every value against its bounds and against the others.
-
-    Raises:
-        ConfigError: naming the key, in one line.
-    """
-    _check_section(config, "")
-    for name in ("name", "dir"):
-        if not getattr(config.run, name).strip():
-            raise ConfigError(f"run.{name}: must not be empty")
-    lengths = [name for name in RUN_LENGTHS if getattr(config.trainer, name) is not None]
-    if len(lengths) != 1:
-        named = " and ".join(f"trainer.{name}" for name in lengths or RUN_LENGTHS)
-        raise ConfigError(f"{named}: set exactly one of them")
-    _check_data(config)
-    model = config.model
-    if model.embed_dim % model.num_heads:
-        fits = [n for n in range(1, model.embed_dim + 1) if model.embed_dim % n == 0]
-        nearest = min(fits, key=lambda n: abs(n - model.num_heads))
-        raise ConfigError(
-            f"model.num_heads={model.num_heads}: model.embed_dim={model.embed_dim} does not "
-            f"divide by it; the nearest that does is {nearest}"
-        )
-    if len(config.optimizer.betas) != 2:
-        raise ConfigError(f"optimizer.betas={config.optimizer.betas}: give two numbers")
-    steps = config.trainer.profile_steps
-    if steps is not None and (len(steps) != 2 or steps[0] > steps[1]):
-        raise ConfigError(f"trainer.profile_steps={steps}: give the first and the last step")
-
-
-def _check_data(config: Config) -> None:
-    data, micro_batches = config.data, config.trainer.accumulate
-    if data.batch_size % micro_batches:
-        raise ConfigError(
-            f"data.batch_size={data.batch_size} does not divide by "
-            f"trainer.accumulate={micro_batches}"
-        )
-    if data.name == "hub" and not data.hub_id and not data.path:
-        raise ConfigError("data.hub_id: a Hub source needs the data set's id, as owner/name")
-
-
-def _check_section(section: Any, prefix: str) -> None:
-    for entry, nested in _fields(type(section)):
-        value, key = getattr(section, entry.name), prefix + entry.name
-        if nested:
-            _check_section(value, key + ".")
-        elif value is not None:
-            _check_value(key, value, entry.metadata)
-
-
-def _check_value(key: str, value: Any, rules: Any) -> None:
-    if rules["choices"] and value not in rules["choices"]:
-        raise ConfigError(f"{key}={value}: choose from {', '.join(rules['choices'])}")
-    if rules["duration"]:
-        try:
-            duration = Duration.parse(value, minutes=rules["duration"] == "time")
-        except ValueError as error:
-            raise ConfigError(f"{key}: {error}") from None
-        if rules["above"] is not None and duration.amount <= rules["above"]:
-            raise ConfigError(f"{key}={value}: must be above 0; null is for never")
-    if isinstance(value, str | bool):
-        return
-    for number in value if isinstance(value, list) else [value]:
-        if not math.isfinite(number):
-            raise ConfigError(f"{key}={value}: must be finite")
-        for rule, holds in (
-            ("at_least", lambda n, bound: n >= bound),
-            ("above", lambda n, bound: n > bound),
-            ("at_most", lambda n, bound: n <= bound),
-            ("below", lambda n, bound: n < bound),
-        ):
-            bound = rules[rule]
-            if bound is not None and not holds(number, bound):
-                raise ConfigError(f"{key}={value}: must be {rule.replace('_', ' ')} {bound:g}")

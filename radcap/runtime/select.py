@@ -25,17 +25,27 @@ def open_runtime(config: RuntimeConfig, *, threads: int | None = None) -> Runtim
         from radcap.runtime.native import NativeRuntime
 
         check_devices(name, config.devices)
-        return NativeRuntime(name, precision=config.precision, threads=threads)
+        precision = config.precision or default_precision(name)
+        return NativeRuntime(name, precision=precision, threads=threads)
     prepare_environment(name, config.devices)
     from radcap.runtime.xla import XlaRuntime
 
     return XlaRuntime(
         name,
         devices=config.devices,
-        precision=config.precision,
+        precision=config.precision or default_precision(name),
         threads=threads,
         prefetch=config.prefetch,
     )
+
+
+def default_precision(name: str) -> str:
+    """The arithmetic that a device is built for: bf16 on a TPU and on GPUs that have it."""
+    if name == "cuda":
+        import torch
+
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if name == "tpu" else "fp32"
 
 
 def _best_there_is() -> str:

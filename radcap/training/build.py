@@ -11,10 +11,30 @@ from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.weights import load_encoder_weights
 
 
+def make_model(config: ModelConfig, *, vocab_size: int) -> ImageCaptioningModel:
+    """Make the configured captioner on the host, its weights from torch's random generator.
+
+    Args:
+        config: sizes and dropout.
+        vocab_size: word pieces.
+    """
+    momentum = config.batch_norm_momentum
+    if momentum is None:
+        momentum = 0.1 if config.encoder_weights == "none" else 0.01
+    return ImageCaptioningModel(
+        vocab_size,
+        config.embed_dim,
+        config.num_layers,
+        config.num_heads,
+        dropout=config.dropout,
+        batch_norm_momentum=momentum,
+    )
+
+
 def build_model(
     config: ModelConfig, *, vocab_size: int, weights: Mapping[str, Tensor] | None = None
 ) -> ImageCaptioningModel:
-    """Make the configured captioner on the host.
+    """Make the configured captioner on the host, with its weights.
 
     Args:
         config: sizes, dropout and the start of the encoder.
@@ -25,17 +45,7 @@ def build_model(
     Raises:
         WeightsError: the encoder's weights are out of reach or do not fit.
     """
-    momentum = config.batch_norm_momentum
-    if momentum is None:
-        momentum = 0.1 if config.encoder_weights == "none" else 0.01
-    model = ImageCaptioningModel(
-        vocab_size,
-        config.embed_dim,
-        config.num_layers,
-        config.num_heads,
-        dropout=config.dropout,
-        batch_norm_momentum=momentum,
-    )
+    model = make_model(config, vocab_size=vocab_size)
     if weights is not None:
         model.load_state_dict(dict(weights))
     elif config.encoder_weights != "none":

@@ -37,7 +37,7 @@ _FREE = {
     "data.max_skipped_fraction",
     "debug.limit",
 }
-_FREE_SECTIONS = ("run.", "runtime.", "logger.")
+_FREE_SECTIONS = ("run.", "runtime.", "logger.", "preflight.")
 
 _PACKAGES = ("torch", "torchvision", "torch_xla", "transformers", "datasets", "hydra-core")
 

@@ -1,0 +1,85 @@
+"""Every check of a configuration's values, against their bounds and against each other."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from radcap.config import RUN_LENGTHS, Config, Duration, fields
+from radcap.errors import ConfigError
+
+
+def check(config: Config) -> None:
+    """Hold every value against its bounds and against the others.
+
+    Raises:
+        ConfigError: naming the key, in one line.
+    """
+    _check_section(config, "")
+    for name in ("name", "dir"):
+        if not getattr(config.run, name).strip():
+            raise ConfigError(f"run.{name}: must not be empty")
+    lengths = [name for name in RUN_LENGTHS if getattr(config.trainer, name) is not None]
+    if len(lengths) != 1:
+        named = " and ".join(f"trainer.{name}" for name in lengths or RUN_LENGTHS)
+        raise ConfigError(f"{named}: set exactly one of them")
+    _check_data(config)
+    model = config.model
+    if model.embed_dim % model.num_heads:
+        fits = [n for n in range(1, model.embed_dim + 1) if model.embed_dim % n == 0]
+        nearest = min(fits, key=lambda n: abs(n - model.num_heads))
+        raise ConfigError(
+            f"model.num_heads={model.num_heads}: model.embed_dim={model.embed_dim} does not "
+            f"divide by it; the nearest that does is {nearest}"
+        )
+    if len(config.optimizer.betas) != 2:
+        raise ConfigError(f"optimizer.betas={config.optimizer.betas}: give two numbers")
+    steps = config.trainer.profile_steps
+    if steps is not None and (len(steps) != 2 or steps[0] > steps[1]):
+        raise ConfigError(f"trainer.profile_steps={steps}: give the first and the last step")
+
+
+def _check_data(config: Config) -> None:
+    data, micro_batches = config.data, config.trainer.accumulate
+    if data.batch_size % micro_batches:
+        raise ConfigError(
+            f"data.batch_size={data.batch_size} does not divide by "
+            f"trainer.accumulate={micro_batches}"
+        )
+    if data.name == "hub" and not data.hub_id and not data.path:
+        raise ConfigError("data.hub_id: a Hub source needs the data set's id, as owner/name")
+
+
+def _check_section(section: Any, prefix: str) -> None:
+    for entry, nested in fields(type(section)):
+        value, key = getattr(section, entry.name), prefix + entry.name
+        if nested:
+            _check_section(value, key + ".")
+        elif value is not None:
+            _check_value(key, value, entry.metadata)
+
+
+def _check_value(key: str, value: Any, rules: Any) -> None:
+    if rules["choices"] and value not in rules["choices"]:
+        raise ConfigError(f"{key}={value}: choose from {', '.join(rules['choices'])}")
+    if rules["duration"]:
+        try:
+            duration = Duration.parse(value, minutes=rules["duration"] == "time")
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from None
+        if rules["above"] is not None and duration.amount <= rules["above"]:
+            raise ConfigError(f"{key}={value}: must be above 0; null is for never")
+    if isinstance(value, str | bool):
+        return
+    for number in value if isinstance(value, list) else [value]:
+        if not math.isfinite(number):
+            raise ConfigError(f"{key}={value}: must be finite")
+        for rule, holds in (
+            ("at_least", lambda n, bound: n >= bound),
+            ("above", lambda n, bound: n > bound),
+            ("at_most", lambda n, bound: n <= bound),
+            ("below", lambda n, bound: n < bound),
+        ):
+            bound = rules[rule]
+            if bound is not None and not holds(number, bound):
+                raise ConfigError(f"{key}={value}: must be {rule.replace('_', ' ')} {bound:g}")

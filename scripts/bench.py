@@ -1,0 +1,88 @@
+"""Prints radcap's numbers, each a ratio to the model card's way of doing it: `bench.py NAME`.
+
+    tpu-step    the compiled v3-8 training step at batch 336 against the card's own step compiled
+                for one v3 core at batch 32: bytes and FLOPs an image (needs the extra preflight)
+
+What a number is measured against stands in scripts/card_loop.py.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from radcap.aot.chips import find_topology
+from radcap.aot.figures import Compiled, program_figures
+from radcap.aot.jobs import LOWER_ENVIRONMENT, check_installed, compile_all, run_job
+from radcap.console import run_command, say
+from radcap.errors import ConfigError
+
+_HERE = Path(__file__).parent
+_CARD_BATCH = 32
+
+
+def tpu_step() -> None:
+    """Compile both steps and print what an image costs in each."""
+    check_installed()
+    topology = find_topology("v3-8")
+    with tempfile.TemporaryDirectory(prefix="radcap-bench-") as name:
+        folder = Path(name)
+        words = [str(_HERE / "card_lower.py"), str(_CARD_BATCH), name]
+        run_job(words, LOWER_ENVIRONMENT, folder)
+        (card,) = compile_all(topology, _CARD_BATCH, 1, folder)
+        ours = folder / "preflight.json"
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "radcap.preflight",
+                "+experiment=epoch1",
+                f"preflight.out={ours}",
+            ],
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        figures = json.loads(ours.read_text())
+    flops, bytes_ = card.figures["flops"], card.figures["bytes_accessed"]
+    say(
+        f"the card's step, batch {_CARD_BATCH} on one v3 core, float32: "
+        f"{flops / 1e9:.1f} GFLOP, {bytes_ / 1e9:.2f} GB"
+    )
+    counts = {kind: found["count"] for kind, found in figures["collectives"].items()}
+    say(
+        f"radcap's step, batch {figures['batch_size']} on v3-8, {figures['precision']}: "
+        f"{figures['flops'] / 1e9:.1f} GFLOP, {figures['bytes'] / 1e9:.2f} GB, "
+        f"{counts['all-reduce']} all-reduces, {counts['all-gather']} all-gathers"
+    )
+    say("an image         card     radcap    ratio")
+    for title, theirs, own in (
+        ("GFLOP", flops / _CARD_BATCH / 1e9, figures["flops_per_image"] / 1e9),
+        ("MB", bytes_ / _CARD_BATCH / 1e6, figures["bytes_per_image"] / 1e6),
+        ("estimated us", *_estimates(card, figures)),
+    ):
+        say(f"{title:12s} {theirs:9.2f}  {own:9.2f}  {own / theirs:6.2f}x")
+
+
+def _estimates(card: Compiled, figures: dict) -> tuple[float, float]:
+    """Microseconds of one core for an image by the compiler's cycles, collectives left out."""
+    topology = find_topology("v3-8")
+    theirs = program_figures(card, topology)["estimated_ms"] / _CARD_BATCH
+    ours = figures["estimated_ms"] / figures["rows_per_device"]
+    return 1e3 * theirs, 1e3 * ours
+
+
+BENCHMARKS = {"tpu-step": tpu_step}
+
+
+def main(words: list[str]) -> int:
+    if len(words) != 1 or words[0] not in BENCHMARKS:
+        raise ConfigError(f"name one of {', '.join(BENCHMARKS)}")
+    BENCHMARKS[words[0]]()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, __doc__ or ""))
