@@ -142,6 +142,13 @@ class DataConfig:
     window_gb: float = option("encoded bytes that rows are shuffled in, over all lanes", above=0)
     max_length: int = option("target tokens of a caption, [SEP] included", at_least=2, at_most=1999)
     max_pixels: int = option("largest picture that is decoded, in pixels", at_least=1)
+    hub_patience_s: float = option("seconds without an answer of the Hub that end a run", above=0)
+    hub_timeout_s: float = option("seconds without a byte after which to ask again", above=0)
+    cache: str | None = option("folder that keeps what was read; null keeps nothing")
+    cache_gb: float = option("largest size of the cache", above=0)
+    cache_decoded: bool = option("keep pixels in the cache instead of encoded pictures")
+    local_copy: str | None = option("folder to copy the Hub's data set into and read from")
+    accept_revision: bool = option("go on with another revision of the data than a run began with")
     max_skipped_fraction: float = option("share of bad rows that ends a run", at_least=0, at_most=1)
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
 

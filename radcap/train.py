@@ -77,7 +77,8 @@ def main(words: Sequence[str]) -> int:
             return 0
         from radcap.training.inputs import Inputs
 
-        inputs = Inputs(config, revision=folder.versions.get("data_revision"), launch=launch)
+        pinned = None if config.data.accept_revision else folder.versions.get("data_revision")
+        inputs = Inputs(config, revision=pinned, launch=launch)
         folder.pin_data_revision(inputs.revision)
         data_opened = time.monotonic()
 

@@ -44,7 +44,7 @@ def table(folder: Path, lines: list[str], header: str = "file,caption,modality")
 
 
 def captions(out: Path, split: str) -> list[str]:
-    source = open_source(split=split, path=str(out), hub_id="", config="alignment", revision=None)
+    source = open_source(split=split, path=str(out), config="alignment")
     found = []
     for group in range(len(source.row_groups)):
         for row in source.read(group):
@@ -76,9 +76,7 @@ def test_every_good_row_arrives_and_every_other_is_named(pictures: Path, tmp_pat
     }
     assert report["pictures_without_a_row"] == ["unlisted.png"]
     assert report["rows"]["val"] >= 1
-    source = open_source(
-        split="train", path=str(tmp_path / "out"), hub_id="", config="alignment", revision=None
-    )
+    source = open_source(split="train", path=str(tmp_path / "out"), config="alignment")
     assert max(group.num_rows for group in source.row_groups) <= 4
 
 
@@ -111,9 +109,7 @@ def test_long_captions_over_several_lines(pictures: Path, tmp_path: Path) -> Non
 def test_a_small_set_still_has_places_to_draw_from(pictures: Path, tmp_path: Path) -> None:
     lines = [f"sub/{n}.png,picture {n}," for n in range(12)]
     make(pictures, table(pictures, lines), tmp_path / "out", "--val-fraction", 0)
-    source = open_source(
-        split="train", path=str(tmp_path / "out"), hub_id="", config="alignment", revision=None
-    )
+    source = open_source(split="train", path=str(tmp_path / "out"), config="alignment")
     assert len(source.row_groups) >= 8
 
 

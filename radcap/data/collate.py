@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from radcap.data.download import Traffic
 from radcap.labels import Labels
 
 if TYPE_CHECKING:
@@ -20,11 +21,15 @@ VOCABULARY = Path(__file__).parent.parent / "assets" / "vocab.txt"
 
 @dataclass
 class BatchCounts:
-    """What became of one batch's rows. `skipped`: reason -> (rows, id of the first)."""
+    """What became of one batch's rows, and what was asked of the Hub for it.
+
+    `skipped`: reason -> (rows, id of the first).
+    """
 
     rows: int = 0
     truncated: int = 0
     skipped: dict[str, tuple[int, str]] = field(default_factory=dict)
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 @dataclass

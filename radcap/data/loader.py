@@ -10,10 +10,13 @@ import numpy as np
 import torch
 
 from radcap.data.collate import Batch, BatchCounts
+from radcap.data.download import Hub
+from radcap.data.faults import DataError
 from radcap.data.images import IMAGE_SIZE, MAX_PIXELS
 from radcap.data.order import Order
 from radcap.data.parts import Part, PartMaker, Share, useful_workers
-from radcap.data.source import DataError, Source
+from radcap.data.shelf import Cache, Shelf, Spool
+from radcap.data.source import Source
 from radcap.data.workers import WorkerPool
 from radcap.labels import Labels
 
@@ -46,6 +49,9 @@ class Loader:
         position: `Batch.position` of the last batch trained on; None: from the beginning.
         max_rows: see above.
         max_pixels: larger images are skipped ("too large").
+        hub: where the source's files are; None for local files.
+        cache: keeps what was read; None keeps nothing.
+        accept_revision: take a position of another revision of the data.
         max_skipped_fraction: more skipped rows than this end the iteration with a DataError.
         host, num_hosts: slot k of each global batch belongs to host k mod num_hosts.
 
@@ -65,6 +71,9 @@ class Loader:
         position: Mapping[str, Any] | None = None,
         max_rows: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        hub: Hub | None = None,
+        cache: Cache | None = None,
+        accept_revision: bool = False,
         max_skipped_fraction: float = 0.01,
         host: int = 0,
         num_hosts: int = 1,
@@ -83,7 +92,9 @@ class Loader:
         self._max_skipped_fraction = max_skipped_fraction
         self._seen = 0
         self._skipped: dict[str, int] = {}
-        self._next = self._batch_after(position) if position is not None else 0
+        self._next = 0
+        if position is not None:
+            self._next = self._batch_after(position, accept_revision)
 
         self.effective_workers = useful_workers(workers, self._share)
         if self.effective_workers < workers:
@@ -93,9 +104,12 @@ class Loader:
                 self.effective_workers,
                 "lane" if order.shuffle else "row group",
             )
+        self._spool = Spool()
         self._makers = [
             PartMaker(
                 source,
+                # A worker has its own from the fork on.
+                Shelf(source, hub=hub, spool=self._spool, cache=cache, max_pixels=max_pixels),
                 self._share,
                 tokenizer,
                 max_length=max_length,
@@ -128,9 +142,10 @@ class Loader:
         """End the workers and drop what is open. Safe to call twice."""
         if self._pool is not None:
             self._pool.close()
-            return
-        # A stream left half read may abort the interpreter at its exit.
-        self._makers[0].close()
+        else:
+            # A stream left half read may abort the interpreter at its exit.
+            self._makers[0].close()
+        self._spool.close()
 
     def _finish_pass(self) -> None:
         """Go to the beginning of a pass, if the last one was left early."""
@@ -167,6 +182,7 @@ class Loader:
                 captions[slot] = part.captions[i]
                 labels[slot] = part.labels[i]
             counts.truncated += part.truncated
+            counts.traffic += part.traffic
         skipped = sorted(
             (slot, row.row_id, row.reason) for part in parts for slot, row in part.skipped
         )
@@ -198,14 +214,19 @@ class Loader:
             "revision": self._revision,
         }
 
-    def _batch_after(self, position: Mapping[str, Any]) -> int:
-        for key, ours in (("revision", self._revision), ("order", self._order.fingerprint)):
-            if position.get(key) != ours:
+    def _batch_after(self, position: Mapping[str, Any], accept_revision: bool) -> int:
+        ours = {"revision": self._revision, "order": self._order.fingerprint}
+        if position.get("revision") != self._revision and accept_revision:
+            # The rows are others, and so is their order; the place in the epoch stays.
+            ours = {}
+        for key, value in ours.items():
+            if position.get(key) != value:
                 raise DataError(
                     f"the data cannot be resumed: its {key} was {position.get(key)} and is now"
-                    f" {ours}; the same data, seed, batch size, lanes and window are needed"
+                    f" {value}; the same data, seed, batch size, lanes and window are needed"
                 )
-        return position["epoch"] * self._order.batches_per_epoch + position["batch"]
+        batch = min(position["batch"], self._order.batches_per_epoch - 1)
+        return position["epoch"] * self._order.batches_per_epoch + batch
 
     def _judge(self, batch: Batch, *, at_end: bool) -> None:
         """Count skipped rows, tell of the first of each kind, and stop when they are too many."""

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radcap.data.collate import encode_captions
+from radcap.data.download import Traffic
 from radcap.data.images import ImageError, decode_image
 from radcap.data.order import Order, Slots
 from radcap.data.reader import RowReader
-from radcap.data.records import Example, Skipped, parse_row
+from radcap.data.records import Example, Skipped
+from radcap.data.shelf import Shelf
 from radcap.data.source import Source
 from radcap.labels import Labels
 
@@ -68,6 +70,7 @@ class Part:
     skipped: list[tuple[int, Skipped]] = field(default_factory=list)
     tokens: np.ndarray = field(default_factory=lambda: np.empty((0, 0), dtype=np.int32))
     truncated: int = 0
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 class PartMaker:
@@ -76,6 +79,7 @@ class PartMaker:
     def __init__(
         self,
         source: Source,
+        shelf: Shelf,
         share: Share,
         tokenizer: BertTokenizer,
         *,
@@ -84,7 +88,8 @@ class PartMaker:
         worker: int,
         workers: int,
     ) -> None:
-        self._reader = RowReader(source, share.order)
+        self._reader = RowReader(shelf, source.row_groups, share.order)
+        self._shelf = shelf
         self._source = source
         self._share = share
         self._tokenizer = tokenizer
@@ -101,12 +106,16 @@ class PartMaker:
         if number != self._expected or repeats:
             self._reader.forget()
         self._expected = number + 1
+        hub = self._shelf.hub
+        before = hub.traffic.copy() if hub else Traffic()
         slots = self._share.slots(number)
         part = Part()
         for slot in np.flatnonzero(self._mine(slots.stream)).tolist():
             self._add_row(part, slot, slots, images)
         part.tokens, cut = encode_captions(self._tokenizer, part.captions, self._max_length)
         part.truncated = int(cut.sum())
+        if hub:
+            part.traffic = hub.traffic.since(before)
         return part
 
     def close(self) -> None:
@@ -120,20 +129,24 @@ class PartMaker:
 
     def _add_row(self, part: Part, slot: int, slots: Slots, images: np.ndarray) -> None:
         row_id = self._source.row_id(int(slots.group[slot]), int(slots.row[slot]))
-        raw = self._reader.take(slots.epoch, int(slots.stream[slot]), int(slots.offset[slot]))
-        row = parse_row(raw, row_id)
+        row = self._reader.take(slots.epoch, int(slots.stream[slot]), int(slots.offset[slot]))
         if isinstance(row, Example):
             try:
-                images[len(part.slots)] = decode_image(row.image, max_pixels=self._max_pixels)
+                images[len(part.slots)] = self._pixels(row)
             except ImageError as error:
                 row = Skipped(row_id, error.reason)
         if isinstance(row, Skipped):
-            part.skipped.append((slot, row))
+            part.skipped.append((slot, Skipped(row_id, row.reason)))
             return
         part.slots.append(slot)
         part.row_ids.append(row_id)
         part.captions.append(row.caption)
         part.labels.append(row.labels)
+
+    def _pixels(self, row: Example) -> np.ndarray:
+        if row.pixels is not None:
+            return row.pixels
+        return decode_image(row.image, max_pixels=self._max_pixels)
 
 
 def useful_workers(workers: int, share: Share) -> int:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 from radcap.data.order import Order
-from radcap.data.source import Source
+from radcap.data.rowfile import RowFile
+from radcap.data.shelf import Row, Shelf
+from radcap.data.source import RowGroup
 
-Row = dict[str, Any]
+# Neighbouring row groups up to this many bytes are fetched together.
+_FETCHED_BYTES = 32_000_000
 
 
 @dataclass
@@ -20,8 +22,8 @@ class _Window:
     epoch: int
     stream: int
     start: int
-    rows: list[Row | None]
-    rest: Iterator[Row]
+    rows: list[Row | RowFile.Row | None]
+    rest: Iterator[Row | RowFile.Row]
 
     def holds(self, epoch: int, stream: int, offset: int) -> bool:
         stop = self.start + len(self.rows)
@@ -30,15 +32,21 @@ class _Window:
 
 class RowReader:
     """Gives the rows that an `Order` asks for, each once; holds one window of encoded rows for
-    each lane and what is left of its open row group."""
+    each lane and what is left of the row groups read with it."""
 
-    def __init__(self, source: Source, order: Order) -> None:
-        self._source = source
+    def __init__(self, shelf: Shelf, groups: Sequence[RowGroup], order: Order) -> None:
+        """Args:
+        shelf: gives the rows of row groups.
+        groups: the row groups that `order` was made of.
+        order: which row comes when.
+        """
+        self._shelf = shelf
+        self._groups = groups
         self._order = order
         self._windows: dict[int, _Window] = {}
 
     def take(self, epoch: int, stream: int, offset: int) -> Row:
-        """Raw row number `offset` of a stream (`Order.segments`); it is then forgotten."""
+        """Row number `offset` of a stream (`Order.segments`); it is then forgotten."""
         lane = stream if self._order.shuffle else 0  # stored order needs one group at a time
         window = self._windows.get(lane)
         if window is None or not window.holds(epoch, stream, offset):
@@ -46,7 +54,7 @@ class RowReader:
         row = window.rows[offset - window.start]
         assert row is not None, "a row was asked for twice"
         window.rows[offset - window.start] = None
-        return row
+        return row.load() if isinstance(row, RowFile.Row) else row
 
     def forget(self) -> None:
         """Drop all rows and close what is open."""
@@ -64,6 +72,21 @@ class RowReader:
         self._windows[lane] = window
         return window
 
-    def _read(self, epoch: int, stream: int, offset: int) -> Iterator[Row]:
-        for group, first in self._order.segments(epoch, stream, offset):
-            yield from self._source.read(group, first)
+    def _read(self, epoch: int, stream: int, offset: int) -> Iterator[Row | RowFile.Row]:
+        segments = self._order.segments(epoch, stream, offset)
+        following = next(segments, None)
+        while following is not None:
+            first, together, size = following[1], list[int](), 0
+            while following is not None and self._belongs(following[0], together, size):
+                together.append(following[0])
+                size += self._groups[following[0]].num_bytes
+                following = next(segments, None)
+            yield from self._shelf.rows(together, first)
+
+    def _belongs(self, group: int, together: Sequence[int], size: int) -> bool:
+        """Whether a row group is fetched together with those before it."""
+        if not together:
+            return True
+        where, last = self._groups[group], self._groups[together[-1]]
+        near = group == together[-1] + 1 and where.file == last.file
+        return near and size + where.num_bytes <= _FETCHED_BYTES

@@ -9,20 +9,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from radcap.labels import Labels
+
+if TYPE_CHECKING:
+    import numpy as np
 
 QUESTION_ROLE = "human"
 
 
 @dataclass(frozen=True)
 class Example:
-    """A row fit for training: encoded image bytes (not yet decoded), caption and labels."""
+    """A row fit for training.
+
+    image: the encoded picture; empty where `pixels` are there.
+    pixels: the decoded picture, uint8 [1 or 3, 224, 224]; None while it is not decoded.
+    """
 
     image: bytes
     caption: str
     labels: Labels
+    pixels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

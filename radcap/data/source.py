@@ -9,41 +9,52 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radcap.errors import RadcapError
+from radcap.data.faults import DataError, one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import IterableDataset
 
+    from radcap.data.download import Hub
+
 REQUIRED_COLUMNS = ("image", "conversations")
 COLUMNS = (*REQUIRED_COLUMNS, "metadata")
 
 # Rows turned into Python objects at a time: a row group of 100 MB is not copied as a whole.
 _ROWS_PER_READ = 64
-_FOOTER_READERS = 8
-_OFFLINE_HINT = "data=phantom or data.path=FOLDER works without a network"
-
-
-class DataError(RadcapError):
-    """The data cannot be used as asked. The message is one line: what, where, what to do."""
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """One row group of a split: `index` counts within `file`, `num_bytes` is its size decoded."""
+    """One row group of a split.
+
+    file: a path, or an address on the Hub.
+    index: number within the file.
+    num_bytes: size without parquet's compression.
+    start, stop: where the bytes of the columns in use lie in the file, half-open.
+    """
 
     file: str
     index: int
     num_rows: int
     num_bytes: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file on the Hub: its size and its last bytes, which hold the parquet footer."""
+
+    size: int
+    tail: bytes
 
 
 @dataclass(frozen=True)
@@ -51,17 +62,19 @@ class Source:
     """A split that has been opened. Holds no open file: cheap to pickle or to fork with.
 
     `revision` is the Hub's commit, or for a folder a hash of file names, sizes and footers.
-    `row_groups` stand in stored order: files by name, row groups as they lie in the file.
+    `row_groups` stand in stored order: files by name, row groups as they lie in the file. `files`
+    are those that lie on the Hub.
     """
 
     name: str
     revision: str
     row_groups: tuple[RowGroup, ...]
     schema: pa.Schema
+    files: Mapping[str, StoredFile] = field(default_factory=dict, repr=False)
     _streams: dict[str, IterableDataset] = field(default_factory=dict, compare=False, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Source, (self.name, self.revision, self.row_groups, self.schema)
+        return Source, (self.name, self.revision, self.row_groups, self.schema, self.files)
 
     @property
     def num_rows(self) -> int:
@@ -73,8 +86,13 @@ class Source:
         where = self.row_groups[group]
         return f"{Path(where.file).stem}:{where.index}:{row}"
 
-    def read(self, group: int, start: int = 0) -> Iterator[dict[str, Any]]:
+    def read(
+        self, group: int, start: int = 0, *, path: Path | None = None
+    ) -> Iterator[dict[str, Any]]:
         """The raw rows of row group number `group`, from row `start` on, images not decoded.
+
+        Args:
+            path: a local file to read it from; needed where the split lies on the Hub.
 
         Raises DataError where the file cannot be read or has other rows than its footer said.
         """
@@ -83,14 +101,14 @@ class Source:
         where = self.row_groups[group]
         count = 0
         try:
-            tables = self._row_group_stream(where).iter(batch_size=_ROWS_PER_READ)
+            tables = self._row_group_stream(where, path).iter(batch_size=_ROWS_PER_READ)
             for table in tables:
                 fresh = table.slice(max(0, start - count))
                 count += table.num_rows
                 yield from _to_rows(fresh)
         except (OSError, pa.ArrowException, ValueError) as error:
             raise DataError(
-                f"cannot read row group {where.index} of {where.file}: {_one_line(error)}"
+                f"cannot read row group {where.index} of {where.file}: {one_line(error)}"
             ) from error
         if count != where.num_rows:
             raise DataError(
@@ -98,24 +116,30 @@ class Source:
                 f" {where.num_rows}: the file has changed while in use"
             )
 
-    def _row_group_stream(self, where: RowGroup) -> IterableDataset:
-        if where.file not in self._streams:
-            self._streams[where.file] = _open_stream(where.file, self.schema)
-        stream = self._streams[where.file]
+    def _row_group_stream(self, where: RowGroup, path: Path | None) -> IterableDataset:
+        file = str(path) if path is not None else where.file
+        if file not in self._streams:
+            self._streams[file] = _open_stream(file, self.schema)
+        stream = self._streams[file]
         return stream.shard(num_shards=stream.num_shards, index=where.index, contiguous=True)
 
 
 def open_source(
-    *, split: str, path: str | None, hub_id: str, config: str, revision: str | None
+    *,
+    split: str,
+    path: str | None,
+    config: str,
+    hub: Hub | None = None,
+    revision: str | None = None,
 ) -> Source:
     """Open one split and list its row groups; reads the files' footers and nothing else.
 
     Args:
         split: "train", "val", "test": the first part of the file names.
         path: a local folder in the data set's form, `CONFIG/SPLIT-*.parquet`; also accepted:
-            `data/SPLIT-*.parquet` and `SPLIT-*.parquet`. Wins over `hub_id`.
-        hub_id: data set on the Hub. HF_ENDPOINT and HF_TOKEN are respected.
+            `data/SPLIT-*.parquet` and `SPLIT-*.parquet`. Wins over `hub`.
         config: "alignment" for captions.
+        hub: the data set on the Hub.
         revision: branch, tag or commit on the Hub; None: the newest. A folder has none.
 
     Raises:
@@ -123,7 +147,10 @@ def open_source(
     """
     if path is not None:
         return _open_folder(Path(path), split, config)
-    return _open_hub(hub_id, split, config, revision)
+    from radcap.data.hub import open_hub
+
+    assert hub is not None, "a split lies in a folder or on the Hub"
+    return open_hub(hub, split, config, revision)
 
 
 def _open_folder(folder: Path, split: str, config: str) -> Source:
@@ -138,7 +165,7 @@ def _open_folder(folder: Path, split: str, config: str) -> Source:
         found = sorted({file.relative_to(folder).as_posix() for file in folder.rglob("*.parquet")})
         raise DataError(
             f"no split {split!r} in {folder}: looked for {config}/{split}-*.parquet,"
-            f" data/{split}-*.parquet and {split}-*.parquet; {_what_is_there(found, split)}"
+            f" data/{split}-*.parquet and {split}-*.parquet; {what_is_there(found, split)}"
         )
     names = [str(file.resolve()) for file in files]
     footers = [_read_footer(str(file), partial(file.open, "rb")) for file in files]
@@ -146,7 +173,7 @@ def _open_folder(folder: Path, split: str, config: str) -> Source:
     for file in files:
         digest.update(f"{file.name} {file.stat().st_size} ".encode())
         digest.update(_footer_bytes(file))
-    return _source(str(folder), digest.hexdigest()[:40], names, footers)
+    return make_source(str(folder), digest.hexdigest()[:40], names, footers)
 
 
 def _footer_bytes(file: Path) -> bytes:
@@ -159,56 +186,6 @@ def _footer_bytes(file: Path) -> bytes:
         return stream.read(length)
 
 
-def _open_hub(hub_id: str, split: str, config: str, revision: str | None) -> Source:
-    from huggingface_hub import HfApi, constants
-
-    # HTTPError: of whichever HTTP library the Hub's client uses.
-    from huggingface_hub.errors import HFValidationError, HTTPError
-    from huggingface_hub.hf_file_system import HfFileSystem
-
-    def explain(error: Exception) -> DataError:
-        response = getattr(error, "response", None)
-        status = getattr(response, "status_code", None)
-        if status in (401, 403):
-            return DataError(
-                f"not allowed to read data set {hub_id} at {constants.ENDPOINT} (HTTP {status}):"
-                f" accept its terms at {constants.ENDPOINT}/datasets/{hub_id} and set HF_TOKEN to"
-                " a token of that account"
-            )
-        if status == 404:
-            return DataError(
-                f"no data set {hub_id} (revision {revision or 'newest'}) at {constants.ENDPOINT},"
-                " or it is private: check the name, or set HF_TOKEN to a token that may read it"
-            )
-        return DataError(
-            f"cannot reach {constants.ENDPOINT} for data set {hub_id}: {_one_line(error)};"
-            f" {_OFFLINE_HINT}"
-        )
-
-    try:
-        info = HfApi().dataset_info(hub_id, revision=revision, timeout=30)
-        stored = sorted(entry.rfilename for entry in info.siblings or ())
-        files = [
-            name
-            for name in stored
-            if name.startswith(f"{config}/{split}-") and name.endswith(".parquet")
-        ]
-        if not files:
-            found = [name for name in stored if name.endswith(".parquet")]
-            raise DataError(
-                f"no split {split!r} in data set {hub_id}: looked for {config}/{split}-*.parquet;"
-                f" {_what_is_there(found, split)}"
-            )
-        urls = [f"hf://datasets/{hub_id}@{info.sha}/{name}" for name in files]
-        files_on_hub = HfFileSystem()
-        with ThreadPoolExecutor(_FOOTER_READERS) as pool:
-            openers = [partial(files_on_hub.open, url, "rb") for url in urls]
-            footers = list(pool.map(_read_footer, urls, openers))
-    except (HTTPError, HFValidationError, OSError) as error:
-        raise explain(error) from error
-    return _source(hub_id, str(info.sha), urls, footers)
-
-
 def _read_footer(name: str, open_file: Callable[[], Any]) -> pq.FileMetaData:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -217,10 +194,27 @@ def _read_footer(name: str, open_file: Callable[[], Any]) -> pq.FileMetaData:
         with open_file() as stream:
             return pq.read_metadata(stream)
     except pa.ArrowInvalid as error:
-        raise DataError(f"{name} is not a whole parquet file: {_one_line(error)}") from error
+        raise DataError(f"{name} is not a whole parquet file: {one_line(error)}") from error
 
 
-def _source(name: str, revision: str, files: list[str], footers: list[pq.FileMetaData]) -> Source:
+def make_source(
+    name: str,
+    revision: str,
+    files: list[str],
+    footers: list[pq.FileMetaData],
+    on_hub: Mapping[str, StoredFile] | None = None,
+) -> Source:
+    """A source from its files' footers.
+
+    Args:
+        name, revision: see `Source`.
+        files: paths or addresses, in stored order.
+        footers: of each file.
+        on_hub: what is known of those that lie on the Hub.
+
+    Raises:
+        DataError: the files are not of the data set's form.
+    """
     import pyarrow as pa
 
     schemas = []
@@ -238,15 +232,27 @@ def _source(name: str, revision: str, files: list[str], footers: list[pq.FileMet
         # correct_text does): the common schema is asked of every file, or the stream breaks.
         schema = pa.unify_schemas(schemas, promote_options="permissive")
     except pa.ArrowException as error:
-        raise DataError(f"the files of {name} differ in form: {_one_line(error)}") from error
+        raise DataError(f"the files of {name} differ in form: {one_line(error)}") from error
     groups = tuple(
-        RowGroup(file, index, group.num_rows, group.total_byte_size)
+        _row_group(file, index, footer.row_group(index))
         for file, footer in zip(files, footers, strict=True)
-        for index, group in ((i, footer.row_group(i)) for i in range(footer.num_row_groups))
+        for index in range(footer.num_row_groups)
     )
     if not any(group.num_rows for group in groups):
         raise DataError(f"the files of {name} hold no rows")
-    return Source(name, revision, groups, schema)
+    return Source(name, revision, groups, schema, on_hub or {})
+
+
+def _row_group(file: str, index: int, group: Any) -> RowGroup:
+    start, stop = None, 0
+    for number in range(group.num_columns):
+        column = group.column(number)
+        if column.path_in_schema.partition(".")[0] in COLUMNS:
+            pages = [column.dictionary_page_offset, column.data_page_offset]
+            first = min(offset for offset in pages if offset is not None)
+            start = first if start is None else min(start, first)
+            stop = max(stop, first + column.total_compressed_size)
+    return RowGroup(file, index, group.num_rows, group.total_byte_size, start or 0, stop)
 
 
 def _open_stream(file: str, schema: pa.Schema) -> IterableDataset:
@@ -279,7 +285,8 @@ def _to_rows(table: pa.Table) -> list[dict[str, Any]]:
         return [row for i in range(table.num_rows) for row in _to_rows(table.slice(i, 1))]
 
 
-def _what_is_there(files: list[str], split: str) -> str:
+def what_is_there(files: list[str], split: str) -> str:
+    """The splits that parquet files belong to, in words."""
     if not files:
         return "there are no parquet files"
     stems = sorted({name.rsplit("-", 3)[0].removesuffix(".parquet") for name in files})
@@ -287,8 +294,3 @@ def _what_is_there(files: list[str], split: str) -> str:
     if split == "validation" and any(stem.split("/")[-1] == "val" for stem in stems):
         hint = " (this data set calls it 'val')"
     return f"there are: {', '.join(stems[:12])}{hint}"
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from radcap.data.source import DataError
+from radcap.data.faults import DataError
 
 # Fills the images of batch `number` into the array it is given; returns what else there is to say.
 Work = Callable[[int, np.ndarray], Any]

@@ -34,6 +34,13 @@ _FREE = {
     "trainer.profile_steps",
     "data.workers",
     "data.prefetch",
+    "data.hub_patience_s",
+    "data.hub_timeout_s",
+    "data.cache",
+    "data.cache_gb",
+    "data.cache_decoded",
+    "data.local_copy",
+    "data.accept_revision",
     "data.max_skipped_fraction",
     "debug.limit",
 }
@@ -165,10 +172,11 @@ class RunFolder:
             ConfigError: the run began with another one.
         """
         pinned = self.versions.get("data_revision")
-        if pinned not in (None, revision):
+        if pinned not in (None, revision) and not self._config.data.accept_revision:
             raise ConfigError(
                 f"{self.path} began with data revision {pinned}, and the data is now {revision}; "
-                "give the old data back, or start a new run (run.fresh=true or another run.name)"
+                "give the old data back, start a new run (run.fresh=true or another run.name), or "
+                "go on with other rows (data.accept_revision=true)"
             )
         self.versions["data_revision"] = revision
 
@@ -243,7 +251,9 @@ def _move_aside(path: Path) -> None:
 
 
 def _refuse_changes(path: Path, before: Config, now: Config) -> None:
-    changed = [n for n in bound_options() if _value(before, n) != _value(now, n)]
+    free = {"data.revision"} if now.data.accept_revision else set()
+    bound = [name for name in bound_options() if name not in free]
+    changed = [n for n in bound if _value(before, n) != _value(now, n)]
     if changed:
         shown = ", ".join(f"{n} ({_value(before, n)} -> {_value(now, n)})" for n in changed[:4])
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from radcap.config import Config
 from radcap.console import say
+from radcap.data.download import Hub
 from radcap.data.order import Order
 from radcap.data.source import Source, open_source
 from radcap.runtime.launch import Launch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from radcap.data.loader import Loader
     from radcap.data.phantom import Floor
+    from radcap.data.shelf import Cache
 
 # A validation on part of a split draws it from everywhere, and reads no more than it must.
 _SCORING_WINDOW_GB = 0.02
@@ -40,6 +42,7 @@ class Inputs:
         num_train_rows, num_val_rows: rows trained on in an epoch, rows scored in a validation.
         floor: the lowest reachable validation loss, where the data set knows it.
         launch: this process among those that share every batch.
+        hub: the data set on the Hub; None where the data is local.
         notes: what a user should know about settings that could not be met as they stand.
     """
 
@@ -62,8 +65,9 @@ class Inputs:
         folder = data.path
         if folder is None and data.name == "phantom":
             folder = str(self._phantom_folder())
-        self._train = self._open(data.train_split, folder, revision)
-        self._val = self._open(data.val_split, folder, self._train.revision)
+        self.hub = self._hub() if folder is None else None
+        self._cache = self._open_cache()
+        self._train, self._val = self._open_splits(folder, data.revision or revision)
         self.revision = self._train.revision
         window_bytes = int(data.window_gb * 1e9)
         self._train_order = self._order(self._train, config.seed, window_bytes, shuffle=True)
@@ -139,21 +143,61 @@ class Inputs:
             position=position,
             max_length=data.max_length,
             max_pixels=data.max_pixels,
+            hub=self.hub,
+            cache=self._cache,
+            accept_revision=data.accept_revision,
             max_skipped_fraction=data.max_skipped_fraction,
             max_rows=max_rows,
             host=self.launch.process_index,
             num_hosts=self.launch.num_processes,
         )
 
-    def _open(self, split: str, folder: str | None, revision: str | None) -> Source:
+    def _open_splits(self, folder: str | None, revision: str | None) -> tuple[Source, Source]:
         data = self._config.data
-        return open_source(
-            split=split,
+        if self.hub is not None and data.local_copy is not None:
+            from radcap.data.local_copy import copy_to_folder, open_copy
+
+            copy, splits = Path(data.local_copy), (data.train_split, data.val_split)
+            commit = copy_to_folder(
+                self.hub, copy, config=data.config, splits=splits, revision=revision
+            )
+            train, val = (
+                open_copy(
+                    copy, hub_id=self.hub.hub_id, split=split, config=data.config, commit=commit
+                )
+                for split in splits
+            )
+            self.hub = None
+            return train, val
+        train = open_source(
+            split=data.train_split,
             path=folder,
-            hub_id=data.hub_id or "",
             config=data.config,
-            revision=data.revision or revision,
+            hub=self.hub,
+            revision=revision,
         )
+        val = open_source(
+            split=data.val_split,
+            path=folder,
+            config=data.config,
+            hub=self.hub,
+            revision=train.revision,
+        )
+        return train, val
+
+    def _hub(self) -> Hub:
+        data = self._config.data
+        assert data.hub_id, "checked with the configuration"
+        return Hub(data.hub_id, patience_s=data.hub_patience_s, timeout_s=data.hub_timeout_s)
+
+    def _open_cache(self) -> Cache | None:
+        data = self._config.data
+        if data.cache is None:
+            return None
+        from radcap.data.shelf import Cache
+
+        limit = int(data.cache_gb * 1e9)
+        return Cache.open(Path(data.cache), limit_bytes=limit, decoded=data.cache_decoded)
 
     def _order(self, source: Source, seed: int, window_bytes: int, *, shuffle: bool) -> Order:
         data = self._config.data

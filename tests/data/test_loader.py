@@ -19,19 +19,18 @@ from hypothesis import strategies as st
 
 from radcap.data import loader as loader_module
 from radcap.data.collate import Batch
+from radcap.data.faults import DataError
 from radcap.data.images import decode_image
 from radcap.data.loader import Loader
 from radcap.data.order import Order
-from radcap.data.source import DataError, Source, open_source
+from radcap.data.source import Source, open_source
 
 SIZES = (5, 3, 6, 4, 2, 7, 1, 5)
 Opener = Callable[..., Loader]
 
 
 def open_folder(folder: Path) -> Source:
-    return open_source(
-        split="train", path=str(folder), hub_id="", config="alignment", revision=None
-    )
+    return open_source(split="train", path=str(folder), config="alignment")
 
 
 def make_order(source: Source, *, batch_size: int = 4, lanes: int = 3, **options: Any) -> Order:
@@ -173,9 +172,9 @@ def test_resuming_reads_only_the_row_groups_then_open(
     opened = []
     read = Source.read
 
-    def spy(self: Source, group: int, start: int = 0) -> Iterator[dict[str, Any]]:
+    def spy(self: Source, group: int, *args: Any, **options: Any) -> Iterator[dict[str, Any]]:
         opened.append(group)
-        return read(self, group, start)
+        return read(self, group, *args, **options)
 
     monkeypatch.setattr(Source, "read", spy)
     next(iter(load(source, order, position=position)))
@@ -359,7 +358,7 @@ def test_a_bug_in_a_worker_is_no_silent_end(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug of our own")
 
-    monkeypatch.setattr("radcap.data.parts.parse_row", broken)
+    monkeypatch.setattr("radcap.data.shelf.parse_row", broken)
     with pytest.raises(DataError, match=r"data worker 0 .*ended with status 1"):
         next(iter(load(source, workers=1)))
     assert "a bug of our own" in capfd.readouterr().err
@@ -390,7 +389,7 @@ from radcap.data.collate import load_tokenizer
 from radcap.data.loader import Loader
 from radcap.data.order import Order
 from radcap.data.source import open_source
-source = open_source(split="train", path=sys.argv[1], hub_id="", config="alignment", revision=None)
+source = open_source(split="train", path=sys.argv[1], config="alignment")
 order = Order([g.num_rows for g in source.row_groups], [g.num_bytes for g in source.row_groups],
               seed=0, batch_size=4, lanes=2, window_bytes=10_000_000)
 loader = Loader(source, order, load_tokenizer(), workers=int(sys.argv[2]), max_length=8)

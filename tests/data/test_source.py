@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from radcap.data.source import DataError, Source, open_source
+from radcap.data.faults import DataError
+from radcap.data.source import Source, open_source
 
 
 def open_folder(folder: Path, split: str = "train") -> Source:
-    return open_source(split=split, path=str(folder), hub_id="", config="alignment", revision=None)
+    return open_source(split=split, path=str(folder), config="alignment")
 
 
 def captions(source: Source, group: int, start: int = 0) -> list[str]:
@@ -159,8 +160,8 @@ def test_works_where_home_cannot_be_written(numbered: Any) -> None:
     """And opening needs no torch: faults must show before its import."""
     program = (
         "import sys; from radcap.data.source import open_source;"
-        f"s = open_source(split='train', path={str(numbered(2))!r}, hub_id='',"
-        " config='alignment', revision=None); assert 'torch' not in sys.modules;"
+        f"s = open_source(split='train', path={str(numbered(2))!r}, config='alignment');"
+        " assert 'torch' not in sys.modules;"
         " print(len(list(s.read(0))))"
     )
     home = dict.fromkeys(("HOME", "HF_HOME", "XDG_CACHE_HOME"), "/proc/none")
@@ -197,9 +198,9 @@ def refusing_hub() -> Iterator[Any]:
 
 def open_hub(endpoint: str) -> str:
     program = (
-        "import time; from radcap.data.source import DataError, open_source; t = time.time()\n"
-        "try: open_source(split='train', path=None, hub_id='some/set', config='alignment',"
-        " revision=None)\n"
+        "import time; from radcap.data.faults import DataError; t = time.time()\n"
+        "from radcap.data.download import Hub; from radcap.data.source import open_source\n"
+        "try: open_source(split='train', path=None, config='alignment', hub=Hub('some/set'))\n"
         "except DataError as error: print(error); assert time.time() - t < 10"
     )
     done = subprocess.run(

@@ -1,0 +1,268 @@
+"""Bytes from the Hub: exact ranges, and patience with a Hub that fails now and then.
+
+Transient faults (5xx, 429, 408, resets, stalls, half answers) are tried again with growing pauses
+until nothing has arrived for a while; final ones (401, 403, 404 and other refusals) end at once.
+Neither is ever taken for the end of the data: fewer bytes than asked for are no answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from radcap.data.faults import OFFLINE_HINT, DataError, one_line
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504, 520, 522, 524}
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
+# A Hub that cannot be reached at all when a run begins is not there, or its address is wrong.
+_PATIENCE_TO_CONNECT_S = 5.0
+_SECONDS_BETWEEN_WARNINGS = 30.0
+_CHUNK = 1 << 20
+
+
+@dataclass
+class Traffic:
+    """What was asked of the Hub so far, by one process.
+
+    Attributes:
+        requests: requests sent.
+        bytes: bytes of data that arrived.
+        retries: requests sent again.
+        wait_s: seconds spent waiting for the Hub, pauses included.
+    """
+
+    requests: int = 0
+    bytes: int = 0
+    retries: int = 0
+    wait_s: float = 0.0
+
+    def __iadd__(self, other: Traffic) -> Traffic:
+        self.requests += other.requests
+        self.bytes += other.bytes
+        self.retries += other.retries
+        self.wait_s += other.wait_s
+        return self
+
+    def copy(self) -> Traffic:
+        """A snapshot."""
+        return Traffic(self.requests, self.bytes, self.retries, self.wait_s)
+
+    def since(self, before: Traffic) -> Traffic:
+        """What was added since a snapshot."""
+        return Traffic(
+            self.requests - before.requests,
+            self.bytes - before.bytes,
+            self.retries - before.retries,
+            self.wait_s - before.wait_s,
+        )
+
+
+@dataclass
+class Hub:
+    """A data set on the Hub, as one process reads it.
+
+    Attributes:
+        hub_id: owner/name.
+        patience_s: seconds without a byte after which a fault counts as final.
+        timeout_s: seconds without a byte after which a request is sent again.
+        met: whether the Hub has answered before; until then it must connect within seconds.
+        traffic: what was asked so far.
+    """
+
+    hub_id: str
+    patience_s: float = 600.0
+    timeout_s: float = 20.0
+    met: bool = False
+    traffic: Traffic = field(default_factory=Traffic)
+    _warned: float = -_SECONDS_BETWEEN_WARNINGS
+
+    def fetch(self, url: str, start: int, stop: int, write: Callable[[int, bytes], object]) -> None:
+        """Fetch the bytes [start, stop) of a file.
+
+        Args:
+            url: of the file at a commit.
+            start, stop: half-open range.
+            write: takes each piece with its place in the file; pieces come in order.
+
+        Raises:
+            DataError: a final fault, or patience is at an end.
+        """
+        position = start
+
+        def rest() -> None:
+            nonlocal position
+            with self._get(url, f"bytes={position}-{stop - 1}") as response:
+                for piece in response.iter_bytes(_CHUNK):
+                    piece = piece[: stop - position]
+                    write(position, piece)
+                    position += len(piece)
+                    self.traffic.bytes += len(piece)
+
+        attempts = _Patience(self)
+        while position < stop:
+            before = position
+            attempts.run(rest)
+            if position > before:
+                attempts.restart()
+            elif position < stop:
+                attempts.failed(EOFError(f"an empty answer at byte {position}"))
+
+    def fetch_tail(self, url: str, size: int) -> tuple[bytes, int]:
+        """Fetch at most the last `size` bytes of a file.
+
+        Returns:
+            The bytes, and the size of the whole file.
+        """
+
+        def tail() -> tuple[bytes, int]:
+            with self._get(url, f"bytes=-{size}") as response:
+                total = int(response.headers["content-range"].rpartition("/")[2])
+                data = response.read()
+            if len(data) != min(size, total):
+                raise EOFError(f"{len(data)} bytes of {min(size, total)}")
+            self.traffic.bytes += len(data)
+            return data, total
+
+        return self.ask(tail)
+
+    def ask(self, request: Callable[[], T]) -> T:
+        """Call something that asks the Hub, until it succeeds.
+
+        Raises:
+            DataError: as in `fetch`.
+        """
+        attempts = _Patience(self)
+        while True:
+            done, answer = attempts.run(request)
+            if done:
+                return answer  # type: ignore[return-value]
+
+    @contextmanager
+    def _get(self, url: str, wanted: str) -> Iterator[Any]:
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        headers = {**build_hf_headers(), "Range": wanted, "Accept-Encoding": "identity"}
+        self.traffic.requests += 1
+        session = get_session()
+        with session.stream("GET", url, headers=headers, timeout=self.timeout_s) as response:
+            if response.status_code >= 400:
+                response.read()
+            hf_raise_for_status(response)
+            if response.status_code != 206 or "content-range" not in response.headers:
+                raise DataError(
+                    f"{url} was asked for {wanted} and answered {response.status_code} with all "
+                    "of it: this server cannot be streamed from; set data.local_copy=FOLDER"
+                )
+            yield response
+
+    def explain(self, error: BaseException) -> DataError:
+        """A final fault in one line."""
+        from huggingface_hub import constants
+
+        status = status_of(error)
+        where = f"data set {self.hub_id} at {constants.ENDPOINT}"
+        if status in (401, 403):
+            return DataError(
+                f"not allowed to read {where} (HTTP {status}): accept its terms at "
+                f"{constants.ENDPOINT}/datasets/{self.hub_id} and set HF_TOKEN to a token of that "
+                "account"
+            )
+        if status == 404 and not self.met:
+            return DataError(
+                f"no {where}, or it is private: check its name and data.revision, or set HF_TOKEN "
+                "to a token that may read it"
+            )
+        if status in (404, 410):
+            return DataError(
+                f"a file of {where} has gone since the run began ({one_line(error)}); what is "
+                "saved stays good: try again later, or begin anew with run.fresh=true"
+            )
+        if self.met:
+            return DataError(
+                f"{where} has not answered for {self.patience_s:.0f} s: {one_line(error)}; the "
+                f"same command goes on from the last checkpoint ({OFFLINE_HINT})"
+            )
+        return DataError(f"cannot reach {where}: {one_line(error)}; {OFFLINE_HINT}")
+
+
+class _Patience:
+    """Attempts at one thing: when to pause, and when to give up."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.restart()
+
+    def restart(self) -> None:
+        """Something arrived: begin to count anew."""
+        self._start = time.monotonic()
+        self._tries = 0
+
+    def run(self, request: Callable[[], T]) -> tuple[bool, T | None]:
+        """One attempt: (True, its answer), or (False, None) after a pause."""
+        from huggingface_hub.errors import HTTPError
+
+        began = time.monotonic()
+        try:
+            answer = request()
+        except (HTTPError, OSError, EOFError) as error:
+            self._hub.traffic.wait_s += time.monotonic() - began
+            self.failed(error)
+            return False, None
+        self._hub.traffic.wait_s += time.monotonic() - began
+        self._hub.met = True
+        return True, answer
+
+    def failed(self, error: Exception) -> None:
+        """Pause, or give up."""
+        hub = self._hub
+        status = status_of(error)
+        if status is not None and status not in _TRANSIENT:
+            raise hub.explain(error) from error
+        patience = hub.patience_s
+        if not hub.met and status is None:
+            patience = min(patience, _PATIENCE_TO_CONNECT_S)
+        waited = time.monotonic() - self._start
+        if waited >= patience:
+            raise hub.explain(error) from error
+        self._tries += 1
+        hub.traffic.retries += 1
+        pause = min(_FIRST_PAUSE_S * 2 ** (self._tries - 1), _LONGEST_PAUSE_S)
+        pause *= random.uniform(0.75, 1.25)  # or all workers would come back together
+        pause = max(pause, _retry_after(error))
+        pause = min(pause, max(0.05, patience - waited))
+        self._warn(error, pause)
+        time.sleep(pause)
+        hub.traffic.wait_s += pause
+
+    def _warn(self, error: Exception, pause: float) -> None:
+        now = time.monotonic()
+        if now - self._hub._warned >= _SECONDS_BETWEEN_WARNINGS:
+            self._hub._warned = now
+            what = f"HTTP {status_of(error)}" if status_of(error) else one_line(error)
+            _log.warning(
+                "the Hub: %s; trying again in %.1f s (told every %.0f s; all are counted)",
+                what,
+                pause,
+                _SECONDS_BETWEEN_WARNINGS,
+            )
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that an exception of the Hub's client stands for, if any."""
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _retry_after(error: BaseException) -> float:
+    """Seconds that the server asked for; at most the longest pause."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    text = str(headers.get("retry-after", ""))
+    return min(float(text), _LONGEST_PAUSE_S) if text.isdecimal() else 0.0

@@ -1,0 +1,257 @@
+"""Where the rows of a row group come from: the cache, the Hub by way of a local copy, or a file.
+
+One shelf a process. Small row groups are held in memory, checked row by checked row; large ones in
+temporary row files.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from radcap.data.download import Hub
+from radcap.data.faults import DataError
+from radcap.data.images import ImageError, decode_image
+from radcap.data.records import Example, Skipped, parse_row
+from radcap.data.rowfile import RowFile, open_rows, write_rows
+from radcap.data.source import RowGroup, Source
+
+Row = Example | Skipped
+
+_log = logging.getLogger(__name__)
+
+# A row group above this many bytes is held in a file.
+SPOOLED_BYTES = 16_000_000
+_DECODED_ROW_BYTES = 224 * 224 + 200
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Spool:
+    """A folder for temporary files, owned by the training process and used by its workers.
+
+    Folders that killed processes left behind are removed.
+    """
+
+    def __init__(self, parent: Path | None = None) -> None:
+        """Make the folder in `parent`, by default where temporary files go (TMPDIR)."""
+        home = Path(parent or tempfile.gettempdir())
+        start = f"radcap-spool-{os.getuid()}-"
+        for left in home.glob(f"{start}*"):
+            owner = left.name.removeprefix(start).partition("-")[0]
+            if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+                shutil.rmtree(left, ignore_errors=True)
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{start}{os.getpid()}-", dir=home))
+
+    def close(self) -> None:
+        """Remove the folder. Safe to call twice."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass
+class Cache:
+    """Row files that are kept for later epochs and runs; made before workers are forked.
+
+    Attributes:
+        folder: holds a folder for each revision of the data.
+        decoded: keep pixels instead of encoded pictures.
+        left: bytes that may still be written, over all processes of this one's loaders.
+    """
+
+    folder: Path
+    decoded: bool
+    left: Any = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: Path, *, limit_bytes: int, decoded: bool) -> Cache:
+        """Open a cache of at most `limit_bytes`; what is there counts.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for part in folder.glob("*/*.part"):
+                if not Path(f"/proc/{part.suffixes[-2][1:]}").exists():
+                    part.unlink(missing_ok=True)
+            used = sum(file.stat().st_size for file in folder.glob("*/*.rows"))
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise DataError(f"data.cache={folder} cannot be used: {error.strerror}") from None
+        return cls(folder, decoded, multiprocessing.Value("q", max(0, limit_bytes - used)))
+
+    def path(self, source: Source, where: RowGroup, max_pixels: int) -> Path:
+        """Where the rows of a row group are kept."""
+        form = f"decoded-{max_pixels}" if self.decoded else "encoded"
+        name = f"{Path(where.file).parent.name}-{Path(where.file).stem}-{where.index}.rows"
+        return self.folder / f"{source.revision[:16]}-{form}" / name
+
+    def size_of(self, where: RowGroup) -> int:
+        """Bytes that the rows of a row group take, about."""
+        return where.num_rows * _DECODED_ROW_BYTES if self.decoded else where.num_bytes
+
+    def reserve(self, size: int) -> bool:
+        """Take `size` bytes of what is left; False where that is less."""
+        with self.left.get_lock():
+            if self.left.value < size:
+                return False
+            self.left.value -= size
+            return True
+
+
+class Shelf:
+    """Gives the checked rows of row groups."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        hub: Hub | None,
+        spool: Spool,
+        cache: Cache | None,
+        max_pixels: int,
+    ) -> None:
+        """Args:
+        source: the split.
+        hub: where its files are, None for local files.
+        spool: for temporary files.
+        cache: keeps what was read; None keeps nothing.
+        max_pixels: see `decode_image`; used where the cache keeps pixels.
+        """
+        self._source, self.hub, self._spool = source, hub, spool
+        self._cache, self._max_pixels = cache, max_pixels
+
+    def rows(self, groups: Sequence[int], first: int) -> Iterator[Row | RowFile.Row]:
+        """The rows of neighbouring row groups of one file, whose bytes are fetched together.
+
+        Args:
+            groups: numbers of the row groups, one after the other.
+            first: number of the first row wanted of the first group.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        ready: dict[int, list[Row] | RowFile] = {}
+        for group in groups:
+            if (kept := self._from_cache(group)) is not None:
+                ready[group] = kept
+        missing = [group for group in groups if group not in ready]
+        if missing and self.hub is not None:
+            copy = self._fetch(missing)
+            try:
+                ready |= {group: self._read(group, copy) for group in missing}
+            finally:
+                copy.unlink(missing_ok=True)
+        for group in groups:
+            # A local group is read when its turn comes.
+            rows = ready.pop(group) if group in ready else self._read(group, None)
+            yield from rows.rows(first) if isinstance(rows, RowFile) else rows[first:]
+            first = 0
+
+    def _from_cache(self, group: int) -> RowFile | None:
+        if self._cache is None:
+            return None
+        where = self._source.row_groups[group]
+        rows = open_rows(self._cache.path(self._source, where, self._max_pixels))
+        return rows if rows is not None and len(rows) == where.num_rows else None
+
+    def _fetch(self, groups: Sequence[int]) -> Path:
+        """A local file in which these row groups are whole; the others are holes."""
+        assert self.hub is not None
+        wheres = [self._source.row_groups[group] for group in groups]
+        url = wheres[0].file
+        stored = self._source.files[url]
+        path = self._spool.folder / f"{os.getpid()}-{Path(url).name}"
+        try:
+            with path.open("wb", buffering=0) as local:
+                local.truncate(stored.size)
+                os.pwrite(local.fileno(), stored.tail, stored.size - len(stored.tail))
+                for start, stop in _joined((where.start, where.stop) for where in wheres):
+                    self.hub.fetch(
+                        url, start, stop, lambda at, data: os.pwrite(local.fileno(), data, at)
+                    )
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise self._no_space(error) from None
+            raise
+        return path
+
+    def _read(self, group: int, path: Path | None) -> list[Row] | RowFile:
+        where = self._source.row_groups[group]
+        raw = self._source.read(group, path=path)
+        rows = (
+            parse_row(row, self._source.row_id(group, number)) for number, row in enumerate(raw)
+        )
+        if self._cache is not None and self._cache.reserve(self._cache.size_of(where)):
+            kept = self._keep(self._cache, where, rows)
+            if kept is not None:
+                return kept
+            return self._read(group, path)
+        if where.num_bytes <= SPOOLED_BYTES:
+            return list(rows)
+        try:
+            stream = tempfile.TemporaryFile(dir=self._spool.folder)  # noqa: SIM115
+            write_rows(stream, rows)
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise self._no_space(error) from None
+            raise
+        return RowFile(stream)
+
+    def _keep(self, cache: Cache, where: RowGroup, rows: Iterable[Row]) -> RowFile | None:
+        """Write a row group into the cache; None, and no more of it, where the disk does not."""
+        path = cache.path(self._source, where, self._max_pixels)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        if cache.decoded:
+            rows = map(self._decode, rows)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with part.open("wb") as stream:
+                write_rows(stream, rows)
+                os.fsync(stream.fileno())  # else a lost machine could leave a file of zeros
+            part.replace(path)
+        except OSError as error:
+            self._cache = None
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            _log.warning("data.cache: %s; nothing more is kept", error.strerror or error)
+            return None
+        return open_rows(path)
+
+    def _decode(self, row: Row) -> Row:
+        if isinstance(row, Skipped):
+            return row
+        try:
+            pixels = decode_image(row.image, max_pixels=self._max_pixels)
+        except ImageError as error:
+            return Skipped("", error.reason)
+        return replace(row, image=b"", pixels=pixels)
+
+    def _no_space(self, error: OSError) -> DataError:
+        return DataError(
+            f"{self._spool.folder} is full ({error.strerror}): row groups in use are kept there; "
+            "free some space or set TMPDIR to a larger disk"
+        )
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Ranges that touch or overlap, as one."""
+    start = stop = None
+    for low, high in sorted(ranges):
+        if stop is not None and low <= stop:
+            stop = max(stop, high)
+            continue
+        if start is not None and stop is not None:
+            yield start, stop
+        start, stop = low, high
+    if start is not None and stop is not None:
+        yield start, stop

@@ -1,0 +1,287 @@
+"""The stream from a Hub that misbehaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hub.stand_in import FAULTS, HUB_ID, StandInHub, one_in, serving
+
+from radcap.data.download import Hub
+from radcap.data.faults import DataError
+from radcap.data.loader import Loader
+from radcap.data.local_copy import copy_to_folder, open_copy
+from radcap.data.order import Order
+from radcap.data.shelf import Cache
+from radcap.data.source import Source, open_source
+
+SIZES = (5, 3, 6, 4, 2, 7, 1, 5)
+
+
+@pytest.fixture
+def stand_in(numbered: Any, monkeypatch: Any) -> Iterator[StandInHub]:
+    numbered(3, split="val")
+    with serving(numbered(*SIZES)) as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", hub.endpoint)
+        monkeypatch.setattr("radcap.data.download._FIRST_PAUSE_S", 0.01)
+        yield hub
+
+
+def reader(**options: Any) -> Hub:
+    return Hub(HUB_ID, **({"patience_s": 20.0, "timeout_s": 1.0} | options))
+
+
+def open_split(hub: Hub, split: str = "train", revision: str | None = None) -> Source:
+    return open_source(split=split, path=None, config="alignment", hub=hub, revision=revision)
+
+
+def make_order(source: Source, **options: Any) -> Order:
+    groups = source.row_groups
+    settings = {"seed": 3, "batch_size": 4, "lanes": 3, "window_bytes": 50_000} | options
+    return Order([g.num_rows for g in groups], [g.num_bytes for g in groups], **settings)
+
+
+@pytest.fixture
+def load(tokenizer: Any) -> Iterator[Callable[..., Loader]]:
+    opened = []
+
+    def load(source: Source, **options: Any) -> Loader:
+        order = options.pop("order", None) or make_order(source)
+        settings = {"workers": 0, "max_length": 8, "max_skipped_fraction": 1.0} | options
+        loader = Loader(source, order, tokenizer, **settings)
+        opened.append(loader)
+        return loader
+
+    yield load
+    for loader in opened:
+        loader.close()
+
+
+def captions(loader: Loader, batches: int) -> list[str]:
+    return [c for batch in islice(loader, batches) for c in batch.captions if c]
+
+
+def test_the_hubs_rows_are_the_folders(stand_in: StandInHub, load: Any, numbered: Any) -> None:
+    hub = reader()
+    remote = open_split(hub)
+    local = open_source(split="train", path=str(stand_in.folder), config="alignment")
+    assert remote.revision == stand_in.commit
+    assert [g.num_rows for g in remote.row_groups] == list(SIZES)
+    for workers in (0, 2):
+        found = list(islice(load(remote, hub=hub, workers=workers), 10))
+        expected = list(islice(load(local, order=make_order(remote)), 10))
+        for one, other in zip(found, expected, strict=True):
+            assert one.rows == other.rows and one.captions == other.captions
+            assert bool((one.images == other.images).all())
+
+
+def test_bytes_fetched_are_those_of_the_row_groups(stand_in: StandInHub, load: Any) -> None:
+    hub = reader()
+    source = open_split(hub)
+    footers = stand_in.bytes_served
+    order = make_order(source)
+    batches = list(islice(load(source, hub=hub, order=order), order.batches_per_epoch))
+    assert sum(int(batch.valid.sum()) for batch in batches) == sum(SIZES)
+    stored = sum(group.stop - group.start for group in source.row_groups)
+    assert stand_in.bytes_served - footers <= 1.001 * stored
+    traffic = [batch.counts.traffic for batch in batches]
+    assert sum(t.bytes for t in traffic) == stand_in.bytes_served - footers
+    # Neighbours come in one request.
+    assert sum(t.requests for t in traffic) < len(SIZES)
+    assert sum(t.retries for t in traffic) == 0 and all(t.wait_s >= 0 for t in traffic)
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_each_transient_fault_is_tried_again_and_counted(
+    stand_in: StandInHub, load: Any, kind: str
+) -> None:
+    stand_in.fault = one_in(3, kinds=(kind,))
+    stand_in.stall_s = 1.5
+    hub = reader(timeout_s=0.5)
+    source = open_split(hub)
+    order = make_order(source)
+    batches = list(islice(load(source, hub=hub, order=order), order.batches_per_epoch))
+    found = sorted(c for batch in batches for c in batch.captions if c)
+    assert found == sorted(f"row number {n}" for n in range(sum(SIZES)))
+    assert stand_in.failed[kind] >= 2
+    assert hub.traffic.retries >= stand_in.failed[kind] - 1
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "HF_TOKEN"), (403, "HF_TOKEN"), (404, "has gone"), (410, "has gone")]
+)
+def test_a_final_fault_in_mid_run_ends_it_at_once(
+    stand_in: StandInHub, load: Any, status: int, said: str
+) -> None:
+    hub = reader()
+    source = open_split(hub)
+    loader = load(source, hub=hub)
+    next(iter(loader))
+    stand_in.fault = lambda number, method, path: status
+    before = stand_in.number
+    with pytest.raises(DataError, match=said) as caught:
+        list(islice(loader, 20))
+    assert stand_in.number == before + 1
+    assert "\n" not in str(caught.value)
+
+
+def test_patience_ends_and_is_no_end_of_the_data(stand_in: StandInHub, load: Any) -> None:
+    hub = reader(patience_s=1.0)
+    loader = load(open_split(hub), hub=hub)
+    next(iter(loader))
+    stand_in.fault = lambda number, method, path: "503"
+    with pytest.raises(DataError, match="has not answered for 1 s"):
+        list(islice(loader, 20))
+
+
+def test_a_server_without_ranges_is_refused(stand_in: StandInHub, monkeypatch: Any) -> None:
+    monkeypatch.setattr("huggingface_hub.utils.build_hf_headers", lambda: {})
+    monkeypatch.setattr("hub.stand_in.re.fullmatch", lambda *_: None)
+    with pytest.raises(DataError, match=r"data\.local_copy"):
+        open_split(reader())
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_cache_makes_the_second_run_need_no_files(
+    stand_in: StandInHub, load: Any, tmp_path: Path, decoded: bool, workers: int
+) -> None:
+    hub = reader()
+    source = open_split(hub)
+    order = make_order(source)
+
+    def epoch() -> list[Any]:
+        cache = Cache.open(tmp_path / "cache", limit_bytes=10**9, decoded=decoded)
+        loader = load(source, hub=hub, order=order, workers=workers, cache=cache)
+        return list(islice(loader, order.batches_per_epoch))
+
+    plain = list(islice(load(source, hub=hub, order=order), order.batches_per_epoch))
+    first = epoch()
+    served = stand_in.bytes_served
+    second = epoch()
+    assert stand_in.bytes_served == served
+    for batches in (first, second):
+        for one, other in zip(batches, plain, strict=True):
+            assert one.rows == other.rows and one.captions == other.captions
+            assert one.labels == other.labels
+            assert bool((one.images == other.images).all())
+
+
+def test_a_cache_keeps_to_its_size_and_trusts_no_part_of_a_file(
+    stand_in: StandInHub, load: Any, tmp_path: Path
+) -> None:
+    hub = reader()
+    source = open_split(hub)
+    order = make_order(source)
+    limit = sum(group.num_bytes for group in source.row_groups) // 2
+    cache = Cache.open(tmp_path / "cache", limit_bytes=limit, decoded=False)
+    expected = captions(load(source, hub=hub, order=order, cache=cache), 9)
+    files = list((tmp_path / "cache").rglob("*.rows"))
+    assert 0 < sum(file.stat().st_size for file in files) <= 1.1 * limit
+    assert 0 < len(files) < len(SIZES)
+
+    # Torn, and left behind by a process that was killed.
+    files[0].write_bytes(files[0].read_bytes()[:-7])
+    left = files[0].with_name("x.rows.999999999.part")
+    left.write_bytes(b"half")
+    again = Cache.open(tmp_path / "cache", limit_bytes=limit, decoded=False)
+    assert not left.exists()
+    assert captions(load(source, hub=hub, order=order, cache=again), 9) == expected
+
+
+def test_a_cache_of_another_revision_is_another(
+    stand_in: StandInHub, load: Any, tmp_path: Path, numbered: Any
+) -> None:
+    hub = reader()
+    cache = Cache.open(tmp_path / "cache", limit_bytes=10**9, decoded=False)
+    first = open_split(hub)
+    captions(load(first, hub=hub, cache=cache), 9)
+    stand_in.publish(stand_in.folder)
+    second = open_split(hub)
+    assert second.revision != first.revision
+    served = stand_in.bytes_served
+    captions(load(second, hub=hub, cache=cache), 9)
+    assert stand_in.bytes_served > served
+
+
+def test_a_full_disk_ends_the_cache_not_the_run(
+    stand_in: StandInHub, load: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    import errno
+    import os
+
+    hub = reader()
+    source = open_split(hub)
+    expected = captions(load(source, hub=hub), 9)
+    cache = Cache.open(tmp_path / "cache", limit_bytes=10**9, decoded=False)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert captions(load(source, hub=hub, cache=cache), 9) == expected
+    assert not list((tmp_path / "cache").rglob("*.part"))
+
+
+def test_a_local_copy_needs_no_network_afterwards(
+    stand_in: StandInHub, load: Any, tmp_path: Path
+) -> None:
+    hub = reader()
+    copy = tmp_path / "copy"
+    asked = {"config": "alignment", "splits": ("train", "val"), "revision": None}
+    stand_in.fault = one_in(4, kinds=("503", "reset"))
+    commit = copy_to_folder(hub, copy, **asked)
+    assert commit == stand_in.commit
+    stand_in.fault = lambda number, method, path: 500
+    before = stand_in.number
+    assert copy_to_folder(hub, copy, **asked) == commit
+    assert stand_in.number == before
+    source = open_copy(copy, hub_id=HUB_ID, split="train", config="alignment", commit=commit)
+    assert captions(load(source), 9)
+
+    # A run may move from the Hub to the copy: the position means the same.
+    stand_in.fault = lambda number, method, path: None
+    remote = open_split(hub)
+    order = make_order(remote)
+    position = list(islice(load(remote, hub=hub, order=order), 3))[-1].position
+    moved = load(source, order=make_order(source), position=position)
+    assert captions(moved, 3) == captions(load(remote, hub=hub, order=order, position=position), 3)
+
+    # A file that is missing or of another size makes it no copy.
+    (copy / "alignment" / "val-00000-of-00001.parquet").unlink()
+    assert copy_to_folder(hub, copy, **asked) == commit
+    assert stand_in.number > before
+    with pytest.raises(DataError, match="holds raidium"):
+        copy_to_folder(Hub("other/set"), copy, **asked)
+
+
+def test_large_row_groups_lie_in_files(stand_in: StandInHub, load: Any, monkeypatch: Any) -> None:
+    from radcap.data import shelf
+    from radcap.data.rowfile import RowFile
+
+    hub = reader()
+    source = open_split(hub)
+    expected = captions(load(source, hub=hub), 9)
+    monkeypatch.setattr(shelf, "SPOOLED_BYTES", 20_000)
+    loader = load(source, hub=hub)
+    found = captions(loader, 3)
+    held = [
+        row
+        for window in loader._makers[0]._reader._windows.values()
+        for row in window.rows
+        if row is not None
+    ]
+    assert found + captions(loader, 6) == expected
+    assert any(isinstance(row, RowFile.Row) for row in held)
+    folder = loader._spool.folder
+    assert not list(folder.iterdir())  # unnamed, or removed as soon as read
+    loader.close()
+    assert not folder.exists()

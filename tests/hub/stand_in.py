@@ -1,0 +1,270 @@
+"""A small stand-in for the Hub on loopback: as much of its protocol as its clients use to read a
+data set, with faults on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import socket
+import struct
+import threading
+import time
+import urllib.parse
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+# Asked for every request: its number, its method and its path; a name of FAULTS, a status, or None.
+Fault = Callable[[int, str, str], str | int | None]
+
+FAULTS = ("503", "429", "reset", "half", "stall", "empty")
+HUB_ID = "raidium/RadImageNet-VQA"
+
+
+class StandInHub(ThreadingHTTPServer):
+    """Serves one data set's folder under one id.
+
+    Attributes:
+        folder: the data set's files.
+        commit: its revision; `publish` gives another one.
+        fault: decides which requests fail.
+        stall_s: how long a stalled request is silent.
+        requests: requests by method and kind of path.
+        bytes_served: bytes of files that were sent.
+        failed: faults done, by name.
+        token: what the client sent as its token last.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path, hub_id: str = HUB_ID) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.folder, self.hub_id = folder, hub_id
+        self.fault: Fault = lambda number, method, path: None
+        self.stall_s = 3.0
+        self.requests: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        self.bytes_served = 0
+        self.token: str | None = None
+        self.number = 0
+        self.lock = threading.Lock()
+        self.commits: dict[str, Path] = {}
+        self.commit = ""
+        self.publish(folder)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def publish(self, folder: Path) -> str:
+        """Serve another folder as the newest revision; earlier commits stay."""
+        self.commit = hashlib.sha1(f"{folder} {len(self.commits)}".encode()).hexdigest()
+        self.commits[self.commit] = folder
+        return self.commit
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is nobody's fault."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: StandInHub
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        hub = self.server
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
+        with hub.lock:
+            hub.number += 1
+            number = hub.number
+            kind = "file" if "/resolve/" in path else "listing"
+            hub.requests[f"{self.command} {kind}"] += 1
+            hub.token = self.headers.get("authorization")
+        fault = hub.fault(number, self.command, path)
+        if fault is not None:
+            hub.failed[str(fault)] += 1
+        if fault == "reset":
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.connection.close()
+            self.close_connection = True
+        elif fault == "stall":
+            time.sleep(hub.stall_s)
+            self.close_connection = True
+        elif fault in ("503", "429"):
+            self._send(int(fault), b"later", {"Retry-After": "0"})
+        elif isinstance(fault, int):
+            self._send(fault, b"no")
+        else:
+            self._serve(path, body, fault)
+
+    def _serve(self, path: str, body: bytes, fault: str | int | None) -> None:
+        hub = self.server
+        api = f"/api/datasets/{hub.hub_id}"
+        if path.startswith(f"/datasets/{hub.hub_id}/resolve/"):
+            revision, _, name = path.split("/resolve/")[1].partition("/")
+            self._file(revision, name, fault)
+        elif path == api or path.startswith(f"{api}/revision/"):
+            commit = self._commit(path.partition("/revision/")[2] or "main")
+            self._json(None if commit is None else self._info(commit))
+        elif path.startswith(f"{api}/tree/"):
+            revision, _, prefix = path.split("/tree/")[1].partition("/")
+            commit = self._commit(revision)
+            query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+            recursive = query.get("recursive", ["false"])[0].lower() == "true"
+            found = commit and self._tree(commit, prefix, recursive=recursive)
+            self._json(found or None)
+        elif path.startswith(f"{api}/paths-info/"):
+            commit = self._commit(path.split("/paths-info/")[1])
+            wanted = urllib.parse.parse_qs(body.decode()).get("paths", [])
+            if body.startswith(b"{"):
+                wanted = json.loads(body)["paths"]
+            entries = [] if commit is None else self._tree(commit, "")
+            self._json([entry for entry in entries if entry["path"] in wanted])
+        else:
+            self._json(None)
+
+    def _commit(self, revision: str) -> str | None:
+        revision = urllib.parse.unquote(revision)
+        if revision == "main":
+            return self.server.commit
+        return revision if revision in self.server.commits else None
+
+    def _files(self, commit: str) -> list[tuple[str, Path]]:
+        folder = self.server.commits[commit]
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        return [(file.relative_to(folder).as_posix(), file) for file in files]
+
+    def _info(self, commit: str) -> dict[str, object]:
+        return {
+            "_id": "1",
+            "id": self.server.hub_id,
+            "sha": commit,
+            "private": False,
+            "gated": False,
+            "disabled": False,
+            "downloads": 0,
+            "likes": 0,
+            "tags": [],
+            "siblings": [{"rfilename": name} for name, _ in self._files(commit)],
+        }
+
+    def _tree(self, commit: str, prefix: str, *, recursive: bool = True) -> list[dict[str, object]]:
+        """Files and folders below a folder, itself left out."""
+        entries: dict[str, dict[str, object]] = {}
+        inside = f"{prefix}/" if prefix else ""
+        for name, file in self._files(commit):
+            if not name.startswith(inside):
+                continue
+            parts = name.removeprefix(inside).split("/")
+            for depth in range(1, len(parts) if recursive else min(len(parts), 2)):
+                folder = inside + "/".join(parts[:depth])
+                entries[folder] = {"type": "directory", "path": folder, "size": 0, "oid": "0"}
+            if recursive or len(parts) == 1:
+                size, oid = file.stat().st_size, _etag(commit, name)
+                entries[name] = {"type": "file", "path": name, "size": size, "oid": oid}
+        return list(entries.values())
+
+    def _file(self, revision: str, name: str, fault: str | int | None) -> None:
+        commit = self._commit(revision)
+        file = self.server.commits[commit] / name if commit else None
+        if file is None or not file.is_file():
+            self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
+            return
+        size = file.stat().st_size
+        headers = {
+            "ETag": f'"{_etag(str(commit), name)}"',
+            "X-Repo-Commit": str(commit),
+            "Accept-Ranges": "bytes",
+        }
+        start, stop, status = 0, size, 200
+        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("range", ""))
+        if wanted is not None:
+            status = 206
+            if wanted[1]:
+                start = int(wanted[1])
+                stop = min(size, int(wanted[2]) + 1) if wanted[2] else size
+            else:
+                start = max(0, size - int(wanted[2]))
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+        if self.command == "HEAD":
+            self._send(status, b"", headers, length=stop - start)
+            return
+        with file.open("rb") as stream:
+            stream.seek(start)
+            data = stream.read(stop - start)
+        if fault in ("half", "empty"):
+            self._send(status, data[: len(data) // 2 if fault == "half" else 0], headers, len(data))
+            self.close_connection = True
+            self.connection.close()
+            return
+        self._send(status, data, headers)
+
+    def _json(self, value: object) -> None:
+        if value is None:
+            self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
+            return
+        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def _send(
+        self,
+        status: int,
+        data: bytes,
+        headers: dict[str, str] | None = None,
+        length: int | None = None,
+    ) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data) if length is None else length))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+            self.wfile.flush()
+            if headers and "ETag" in headers:
+                with self.server.lock:
+                    self.server.bytes_served += len(data)
+
+
+def _etag(commit: str, name: str) -> str:
+    return hashlib.sha1(f"{commit} {name}".encode()).hexdigest()
+
+
+@contextmanager
+def serving(folder: Path, hub_id: str = HUB_ID) -> Iterator[StandInHub]:
+    """A stand-in that runs for as long as the block."""
+    hub = StandInHub(folder, hub_id)
+    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield hub
+    finally:
+        hub.shutdown()
+        thread.join()
+        hub.server_close()
+
+
+def one_in(count: int, *, kinds: tuple[str, ...] = FAULTS) -> Fault:
+    """One request in `count` fails, each time in the next way."""
+
+    def fault(number: int, method: str, path: str) -> str | None:
+        if number % count:
+            return None
+        return kinds[number // count % len(kinds)]
+
+    return fault

@@ -1,0 +1,34 @@
+"""The stand-in speaks the Hub's protocol: the library's own reader streams from it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hub.stand_in import HUB_ID, serving
+
+from radcap.data.phantom import write_phantom
+
+
+def test_datasets_streams_from_it(tmp_path: Path) -> None:
+    folder = tmp_path / "phantom"
+    write_phantom(folder, train_rows=30, val_rows=10, seed=0)
+    program = (
+        "import datasets, sys\n"
+        "stream = datasets.load_dataset(sys.argv[1], 'alignment', split='train', streaming=True,\n"
+        "    columns=['image', 'conversations'])\n"
+        "print(sum(1 for row in stream.decode(False)))\n"
+        "del stream; import gc; gc.collect()\n"
+    )
+    with serving(folder) as hub:
+        done = subprocess.run(
+            [sys.executable, "-c", program, HUB_ID],
+            env={**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+    assert done.stdout.strip() == "30", done.stderr
