@@ -227,7 +227,9 @@ class PreflightConfig:
 
     topology: str = option("the TPU: a name such as v3-8, or a raw topology such as v3:2x2")
     graph: str = option("the program to compile", choices=GRAPHS)
-    batch_sizes: list[int] | None = option("global batches to compile in turn", at_least=1)
+    batch_sizes: list[int] | None = option(
+        "global batches to compile in turn", at_least=1, at_most=1_000_000
+    )
     out: str = option("file of the figures, JSON")
     compare: str | None = option("file of an earlier preflight to show the change against")
     keep: str | None = option("folder that keeps the programs; null for none")

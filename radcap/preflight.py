@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radcap.console import run_command, say
-from radcap.errors import EXIT_DOES_NOT_FIT, EXIT_DONE, ConfigError
+from radcap.errors import EXIT_DOES_NOT_FIT, EXIT_DONE, ConfigError, RadcapError
 
 if TYPE_CHECKING:
     from radcap.aot.chips import Topology
     from radcap.config import Config
+
+WRITTEN_BY = "radcap.preflight"
 
 USAGE = """
 usage: python -m radcap.preflight [OVERRIDE ...] [--config-dir FOLDER] [--show-config]
@@ -28,7 +30,7 @@ network, no data and no weights. Takes one to two minutes on two cores.
 overrides: those of python -m radcap.train, and
   preflight.topology=NAME   v2-8 v3-8 v3-32 v4-8 v5e-4 v5e-8 v5p-8 v6e-4 v6e-8, or v3:4x8
   preflight.graph=NAME      train (a training step), eval (a validation step), generate (captions)
-  preflight.batch_sizes=[168,336]   several global batches, and the largest that fits
+  preflight.batch_sizes=[168,336]   several global batches; which is the largest that fits?
   preflight.out=FILE        the figures as JSON (default preflight.json)
   preflight.compare=FILE    an earlier such file: show what changed
   preflight.keep=FOLDER     keep the programs, as recorded (StableHLO) and as compiled (HLO)
@@ -39,7 +41,8 @@ options:
   -h, --help            print this and stop
 
 exit status:
-  0 fits   1 failed   2 wrong configuration   3 does not fit
+  0 fits (of several batch sizes, at least one)   1 failed   2 wrong configuration
+  3 does not fit
 
 examples:
   python -m radcap.preflight +experiment=epoch1 preflight.topology=v3-8
@@ -69,8 +72,10 @@ def main(words: Sequence[str]) -> int:
 
     topology = find_topology(config.preflight.topology)
     batch_sizes = config.preflight.batch_sizes or [config.data.batch_size]
+    option = "preflight.batch_sizes" if config.preflight.batch_sizes else "data.batch_size"
+    accumulate = config.trainer.accumulate
     for batch_size in batch_sizes:
-        check_batch_size(batch_size, topology.num_devices, config.trainer.accumulate)
+        check_batch_size(batch_size, topology.num_devices, accumulate, option=option)
     if config.runtime.devices not in (None, topology.num_devices):
         raise ConfigError(
             f"runtime.devices={config.runtime.devices}: {topology.name} has "
@@ -78,12 +83,17 @@ def main(words: Sequence[str]) -> int:
         )
     before = _earlier(config.preflight.compare)
     out = _writable(config.preflight.out)
+    if config.preflight.keep is not None:
+        _make_folder(config.preflight.keep)
     check_installed()
 
     report = _report(config, topology, sorted(set(batch_sizes)))
     beside = out.with_name(f".{out.name}.{os.getpid()}")
-    beside.write_text(json.dumps(report, indent=2) + "\n")
-    beside.replace(out)
+    try:
+        beside.write_text(json.dumps(report, indent=2) + "\n")
+        beside.replace(out)
+    except OSError as error:
+        raise RadcapError(f"preflight.out={out}: {error.strerror}") from None
     for line in lines(report):
         say(line)
     if before is not None:
@@ -112,6 +122,7 @@ def _report(config: Config, topology: Topology, batch_sizes: Sequence[int]) -> d
     fitting = [batch for batch in batches if batch["fits"]]
     shown = fitting[-1] if fitting else batches[0]
     return {
+        "written_by": WRITTEN_BY,
         "topology": topology.name,
         "chips": topology.num_chips,
         "devices": topology.num_devices,
@@ -137,6 +148,7 @@ def _use(config: Config, topology: Topology, shown: dict[str, Any]) -> dict[str,
         # One global batch more or less where the rows are not known: only epochs need them.
         steps_per_epoch = -(-(split.rows or batch_size) // batch_size)
         length = run_length(config.trainer, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
+        length = min(length, config.debug.limit or length)
         images = length * batch_size
         steps = -(-images // shown["batch_size"])
     rate = shown["images_per_s"]
@@ -153,7 +165,7 @@ def _use(config: Config, topology: Topology, shown: dict[str, Any]) -> dict[str,
         },
         "host": {
             "images_per_s": rate,
-            "mb_per_s": rate * split.bytes_per_row / 1e6 if rate else None,
+            "mb_per_s": rate * split.bytes_per_row / 1e6 if rate and split.bytes_per_row else None,
             "decode_rate": decode_rate,
             "decode_cores": rate / decode_rate if rate else None,
         },
@@ -167,16 +179,27 @@ def _earlier(file: str | None) -> dict[str, Any] | None:
         before = json.loads(Path(file).read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"preflight.compare={file}: not a readable preflight: {error}") from None
-    if not isinstance(before, dict) or "flops_per_image" not in before:
+    if not isinstance(before, dict) or before.get("written_by") != WRITTEN_BY:
         raise ConfigError(f"preflight.compare={file}: not written by radcap.preflight")
     return before
 
 
 def _writable(file: str) -> Path:
     out = Path(file).resolve()
-    if out.is_dir() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+    try:
+        usable = out.parent.is_dir() and (out.is_file() or not out.exists())
+    except OSError:  # a name too long
+        usable = False
+    if not usable or not os.access(out.parent, os.W_OK):
         raise ConfigError(f"preflight.out={file}: no file can be written there")
     return out
+
+
+def _make_folder(name: str) -> None:
+    try:
+        Path(name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"preflight.keep={name}: {error.strerror}") from None
 
 
 if __name__ == "__main__":

@@ -40,7 +40,10 @@ def figures(cwd: Path, name: str = "preflight.json") -> dict[str, Any]:
         ("preflight.graph=training", "train, eval, generate"),
         ("preflight.batch_sizes=[0]", "preflight.batch_sizes"),
         ("data.batch_size=12", "8 or 16"),
-        ("preflight.batch_sizes=[64,12]", "8 or 16"),
+        ("preflight.batch_sizes=[64,12]", "preflight.batch_sizes=12"),
+        ("preflight.batch_sizes=[64,16000000000]", "preflight.batch_sizes"),
+        ("preflight.out=/dev/null", "/dev/null"),
+        ("preflight.keep=/dev/null", "preflight.keep"),
         ("runtime.devices=4", "runtime.devices"),
         ("preflight.compare=nowhere.json", "nowhere.json"),
         ("preflight.out=nowhere/x.json", "nowhere/x.json"),
@@ -99,7 +102,7 @@ def test_epoch1_fits_v3_8_without_a_gather(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("topology", ["v5e-8", "v6e-8", "v3-32"])
+@pytest.mark.parametrize("topology", ["v5e-8", "v6e-8", "v4-8", "v3-32"])
 def test_other_chips_compile_too(tmp_path: Path, topology: str) -> None:
     done = preflight(tmp_path, *SMOKE, f"preflight.topology={topology}")
     assert done.returncode == 0, done.stderr

@@ -41,8 +41,7 @@ def compile_program(
         Figures for one device (bytes, FLOPs, seconds), and the optimised HLO as text. Where the
         program needs more memory than there is, the compiler's words as `refused`, and no text.
     """
-    devices: Any = topologies.get_topology_desc(topology_name=topology, platform="tpu").devices
-    devices = devices[: notes["devices"]]
+    devices = _devices(topology, notes["devices"])
     options = compiler.get_compile_options(
         num_replicas=1, num_partitions=len(devices), use_spmd_partitioning=len(devices) > 1
     )
@@ -72,6 +71,15 @@ def compile_program(
         "code": memory.generated_code_size_in_bytes,
         "compile_s": time.monotonic() - start,
     }, executable.hlo_modules()[0].to_string()
+
+
+def _devices(topology: str, count: int) -> list[Any]:
+    """The devices of a slice, all of them, or one for a program of one device."""
+    # A program sees a chip of v4 as one device only if it asks for that.
+    options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
+    found = topologies.get_topology_desc(topology_name=topology, platform="tpu", **options).devices
+    assert count in (1, len(found)), f"{topology} has {len(found)} devices, not {count}"
+    return list(found[:count])
 
 
 def stablehlo_text(bytecode: bytes) -> str:

@@ -20,11 +20,11 @@ class Split:
 
     Attributes:
         rows: rows; None if unknown.
-        bytes_per_row: bytes downloaded for a row.
+        bytes_per_row: bytes downloaded for a row; None if unknown, or from no Hub.
     """
 
     rows: int | None
-    bytes_per_row: float
+    bytes_per_row: float | None
 
 
 # From the data set's card: 833,677 rows of both splits in 38,405,331,105 bytes.
@@ -38,9 +38,10 @@ _BYTES_PER_ROW = 38_405_331_105 / 833_677
 def training_split(data: DataConfig) -> Split:
     """The configured training split, as far as it is known without network."""
     if data.path is None and data.name == "phantom":
-        return Split(data.phantom.train_rows, _BYTES_PER_ROW)
+        return Split(data.phantom.train_rows, None)
     known = None if data.path else (str(data.hub_id), data.config, data.train_split)
-    return Split(_KNOWN.get(known) if known else None, _BYTES_PER_ROW)
+    rows = _KNOWN.get(known) if known else None
+    return Split(rows, _BYTES_PER_ROW if rows else None)
 
 
 def decoding_rate(*, rows: int = 64, repeats: int = 5) -> float:

@@ -12,6 +12,8 @@ from radcap.aot.hlo import HloModule, fingerprint
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 LISTED = 10  # buffers and operations
+# Of a v3 core's memory, what the compiler says it keeps for the system.
+RESERVED_BYTES = 530 * 2**20
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,12 @@ class Compiled:
 
 
 def program_figures(compiled: Compiled, topology: Topology) -> dict[str, Any]:
-    """The figures of one run of one program; all but `memory` are None where it was refused."""
-    names = ("flops", "bytes", "collectives", "floor", "largest_buffers", "costliest_operations")
+    """The figures of one run of one program.
+
+    Where it was refused, those of the compiled program are None.
+    """
+    names = ["hlo_fingerprint", "flops", "bytes", "hbm_bytes", "collectives", "floor"]
+    names += ["estimated_ms", "estimated_cycles", "cycles_by_module", "costliest_operations"]
     base = {
         "runs": compiled.runs,
         "stablehlo_fingerprint": fingerprint(compiled.stablehlo),
@@ -48,12 +54,16 @@ def program_figures(compiled: Compiled, topology: Topology) -> dict[str, Any]:
     collectives = module.collectives()
     clock = topology.chip.clock_hz
     cycles = module.cycles()
+    # The compiler's count includes the core's fast memory, and knows which operands are read in
+    # part; neither count can be too small for a floor.
+    hbm_bytes = min(compiled.figures["bytes_accessed"], module.hbm_bytes())
     return base | {
         "hlo_fingerprint": fingerprint(compiled.hlo),
         "flops": compiled.figures["flops"] * topology.num_devices,
         "bytes": compiled.figures["bytes_accessed"] * topology.num_devices,
         "collectives": collectives,
-        "floor": floor(compiled.figures, collectives, topology),
+        "hbm_bytes": hbm_bytes * topology.num_devices,
+        "floor": floor(compiled.figures["flops"], hbm_bytes, collectives, topology),
         "estimated_ms": 1e3 * cycles / clock if clock else None,
         "estimated_cycles": cycles,
         "cycles_by_module": module.cycles_by_module(),
@@ -80,32 +90,47 @@ def memory(figures: Mapping[str, Any], topology: Topology) -> dict[str, Any]:
     parts["outputs"] = figures["outputs"] - figures["aliased"]  # the rest lies in the arguments
     needed = sum(parts.values())
     return {
-        "fits": needed <= capacity,
+        "fits": needed <= capacity - RESERVED_BYTES,
         "needed": needed,
         "capacity": capacity,
-        "margin": capacity - needed,
+        "usable": capacity - RESERVED_BYTES,
+        "margin": capacity - RESERVED_BYTES - needed,
         **parts,
     }
 
 
 def floor(
-    figures: Mapping[str, Any], collectives: Mapping[str, Mapping[str, int]], topology: Topology
+    flops: float,
+    hbm_bytes: float,
+    collectives: Mapping[str, Mapping[str, int]],
+    topology: Topology,
 ) -> dict[str, Any]:
     """The least milliseconds of one run, by each of the machine's limits; the largest one binds.
 
     Nothing can be faster than the peak of one limit while the others cost nothing; real steps are
     slower. Links: an all-reduce of n bytes over c chips sends at least 2 (c - 1) / c n bytes from
-    every chip, the other kinds half of that (Patarasuk and Yuan, "Bandwidth optimal all-reduce
-    algorithms", 2009). The cores of a chip share its links and reduce among themselves first.
+    every chip; gathering and scattering are its halves (Patarasuk and Yuan, "Bandwidth optimal
+    all-reduce algorithms", 2009). The cores of a chip share its links and reduce among themselves
+    first.
+
+    Args:
+        flops, hbm_bytes: of one device.
+        collectives: kind -> count and bytes of the results on one device.
+        topology: the slice.
     """
     chip = topology.chip
     share = (topology.num_chips - 1) / topology.num_chips
-    sent = 0.0
-    for kind, found in collectives.items():
-        sent += (2 if kind == "all-reduce" else 1) * share * found["bytes"]
+    factors = {
+        "all-reduce": 2 * share,
+        "all-gather": share,
+        "reduce-scatter": share * topology.num_devices,  # its result is one device's part
+        "all-to-all": share,
+        "collective-permute": 1.0,
+    }
+    sent = sum(factors[kind] * found["bytes"] for kind, found in collectives.items())
     limits = {
-        "compute_ms": 1e3 * figures["flops"] * chip.devices / chip.flops,
-        "hbm_ms": 1e3 * figures["bytes_accessed"] * chip.devices / chip.hbm_bytes_per_s,
+        "compute_ms": 1e3 * flops * chip.devices / chip.flops,
+        "hbm_ms": 1e3 * hbm_bytes * chip.devices / chip.hbm_bytes_per_s,
         "interconnect_ms": 1e3 * sent / chip.link_bytes_per_s,
     }
     binds = max(limits, key=lambda name: limits[name])
@@ -128,8 +153,9 @@ def batch_figures(
         "programs": dict(programs),
     }
     if refused:
-        names = ("flops", "bytes", "flops_per_image", "bytes_per_image", "collectives")
-        return figures | dict.fromkeys((*names, "floor_ms", "floor_binds", "images_per_s"))
+        names = ["flops", "bytes", "flops_per_image", "bytes_per_image", "collectives"]
+        names += ["floor_ms", "floor_binds", "images_per_s", "estimated_ms"]
+        return figures | dict.fromkeys(names)
     flops, bytes_ = (sum(row["runs"] * row[name] for row in rows) for name in ("flops", "bytes"))
     floor_ms = sum(row["runs"] * row["floor"]["ms"] for row in rows)
     longest = max(rows, key=lambda row: row["runs"] * row["floor"]["ms"])
@@ -161,7 +187,7 @@ def _sum_collectives(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, i
 
 def _refused_sizes(words: str) -> tuple[int | None, int | None]:
     """Bytes that a refused program needs, at least, and bytes that there are."""
-    if said := re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", words):
+    if said := re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) \w+", words):
         return _bytes(said[1], said[2]), _bytes(said[3], said[4])
     if said := re.search(r"\(size=(\d+)\) would exceed memory \(size=(\d+)\)", words):
         return int(said[1]), int(said[2])  # of one array that alone is too large

@@ -23,7 +23,7 @@ _TILE = re.compile(r"^T\(([\d,]+)\)")
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 # Names of an array that another instruction made.
-_VIEWS = {"bitcast", "get-tuple-element", "tuple", "parameter"}
+_VIEWS = {"bitcast", "get-tuple-element", "tuple", "copy-done", "slice-done", "constant"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,12 @@ class Instruction:
     cycles: int
     operands: str
     is_root: bool
+
+    @property
+    def made(self) -> list[Array]:
+        """What it makes, without the operands that an asynchronous start repeats."""
+        first = self.opcode in ("copy-start", "slice-start")
+        return self.arrays[:1] if first else self.arrays
 
 
 @dataclass
@@ -100,6 +106,21 @@ class HloModule:
                 found[kind]["bytes"] += sum(array.size for array in arrays)
         return found
 
+    def hbm_bytes(self) -> int:
+        """Bytes that the entry computation's instructions read from and write to HBM.
+
+        Operands count as a whole, and what lies in the core's fast memory does not.
+        """
+        made = {i.name: i.made for i in self.entry}
+        total = 0
+        for instruction in self.entry:
+            if instruction.opcode in _VIEWS or instruction.opcode == "parameter":
+                continue
+            names = re.findall(r"%([^\s,)]+)", instruction.operands.split("), ")[0])
+            arrays = [array for name in names for array in made.get(name, [])]
+            total += sum(a.size for a in (*instruction.made, *arrays) if a.in_hbm)
+        return total
+
     def largest_buffers(self, count: int) -> list[dict[str, object]]:
         """The arrays in HBM that take most bytes, arguments among them, each with its module.
 
@@ -108,9 +129,9 @@ class HloModule:
         results = self._results()
         rows = []
         for instruction in self.entry:
-            if instruction.opcode in _VIEWS - {"parameter"}:
+            if instruction.opcode in _VIEWS:
                 continue
-            for number, array in enumerate(instruction.arrays):
+            for number, array in enumerate(instruction.made):
                 if array.in_hbm and (instruction.name, number) not in results:
                     module = instruction.module
                     if instruction.opcode == "parameter":

@@ -10,8 +10,10 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -124,9 +126,15 @@ def run_job(words: Sequence[str], environment: Mapping[str, str], folder: Path) 
     if done.returncode == 0:
         return
     lines = [line for line in log.read_text().splitlines() if line.strip()]
-    last = lines[-1] if lines else f"status {done.returncode}, without a word"
-    if (said := re.search(r"INVALID_ARGUMENT: (Topology.*)", last)) is not None:
+    if (said := re.search(r"INVALID_ARGUMENT: (Topology.*)", "\n".join(lines))) is not None:
         raise ConfigError(f"preflight.topology: libtpu has no such slice: {said[1]}")
-    kept = Path("preflight.log").resolve()
+    how = f"ended with status {done.returncode}"
+    if done.returncode < 0:
+        how = f"was killed by {signal.Signals(-done.returncode).name}"
+        if -done.returncode == signal.SIGKILL:
+            how += " (out of memory?)"
+    telling = [line for line in lines if "Check failed" in line or "Error: " in line]
+    cause = f": {(telling or lines)[-1][:200]}" if lines else ""
+    kept = Path(tempfile.mkstemp(prefix=f"radcap-{name}-", suffix=".log")[1])
     kept.write_text("\n".join(lines) + "\n")
-    raise RadcapError(f"{name} failed: {last[:300]} (all of its output: {kept})")
+    raise RadcapError(f"{name} {how}{cause} (all of its output: {kept})")

@@ -1,7 +1,8 @@
-"""The figures of a preflight as lines for people, none longer than 100 columns."""
+"""The figures of a preflight as lines for people, wrapped at 100 columns."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -49,11 +50,11 @@ def _batch(report: Mapping[str, Any]) -> Iterator[str]:
                 f"{(needed - of) / GIB:.2f} GiB too much"
             )
         if "compiler" in memory:
-            yield f"  the compiler: {memory['compiler'][:83]}"
+            yield from _wrapped(f"  the compiler: {memory['compiler']}", 4)
         return
     yield (
-        f"{size}: FITS, {memory['margin'] / GIB:.1f} of {memory['capacity'] / GIB:.0f} GiB a "
-        "device to spare"
+        f"{size}: FITS, {memory['margin'] / GIB:.1f} of {memory['usable'] / GIB:.1f} GiB a device "
+        "to spare"
     )
     parts = ", ".join(
         f"{name} {memory[name] / GIB:.2f}"
@@ -65,7 +66,7 @@ def _batch(report: Mapping[str, Any]) -> Iterator[str]:
         f"batch; an image {report['flops_per_image'] / 1e9:.2f} GFLOP "
         f"and {report['bytes_per_image'] / 1e6:.1f} MB"
     )
-    yield f"  collectives    {_collectives(report['collectives'])}"
+    yield from _wrapped(f"  collectives    {_collectives(report['collectives'])}", 17)
     yield f"  floor          {_floor(report)}"
     if report["estimated_ms"] is not None:
         yield (
@@ -108,9 +109,12 @@ def _experiment(report: Mapping[str, Any]) -> Iterator[str]:
             f"  experiment     {steps}{experiment['images']:,} images: at the floor "
             f"{experiment['hours']:.3f} h, {experiment['core_hours']:.2f} core-hours"
         )
+    elif report["graph"] == "train":
+        yield "  experiment     of unknown length: set trainer.max_steps"
+    hub = f", {host['mb_per_s']:,.0f} MB/s from the Hub" if host["mb_per_s"] else ""
     yield (
-        f"  to feed it     {host['images_per_s']:,.0f} images/s, {host['mb_per_s']:,.0f} MB/s from "
-        f"the Hub, {host['decode_cores']:.1f} cores of decoding"
+        f"  to feed it     {host['images_per_s']:,.0f} images/s{hub}, {host['decode_cores']:.1f} "
+        "cores of decoding"
     )
     yield f"                 (a core of this machine decodes {host['decode_rate']:,.0f} images/s)"
 
@@ -138,7 +142,11 @@ def _operations(report: Mapping[str, Any]) -> Iterator[str]:
             f"{part} {100 * cycles / total:.0f} %"
             for part, cycles in program["cycles_by_module"].items()
         ]
-        yield f"  in all: {', '.join(parts[:6])}"
+        yield from _wrapped(f"  in all: {', '.join(parts[:6])}", 4)
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    return textwrap.wrap(text, 100, subsequent_indent=" " * indent, drop_whitespace=True)
 
 
 def _table(report: Mapping[str, Any]) -> Iterator[str]:
@@ -164,6 +172,10 @@ def change_lines(before: Mapping[str, Any], report: Mapping[str, Any]) -> Iterat
     yield "change since the earlier preflight"
     for name in differ:
         yield f"  {name}: {before.get(name)} -> {report[name]}"
+    for name, program in report["programs"].items():
+        earlier = (before.get("programs") or {}).get(name) or {}
+        if earlier.get("stablehlo_fingerprint") == program["stablehlo_fingerprint"]:
+            yield f"  {name}: the very same program"
     for name, title in _COMPARED:
         old, new = _figure(before, name), _figure(report, name)
         if old is None and new is None:

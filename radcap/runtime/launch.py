@@ -92,13 +92,16 @@ def check_devices(name: str, devices: int | None) -> None:
         )
 
 
-def check_batch_size(batch_size: int, devices: int, accumulate: int = 1) -> None:
+def check_batch_size(
+    batch_size: int, devices: int, accumulate: int = 1, *, option: str = "data.batch_size"
+) -> None:
     """Refuse a global batch that the devices cannot share evenly.
 
     Args:
         batch_size: rows of a global batch.
         devices: how many share it.
         accumulate: micro-batches it is cut into.
+        option: what the size was given as.
 
     Raises:
         ConfigError: naming the nearest sizes that fit.
@@ -110,5 +113,5 @@ def check_batch_size(batch_size: int, devices: int, accumulate: int = 1) -> None
     fits = f"{below} or {below + unit}" if below else str(unit)
     parts = f" times {accumulate} micro-batches" if accumulate > 1 else ""
     raise ConfigError(
-        f"data.batch_size={batch_size} does not divide by {devices} devices{parts}; {fits} does"
+        f"{option}={batch_size} does not divide by {devices} devices{parts}; {fits} does"
     )

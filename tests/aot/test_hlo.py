@@ -50,6 +50,13 @@ def test_buffers_are_measured_in_whole_tiles_of_their_layout() -> None:
     assert [row["bytes"] for row in rows] == sorted((row["bytes"] for row in rows), reverse=True)
 
 
+def test_traffic_with_hbm_leaves_fast_memory_out() -> None:
+    # Read: the argument, twice; gte.0 three times. Written: all but fast.1.
+    big, small, picture = 8 * 512 * 4, 10 * 4, 42 * 3 * 5 * 100 * 2
+    written = big + small + picture + 80
+    assert HloModule.parse(TEXT).hbm_bytes() == written + 2 * big + 3 * small
+
+
 def test_costs_are_the_compilers_cycles_by_module() -> None:
     module = HloModule.parse(TEXT)
     assert module.cycles() == 1000

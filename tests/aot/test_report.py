@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 from radcap.aot.report import change_lines
 
 
 def test_the_change_names_what_cannot_be_compared_and_counts_the_rest() -> None:
-    report = {
+    report: dict[str, Any] = {
+        "programs": {"train": {"stablehlo_fingerprint": "a"}},
         "topology": "v5e-8",
         "graph": "train",
         "precision": "bf16",
@@ -25,5 +28,6 @@ def test_the_change_names_what_cannot_be_compared_and_counts_the_rest() -> None:
     assert any(line.split()[:4] == ["fits", "no", "->", "yes"] for line in lines)
     assert not any("estimate" in line for line in lines)
     assert max(map(len, lines)) <= 100
+    assert "  train: the very same program" in lines
     # An earlier refusal has no figures.
     assert list(change_lines({"fits": False, "flops_per_image": None}, report))
