@@ -198,6 +198,8 @@ class Shelf:
             return self._read(group, path)
         if where.num_bytes <= SPOOLED_BYTES:
             return list(rows)
+        import pyarrow
+
         try:
             stream = tempfile.TemporaryFile(dir=self._spool.folder)  # noqa: SIM115
             write_rows(stream, rows)
@@ -205,6 +207,8 @@ class Shelf:
             if error.errno in _NO_SPACE:
                 raise self._no_space(error) from None
             raise
+        # Arrow would keep the 300 MB that reading a group of 100 MB takes for the next one.
+        pyarrow.default_memory_pool().release_unused()
         return RowFile(stream)
 
     def _keep(self, cache: Cache, where: RowGroup, rows: Iterable[Row]) -> RowFile | None:

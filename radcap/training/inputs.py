@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from radcap.config import Config
 from radcap.console import say
 from radcap.data.download import Hub
-from radcap.data.order import Order
+from radcap.data.order import Order, wide_window
+from radcap.data.shelf import SPOOLED_BYTES, Cache
 from radcap.data.source import Source, open_source
 from radcap.runtime.launch import Launch
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from radcap.data.loader import Loader
     from radcap.data.phantom import Floor
-    from radcap.data.shelf import Cache
 
 # A validation on part of a split draws it from everywhere, and reads no more than it must.
 _SCORING_WINDOW_GB = 0.02
@@ -69,7 +69,17 @@ class Inputs:
         self._cache = self._open_cache()
         self._train, self._val = self._open_splits(folder, data.revision or revision)
         self.revision = self._train.revision
-        window_bytes = int(data.window_gb * 1e9)
+        window_bytes = wide_window(
+            [group.num_bytes for group in self._train.row_groups],
+            data.lanes,
+            int(data.window_gb * 1e9),
+            SPOOLED_BYTES,
+        )
+        if window_bytes > data.window_gb * 1e9:
+            self.notes.append(
+                f"data.window_gb={data.window_gb:g}: with row groups this large it is "
+                f"{window_bytes / 1e9:.0f}, in temporary files"
+            )
         self._train_order = self._order(self._train, config.seed, window_bytes, shuffle=True)
         if self._train_order.lanes < data.lanes:
             self.notes.append(
@@ -194,8 +204,6 @@ class Inputs:
         data = self._config.data
         if data.cache is None:
             return None
-        from radcap.data.shelf import Cache
-
         limit = int(data.cache_gb * 1e9)
         return Cache.open(Path(data.cache), limit_bytes=limit, decoded=data.cache_decoded)
 

@@ -1,11 +1,11 @@
-"""The curves of a run: metrics.jsonl, val_metrics.jsonl and TensorBoard's event files.
+"""The curves of a run: files of JSON lines (metrics, val_metrics, data_health) and TensorBoard's.
 
 After a resume each step has one value: what an earlier process logged past the restored step is
 taken out of all three.
 
 TensorBoard's tags (metrics.jsonl has the same values under the name after the slash):
     train/  loss perplexity tokens lr grad_norm epoch images_per_s step_s
-    data/   wait_s skipped truncated
+    data/   wait_s skipped truncated retries hub_wait_s
     val/    loss perplexity loss_per_caption rows tokens slots/NAME samples/N captions
 """
 
@@ -55,12 +55,14 @@ class RunLog:
             folder: the run folder; None writes nothing, where another process does.
         """
         if folder is None:
-            self._steps = self._validations = Path(os.devnull).open("a")  # noqa: SIM115
+            nowhere = Path(os.devnull).open("a")  # noqa: SIM115
+            self._steps = self._validations = self._health = nowhere
             self._validated: set[int] = set()
             self._events = None
             return
         self._steps = _open_after(folder / "metrics.jsonl", resume_step)
         self._validations = _open_after(folder / "val_metrics.jsonl", resume_step)
+        self._health = _open_after(folder / "data_health.jsonl", resume_step)
         lines = (folder / "val_metrics.jsonl").read_text().splitlines()
         self._validated = {json.loads(line)["step"] for line in lines}
         _drop_events_after(folder, resume_step)
@@ -81,6 +83,10 @@ class RunLog:
             [Summary.Value(tag=t, simple_value=v) for t, v in scalars.items()],
             record["time"],
         )
+
+    def health(self, record: Mapping[str, Any]) -> None:
+        """Log how the data fares after a log interval: `DataHealth.record`."""
+        self._health.write(json.dumps(record) + "\n")
 
     def validation(self, record: Mapping[str, Any], slots: Mapping[str, float]) -> bool:
         """Log one validation. A step has one: False for a repeated one.
@@ -133,12 +139,14 @@ class RunLog:
         """Hand everything to the operating system, so that a killed process loses none of it."""
         self._steps.flush()
         self._validations.flush()
+        self._health.flush()
         if self._events is not None:
             self._events.flush()
 
     def close(self) -> None:
         self._steps.close()
         self._validations.close()
+        self._health.close()
         if self._events is not None:
             self._events.close()
 

@@ -304,7 +304,7 @@ class Run:
                 "position": self.position,
                 "schedule_steps": self.schedule_steps,
                 "best": self.best,
-                "counts": self.step_log.counts,
+                "counts": self.step_log.health.counts,
                 "seconds": self.clock.seconds,
                 "threads": torch.get_num_threads(),
                 "processes": self.runtime.num_processes,

@@ -32,8 +32,14 @@ class Progress:
             else None
         )
 
-    def advance(self, step: int, record: Mapping[str, Any]) -> None:
-        """Show that `step` steps are done; `record` is the last line of metrics.jsonl."""
+    def advance(self, step: int, record: Mapping[str, Any], health: str) -> None:
+        """Show that `step` steps are done.
+
+        Args:
+            step: steps done.
+            record: the last line of metrics.jsonl.
+            health: the data's, in words; shown where there is no bar to keep in place.
+        """
         figures = f"loss {record['loss']:.4f}, {record['images_per_s']:.0f} images/s"
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
@@ -44,6 +50,7 @@ class Progress:
             self._last_line = now
             left = (now - self._start) / max(step - self._first, 1) * (self._total - step)
             say(f"step {step}/{self._total}: {figures}, {duration_text(left)} left")
+            say(health)
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""

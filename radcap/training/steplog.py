@@ -17,6 +17,7 @@ from torch import Tensor
 from radcap.data.collate import Batch, BatchCounts
 from radcap.errors import RadcapError
 from radcap.runtime.base import Runtime
+from radcap.training.health import DataHealth
 from radcap.training.log import RunLog
 from radcap.training.progress import Progress
 
@@ -40,8 +41,7 @@ class StepLog:
     """Queues steps and writes them out.
 
     Attributes:
-        counts: over the whole run, resumed parts and all processes included: `images` trained
-            on, `truncated` captions, and `skipped`, masked rows by reason.
+        health: what became of the rows, over the whole run.
         last: the record last written.
     """
 
@@ -61,12 +61,7 @@ class StepLog:
         self._steps_per_epoch = steps_per_epoch
         self._queue: list[_Waiting] = []
         self._mark = time.monotonic()
-        given = dict(counts or {})
-        self.counts: dict[str, Any] = {
-            "images": given.get("images", 0),
-            "truncated": given.get("truncated", 0),
-            "skipped": dict(given.get("skipped", {})),
-        }
+        self.health = DataHealth(counts)
         self._new = BatchCounts()
         self.last: dict[str, Any] | None = None
 
@@ -102,6 +97,7 @@ class StepLog:
         for reason, (rows, first) in batch.counts.skipped.items():
             before, known = self._new.skipped.get(reason, (0, first))
             self._new.skipped[reason] = (before + rows, known)
+        self._new.traffic += batch.counts.traffic
 
     def write_out(self) -> None:
         """Read the queued steps from the device, at once, and log each. All processes call this.
@@ -116,13 +112,18 @@ class StepLog:
         lag = time.monotonic() - self._mark
         seconds = sum(entry.step_s for entry in waiting) + lag
         images = self._count()
+        # The first step of a process waits for its loader to start and its program to compile.
+        counted = waiting[1:] if self.last is None else waiting
+        waited = sum(entry.data_wait_s for entry in counted)
+        self.health.add_time(sum(entry.step_s for entry in counted) + lag, waited)
         for entry, scalars in zip(waiting, values, strict=True):
             if not (math.isfinite(scalars["loss"]) and math.isfinite(scalars["grad_norm"])):
                 self._log.flush()
                 raise TrainingFailed(_not_finite(entry, scalars))
             self._record(entry, scalars, images / max(seconds, 1e-9), lag / len(waiting))
         if waiting:
-            self._bar.advance(waiting[-1].step, self.last or {})
+            self._log.health(self.health.record(waiting[-1].step, time.time()))
+            self._bar.advance(waiting[-1].step, self.last or {}, self.health.words())
         self._mark = time.monotonic()
 
     def _count(self) -> int:
@@ -130,11 +131,7 @@ class StepLog:
         images = 0
         for new in self._runtime.gather(self._new):
             images += new.rows
-            self.counts["truncated"] += new.truncated
-            reasons = self.counts["skipped"]
-            for reason, (rows, _) in new.skipped.items():
-                reasons[reason] = reasons.get(reason, 0) + rows
-        self.counts["images"] += images
+            self.health.add(new)
         self._new = BatchCounts()
         return images
 
@@ -154,11 +151,7 @@ class StepLog:
             "data_wait_s": entry.data_wait_s,
             "time": entry.time,
         }
-        data = {
-            "skipped": sum(self.counts["skipped"].values()),
-            "truncated": self.counts["truncated"],
-        }
-        self._log.step(self.last, data)
+        self._log.step(self.last, self.health.scalars())
 
 
 def _not_finite(entry: _Waiting, scalars: Mapping[str, float]) -> str:

@@ -59,13 +59,15 @@ def _encoder_origin(run: Run) -> str:
 def conclude(run: Run) -> None:
     """Write summary.json and print the final scores with captions beside their references."""
     run.folder.write_summary(summarize(run))
-    result, counts = run.validation, run.step_log.counts
+    result, health = run.validation, run.step_log.health
+    counts = health.counts
     assert result is not None, "a run ends with a validation"
-    skipped = sum(counts["skipped"].values())
     say(
         f"\ndone: {run.step:,} steps in {duration_text(run.clock.total())} "
-        f"({counts['images']:,} images, {skipped} masked, {counts['truncated']} captions cut)"
+        f"({counts['images']:,} images, {health.num_skipped} masked, {counts['truncated']} "
+        "captions cut)"
     )
+    say(health.words())
     for number, sample in enumerate(result.samples, 1):
         say(f"caption {number}: {sample.generated}\nreference: {sample.reference}")
     for line in _slot_lines(result):
@@ -95,7 +97,8 @@ def _slot_lines(result: Validation) -> list[str]:
 
 def summarize(run: Run) -> dict[str, Any]:
     """The contents of summary.json."""
-    result, counts, last = run.validation, run.step_log.counts, run.step_log.last
+    result, health, last = run.validation, run.step_log.health, run.step_log.last
+    counts = health.counts
     assert result is not None, "a run ends with a validation"
     return {
         "finished": run.step == run.total_steps,
@@ -114,6 +117,8 @@ def summarize(run: Run) -> dict[str, Any]:
         "images": counts["images"],
         "skipped": counts["skipped"],
         "truncated": counts["truncated"],
+        "retries": counts["retries"],
+        "data_health": health.report(),
         "first_step_s": run.first_step_s,
         "wall_s": run.clock.total(),
         "seconds": run.clock.seconds,

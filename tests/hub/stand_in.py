@@ -93,6 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
             hub.number += 1
             number = hub.number
             kind = "file" if "/resolve/" in path else "listing"
+            if hub.hub_id not in path:  # the client asks about itself now and then
+                kind = "other"
             hub.requests[f"{self.command} {kind}"] += 1
             hub.token = self.headers.get("authorization")
         fault = hub.fault(number, self.command, path)

@@ -1,0 +1,95 @@
+"""How the data fares: rows, what was masked and why, the Hub's faults, and who waits for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from radcap.data.collate import BatchCounts
+
+# The card's model on v3-8 at the floor of its compiled step, by `radcap.preflight`, batch 336.
+V3_8_IMAGES_PER_S = 22_000
+# A trainer that waits for more of its time than this is fed too slowly.
+_INPUT_BOUND_SHARE = 0.1
+
+_SUMS = ("images", "truncated", "retries", "requests", "hub_bytes", "hub_wait_s")
+_TIMES = ("wait_s", "train_s")
+
+
+class DataHealth:
+    """Counts over a run's whole life, resumed parts and all processes included.
+
+    Attributes:
+        counts: `images` trained on, `truncated` captions, `skipped` (masked rows by reason), of
+            the Hub `retries`, `requests`, `hub_bytes` and `hub_wait_s`; seconds of training
+            (`train_s`) and of these the ones the first process waited for a batch (`wait_s`).
+    """
+
+    def __init__(self, counts: Mapping[str, Any] | None) -> None:
+        """Args:
+        counts: what earlier processes of the run counted.
+        """
+        given = dict(counts or {})
+        self.counts: dict[str, Any] = {name: given.get(name, 0) for name in (*_SUMS, *_TIMES)}
+        self.counts["skipped"] = dict(given.get("skipped", {}))
+
+    def add(self, new: BatchCounts) -> None:
+        """Add what one process met; `rows` of it are the good ones."""
+        traffic = new.traffic
+        sums = (new.rows, new.truncated, traffic.retries, traffic.requests)
+        for name, value in zip(_SUMS, (*sums, traffic.bytes, traffic.wait_s), strict=True):
+            self.counts[name] += value
+        reasons = self.counts["skipped"]
+        for reason, (rows, _) in new.skipped.items():
+            reasons[reason] = reasons.get(reason, 0) + rows
+
+    def add_time(self, train_s: float, wait_s: float) -> None:
+        """Add seconds of training, and those of them that were spent waiting for data."""
+        self.counts["train_s"] += train_s
+        self.counts["wait_s"] += wait_s
+
+    @property
+    def num_skipped(self) -> int:
+        """Masked rows, whatever the reason."""
+        return sum(self.counts["skipped"].values())
+
+    @property
+    def input_bound(self) -> bool:
+        """Whether training waits for data more than now and then."""
+        return self.counts["wait_s"] > _INPUT_BOUND_SHARE * self.counts["train_s"]
+
+    def scalars(self) -> dict[str, float]:
+        """For TensorBoard, under data/."""
+        names = ("truncated", "retries", "hub_wait_s")
+        return {"skipped": self.num_skipped} | {name: self.counts[name] for name in names}
+
+    def record(self, step: int, time: float) -> dict[str, Any]:
+        """A line of data_health.jsonl.
+
+        Args:
+            step: training steps done.
+            time: seconds since 1970.
+        """
+        return {"step": step, "time": time, **self.report()}
+
+    def report(self) -> dict[str, Any]:
+        """The counts, who waits for whom, and all of it in words."""
+        bound = "input" if self.input_bound else "compute"
+        return {**self.counts, "bound": bound, "words": self.words()}
+
+    def words(self) -> str:
+        """One line for people."""
+        counts = self.counts
+        reasons = ", ".join(f"{reason} {rows}" for reason, rows in counts["skipped"].items())
+        masked = f"{self.num_skipped} masked" + (f" ({reasons})" if reasons else "")
+        rate = counts["images"] / max(counts["train_s"], 1e-9)
+        line = f"data: {counts['images']:,} rows, {masked}, {counts['truncated']} captions cut, "
+        if counts["requests"]:
+            line += f"{counts['retries']} retries, {counts['hub_wait_s']:.0f} s for the Hub, "
+        line += f"waited {counts['wait_s']:.0f} of {counts['train_s']:.0f} s: "
+        if not self.input_bound:
+            return line + f"compute-bound at {rate:,.0f} images/s"
+        return line + (
+            f"input-bound at {rate:,.0f} images/s (the card's model on v3-8 could take "
+            f"{V3_8_IMAGES_PER_S:,})"
+        )

@@ -1,0 +1,99 @@
+"""What large row groups cost in memory, measured on real files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from data.conftest import png, row
+
+GROUP_ROWS, GROUPS_PER_LANE = 2580, 2
+BYTES_PER_ROW = 39_000
+
+PROGRAM = """
+import json, sys, threading, time
+from itertools import islice
+from pathlib import Path
+from radcap.data.collate import load_tokenizer
+from radcap.data.loader import Loader
+from radcap.data.order import Order, wide_window
+from radcap.data.shelf import SPOOLED_BYTES
+from radcap.data.source import open_source
+
+def resident(pid):
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss_Anon"):  # what is shared since the fork counts once over all
+            return int(line.split()[1]) * 1024
+
+source = open_source(split="train", path=sys.argv[1], config="alignment")
+lanes = int(sys.argv[2])
+num_bytes = [group.num_bytes for group in source.row_groups]
+order = Order([g.num_rows for g in source.row_groups], num_bytes, seed=0, batch_size=64,
+    lanes=lanes, window_bytes=wide_window(num_bytes, lanes, 10**8, SPOOLED_BYTES))
+loader = Loader(source, order, load_tokenizer(), workers=2, max_length=16)
+pids = ["self", *(process.pid for process in loader._pool._processes)]
+peak = dict.fromkeys(pids, 0)
+done = threading.Event()
+def watch():
+    while not done.wait(0.03):
+        for pid in pids:
+            peak[pid] = max(peak[pid], resident(pid) or 0)
+thread = threading.Thread(target=watch); thread.start()
+rows = sum(int(batch.valid.sum()) for batch in islice(loader, order.batches_per_epoch))
+spooled = sum(file.stat().st_size for file in loader._spool.folder.iterdir())
+done.set(); thread.join(); loader.close()
+print(json.dumps({"rows": rows, "peak": list(peak.values())}))
+"""
+
+
+def measure(folder: Path, lanes: int) -> list[int]:
+    """Peak bytes of the main process and of each of two workers."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(folder), str(lanes)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["rows"] == GROUP_ROWS * GROUPS_PER_LANE * lanes
+    return found["peak"]
+
+
+@pytest.mark.slow
+def test_sixty_four_lanes_over_groups_of_100_mb_stay_under_4_gb(tmp_path: Path) -> None:
+    """Measured with 4 lanes and with 2, and scaled by what a lane adds."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(GROUP_ROWS):
+        # Pillow reads no further than a picture's end.
+        picture = png(number % 7) + rng.bytes(BYTES_PER_ROW - 5000)
+        rows.append(row(number, image={"bytes": picture, "path": ""}))
+    table = pa.Table.from_pylist(rows)
+    del rows
+    peaks = {}
+    for lanes in (2, 4):
+        folder = tmp_path / str(lanes)
+        (folder / "alignment").mkdir(parents=True)
+        path = folder / "alignment" / "train-00000-of-00001.parquet"
+        with pq.ParquetWriter(path, table.schema, compression="none") as writer:
+            for _ in range(lanes * GROUPS_PER_LANE):
+                writer.write_table(table, row_group_size=GROUP_ROWS)
+        assert pq.ParquetFile(path).metadata.row_group(0).total_byte_size > 95e6
+        peaks[lanes] = measure(folder, lanes)
+        path.unlink()
+    total = {lanes: sum(peak) for lanes, peak in peaks.items()}
+    lane = max(0.0, (total[4] - total[2]) / 2)
+    scaled = total[4] + 60 * lane
+    print(
+        f"main {peaks[4][0] / 1e6:.0f} MB, workers {[round(p / 1e6) for p in peaks[4][1:]]} MB, "
+        f"a lane {lane / 1e6:.1f} MB: {scaled / 1e9:.2f} GB with 64 lanes"
+    )
+    assert scaled < 4e9

@@ -1,0 +1,216 @@
+"""`python -m radcap.train` against a Hub that misbehaves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from command_line import environment, metrics, summary, wait_for_step
+from data.conftest import row
+from hub.stand_in import FAULTS, StandInHub, one_in, serving
+
+from radcap.data.phantom import write_phantom
+
+WORDS = (
+    "+experiment=smoke",
+    "data=radimagenet_vqa",
+    "data.batch_size=8",
+    "data.window_gb=0.01",
+    "data.lanes=8",
+    "data.workers=1",
+    "runtime=cpu",
+    "trainer.caption_rows=0",
+    "trainer.samples=0",
+    "trainer.max_steps=30",
+    "trainer.save_every=10",
+    "trainer.eval_every=30",
+)
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom")
+    write_phantom(folder, train_rows=320, val_rows=16, seed=0, row_group_size=20)
+    return folder
+
+
+@pytest.fixture
+def stand_in(phantom: Path) -> Iterator[StandInHub]:
+    with serving(phantom) as hub:
+        yield hub
+
+
+def start(hub: str, cwd: Path, *words: str, **variables: str) -> subprocess.Popen[str]:
+    settings = environment(cwd / "cache") | {"HF_ENDPOINT": hub, "HF_HOME": str(cwd / "home")}
+    del settings["HF_HUB_OFFLINE"], settings["http_proxy"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "radcap.train", *WORDS, *words],
+        cwd=cwd,
+        env=settings | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=400)
+    return process.returncode, out, err
+
+
+def test_a_run_goes_on_through_transient_faults_and_counts_them(
+    stand_in: StandInHub, tmp_path: Path
+) -> None:
+    stand_in.fault = one_in(3)
+    stand_in.stall_s = 3.0
+    status, out, err = finish(start(stand_in.endpoint, tmp_path, "data.hub_timeout_s=1"))
+    assert status == 0, err
+    run = tmp_path / "runs/smoke"
+    found = summary(run)
+    assert found["steps"] == 30 and found["skipped"] == {}
+    assert found["retries"] > 0 and set(stand_in.failed) == set(FAULTS)
+    assert "retries" in found["data_health"]["words"] and found["data_health"]["words"] in out
+    lines = [json.loads(line) for line in (run / "data_health.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [5, 10, 15, 20, 25, 30]
+    assert lines[-1]["images"] == 240 and lines[-1]["bound"] in ("input", "compute")
+    assert "the Hub: " in err and "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_ten_thousand_rows_with_every_third_request_failing(tmp_path: Path) -> None:
+    folder = tmp_path / "set" / "alignment"
+    folder.mkdir(parents=True)
+    rows = [row(number) for number in range(500)]
+    schema = pa.Table.from_pylist(rows).schema
+    for name in [f"train-{i:05d}-of-00004" for i in range(4)] + ["val-00000-of-00001"]:
+        with pq.ParquetWriter(folder / f"{name}.parquet", schema) as writer:
+            table = pa.Table.from_pylist(rows, schema)
+            for _ in range(5 if name.startswith("train") else 1):
+                writer.write_table(table, row_group_size=50)
+    with serving(folder.parent) as hub:
+        hub.fault = one_in(3)
+        hub.stall_s = 3.0
+        words = ["trainer.max_steps=100", "data.batch_size=100"]  # one epoch
+        words += ["data.hub_timeout_s=0.5", "trainer.save_every=null", "data.workers=2"]
+        status, _, err = finish(start(hub.endpoint, tmp_path, *words))
+        assert status == 0, err
+        found = summary(tmp_path / "runs/smoke")
+        assert found["images"] == 10_000 and found["skipped"] == {}
+        assert set(hub.failed) == set(FAULTS)
+        assert found["retries"] >= sum(hub.failed.values()) // 2
+        print({**hub.failed}, "retries", found["retries"])
+
+
+FINAL: dict[str, tuple[int | str, str]] = {
+    "not allowed": (401, "HF_TOKEN"),
+    "gated": (403, "HF_TOKEN"),
+    "vanished": (404, "has gone"),
+    "refused": (451, "451"),
+}
+
+
+@pytest.mark.parametrize("name", FINAL)
+def test_a_final_fault_in_mid_run_ends_it_and_the_checkpoint_stays(
+    stand_in: StandInHub, tmp_path: Path, name: str
+) -> None:
+    fault, said = FINAL[name]
+    words = ["trainer.max_steps=400", "data.window_gb=0.002", "trainer.log_every=1"]
+    words += ["schedule=constant", "trainer.eval_every=null"]
+    process = start(stand_in.endpoint, tmp_path, *words)
+    run = tmp_path / "runs/smoke"
+    wait_for_step(run, 11, process)
+    stand_in.fault = lambda number, method, path: fault
+    done = finish(process)
+    assert stand_in.failed, done
+    assert done[0] == 1
+    assert done[2].splitlines()[-1].startswith("radcap: ") and said in done[2], done[2]
+    assert "Traceback" not in done[2]
+    last = max(line["time"] for line in metrics(run))
+    assert time.time() - last < 15
+    saved = sorted((run / "checkpoints").glob("step-*"))
+    assert saved and (saved[-1] / "progress.json").is_file()
+
+    stand_in.fault = lambda number, method, path: None
+    steps = max(line["step"] for line in metrics(run)) + 3
+    status, out, err = finish(
+        start(stand_in.endpoint, tmp_path, *words, f"trainer.max_steps={steps}")
+    )
+    assert status == 0, err
+    assert "resumed after step" in out
+    assert [line["step"] for line in metrics(run)] == list(range(1, steps + 1))
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [(401, "HF_TOKEN"), (403, "accept its terms"), (404, "check its name")]
+)
+def test_a_final_fault_at_the_start_is_told_within_seconds(
+    stand_in: StandInHub, tmp_path: Path, fault: int, said: str
+) -> None:
+    stand_in.fault = lambda number, method, path: fault
+    begin = time.monotonic()
+    status, _, err = finish(start(stand_in.endpoint, tmp_path))
+    assert time.monotonic() - begin < 10
+    assert status == 1 and said in err and err.count("\n") == 1, err
+    assert stand_in.requests["GET listing"] == 1
+
+
+def test_no_server_at_all_is_told_within_seconds(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    status, _, err = finish(start("http://127.0.0.1:9", tmp_path))
+    assert time.monotonic() - begin < 10
+    last = err.splitlines()[-1]
+    assert status == 1 and "http://127.0.0.1:9" in last and "data=phantom" in last, err
+
+
+def test_a_run_keeps_to_its_revision_unless_told_otherwise(
+    stand_in: StandInHub, tmp_path: Path, phantom: Path
+) -> None:
+    first = stand_in.commit
+    status, _, err = finish(start(stand_in.endpoint, tmp_path, "trainer.max_steps=10"))
+    assert status == 0, err
+    second = stand_in.publish(phantom)
+    run = tmp_path / "runs/smoke"
+
+    def revision() -> str:
+        return json.loads((run / "versions.json").read_text())["data_revision"]
+
+    # The Hub has something newer; the run goes on with what it began with.
+    status, _, err = finish(start(stand_in.endpoint, tmp_path, "trainer.max_steps=12"))
+    assert status == 0, err
+    assert revision() == first
+    # What it began with has gone.
+    del stand_in.commits[first]
+    status, _, err = finish(start(stand_in.endpoint, tmp_path, "trainer.max_steps=14"))
+    assert status == 1 and "data.revision" in err, err
+    words = ["trainer.max_steps=14", "data.accept_revision=true"]
+    status, _, err = finish(start(stand_in.endpoint, tmp_path, *words))
+    assert status == 0, err
+    assert revision() == second
+    assert [line["step"] for line in metrics(run)] == list(range(1, 15))
+    # From then on it keeps to that one.
+    stand_in.publish(phantom)
+    status, _, err = finish(start(stand_in.endpoint, tmp_path, "trainer.max_steps=15"))
+    assert status == 0, err
+    assert revision() == second
+
+
+def test_a_local_copy_and_a_cache_serve_without_the_hub(
+    stand_in: StandInHub, tmp_path: Path
+) -> None:
+    words = ["trainer.max_steps=10", "data.local_copy=copy"]
+    status, _, err = finish(start(stand_in.endpoint, tmp_path, *words))
+    assert status == 0, err
+    first: list[Any] = [line["loss"] for line in metrics(tmp_path / "runs/smoke")]
+    words += ["data.cache=kept", "data.cache_decoded=true", "run.name=again"]
+    status, _, err = finish(start("http://127.0.0.1:9", tmp_path, *words))
+    assert status == 0, err
+    assert [line["loss"] for line in metrics(tmp_path / "runs/again")] == first
+    assert list((tmp_path / "kept").rglob("*.rows"))
