@@ -49,7 +49,7 @@ def figures(run: Path) -> dict[str, float]:
         raise RadcapError(f"{run} has no checkpoint yet")
     versions = json.loads((run / "versions.json").read_text())
     inputs = Inputs(config, revision=versions.get("data_revision"))
-    val_loader, train_loader = inputs.val_loader(), inputs.train_loader(None)
+    train_loader, val_loader = inputs.loaders(None)
     runtime = open_runtime(replace(config.runtime, name="auto", devices=None))
     model = build_model(config.model, vocab_size=len(inputs.tokenizer), weights=restored.model)
     runtime.place(model)

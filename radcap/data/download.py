@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,12 +22,11 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_TRANSIENT = {408, 425, 429, 500, 502, 503, 504, 520, 522, 524}
+_TRANSIENT = {408, 425, 429}  # and all of 500 and above
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
 # A Hub that cannot be reached at all when a run begins is not there, or its address is wrong.
 _PATIENCE_TO_CONNECT_S = 5.0
 _SECONDS_BETWEEN_WARNINGS = 30.0
-_CHUNK = 1 << 20
 
 
 @dataclass
@@ -97,24 +97,26 @@ class Hub:
             DataError: a final fault, or patience is at an end.
         """
         position = start
+        attempts = _Patience(self)
 
         def rest() -> None:
             nonlocal position
             with self._get(url, f"bytes={position}-{stop - 1}") as response:
-                for piece in response.iter_bytes(_CHUNK):
+                first, _ = _content_range(response)
+                if first != position:
+                    raise EOFError(f"bytes from {first} on instead of {position}")
+                # As it comes: in chunks of a size, the last one of a torn answer would be lost.
+                for piece in response.iter_raw():
                     piece = piece[: stop - position]
                     write(position, piece)
                     position += len(piece)
                     self.traffic.bytes += len(piece)
+                    attempts.restart()
+            if position < stop:
+                raise EOFError(f"the answer ends at byte {position} of {stop}")
 
-        attempts = _Patience(self)
         while position < stop:
-            before = position
             attempts.run(rest)
-            if position > before:
-                attempts.restart()
-            elif position < stop:
-                attempts.failed(EOFError(f"an empty answer at byte {position}"))
 
     def fetch_tail(self, url: str, size: int) -> tuple[bytes, int]:
         """Fetch at most the last `size` bytes of a file.
@@ -125,7 +127,7 @@ class Hub:
 
         def tail() -> tuple[bytes, int]:
             with self._get(url, f"bytes=-{size}") as response:
-                total = int(response.headers["content-range"].rpartition("/")[2])
+                _, total = _content_range(response)
                 data = response.read()
             if len(data) != min(size, total):
                 raise EOFError(f"{len(data)} bytes of {min(size, total)}")
@@ -181,6 +183,8 @@ class Hub:
                 f"no {where}, or it is private: check its name and data.revision, or set HF_TOKEN "
                 "to a token that may read it"
             )
+        if status is not None and status < 500 and status not in (404, 410, *_TRANSIENT):
+            return DataError(f"{where} refuses a request (HTTP {status}): {one_line(error)}")
         if status in (404, 410):
             return DataError(
                 f"a file of {where} has gone since the run began ({one_line(error)}); what is "
@@ -213,7 +217,8 @@ class _Patience:
         began = time.monotonic()
         try:
             answer = request()
-        except (HTTPError, OSError, EOFError) as error:
+        # Not every OSError: a full disk on this side is no fault of the Hub.
+        except (HTTPError, ConnectionError, TimeoutError, EOFError) as error:
             self._hub.traffic.wait_s += time.monotonic() - began
             self.failed(error)
             return False, None
@@ -225,7 +230,7 @@ class _Patience:
         """Pause, or give up."""
         hub = self._hub
         status = status_of(error)
-        if status is not None and status not in _TRANSIENT:
+        if status is not None and status < 500 and status not in _TRANSIENT:
             raise hub.explain(error) from error
         patience = hub.patience_s
         if not hub.met and status is None:
@@ -249,7 +254,7 @@ class _Patience:
             self._hub._warned = now
             what = f"HTTP {status_of(error)}" if status_of(error) else one_line(error)
             _log.warning(
-                "the Hub: %s; trying again in %.1f s (told every %.0f s; all are counted)",
+                "the Hub: %s; trying again in %.1f s (told every %.0f s at most)",
                 what,
                 pause,
                 _SECONDS_BETWEEN_WARNINGS,
@@ -259,6 +264,15 @@ class _Patience:
 def status_of(error: BaseException) -> int | None:
     """The HTTP status that an exception of the Hub's client stands for, if any."""
     return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _content_range(response: Any) -> tuple[int, int]:
+    """First byte and size of the whole file, as the answer to a request for a range says."""
+    text = response.headers["content-range"]
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", text)
+    if found is None:
+        raise EOFError(f"content-range {text}")
+    return int(found[1]), int(found[2])
 
 
 def _retry_after(error: BaseException) -> float:

@@ -30,12 +30,8 @@ def open_hub(hub: Hub, split: str, config: str, revision: str | None) -> Source:
         DataError: not there, not allowed, no network, or not of the data set's form.
     """
     from huggingface_hub import hf_hub_url
-    from huggingface_hub.errors import HFValidationError
 
-    try:
-        commit, stored = list_files(hub, revision)
-    except HFValidationError as error:
-        raise DataError(f"data.hub_id={hub.hub_id}: {one_line(error)}") from error
+    commit, stored = list_files(hub, revision)
     names = split_files(hub, stored, split, config)
     urls = [hf_hub_url(hub.hub_id, n, repo_type="dataset", revision=commit) for n in names]
     with ThreadPoolExecutor(_FOOTER_READERS) as pool:
@@ -52,7 +48,12 @@ def list_files(hub: Hub, revision: str | None) -> tuple[str, list[str]]:
     def ask() -> Any:
         return HfApi().dataset_info(hub.hub_id, revision=revision, timeout=hub.timeout_s)
 
-    info = hub.ask(ask)
+    try:
+        info = hub.ask(ask)
+    except ValueError as error:  # an id, an address or a token that cannot be sent
+        raise DataError(
+            f"data.hub_id={hub.hub_id}, HF_ENDPOINT or HF_TOKEN cannot be sent: {one_line(error)}"
+        ) from error
     return str(info.sha), sorted(entry.rfilename for entry in info.siblings or ())
 
 
@@ -82,5 +83,5 @@ def _read_footer(hub: Hub, url: str) -> tuple[pq.FileMetaData, StoredFile]:
     tail = tail[-length:]
     try:
         return pq.read_metadata(pa.BufferReader(tail)), StoredFile(size, tail)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{url} is not a whole parquet file: {one_line(error)}") from error

@@ -224,6 +224,7 @@ class Loader:
                 raise DataError(
                     f"the data cannot be resumed: its {key} was {position.get(key)} and is now"
                     f" {value}; the same data, seed, batch size, lanes and window are needed"
+                    " (data.accept_revision=true goes on with another revision)"
                 )
         batch = min(position["batch"], self._order.batches_per_epoch - 1)
         return position["epoch"] * self._order.batches_per_epoch + batch

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from radcap.data.download import Hub
 from radcap.data.faults import DataError, one_line
 from radcap.data.hub import list_files, split_files
+from radcap.data.shelf import write_at
 from radcap.data.source import Source, open_source
 
 _log = logging.getLogger(__name__)
@@ -25,8 +28,9 @@ def copy_to_folder(
 ) -> str:
     """Download the splits' parquet files into `folder`, or find them whole there.
 
-    The Hub's own client downloads: what is whole is not fetched again, what is half goes on. The
-    note that names the copy is written last. A folder with that note is used without a network.
+    What is whole is not fetched again, what is half goes on. The note that names the copy is
+    written last, and removed first where another revision takes its place. A folder with that note
+    is used without a network.
 
     Args:
         hub: the data set.
@@ -48,39 +52,60 @@ def copy_to_folder(
             f"data.local_copy={folder} holds {note.get('hub_id')}, {note.get('config')}; name "
             "another folder"
         )
-    if note and revision in (None, note["revision"]) and _is_whole(folder, note, splits):
+    known = (None, note["revision"], note.get("asked")) if note else ()
+    if note and revision in known and _is_whole(folder, note, splits):
         return str(note["revision"])
-
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
     commit, stored = list_files(hub, note["revision"] if note and not revision else revision)
     names = [name for split in splits for name in split_files(hub, stored, split, config)]
     _log.warning("data.local_copy: %d files of %s into %s", len(names), hub.hub_id, folder)
-
-    def download() -> Any:
-        try:
-            return snapshot_download(
-                hub.hub_id,
-                repo_type="dataset",
-                revision=commit,
-                local_dir=folder,
-                allow_patterns=names,
-                etag_timeout=hub.timeout_s,
-            )
-        except LocalEntryNotFoundError as error:
-            raise (error.__cause__ or error) from None  # what could not be reached, and why
-
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        hub.ask(download)
-        files = {name: (folder / name).stat().st_size for name in names}
-        written = folder / f"{_NOTE}.{os.getpid()}"
-        written.write_text(json.dumps({**asked, "revision": commit, "files": files}) + "\n")
-        written.replace(folder / _NOTE)
+        with _locked(folder):
+            if not note or note["revision"] != commit:
+                (folder / _NOTE).unlink(missing_ok=True)  # from here on it is no copy of anything
+                note = None
+            files = dict(note["files"]) if note else {}
+            for name in names:
+                if not _has(folder, files, name):
+                    files[name] = _download(hub, folder, name, commit)
+            text = json.dumps({**asked, "asked": revision, "revision": commit, "files": files})
+            written = folder / f".{_NOTE}"
+            written.write_text(text + "\n")
+            written.replace(folder / _NOTE)
     except OSError as error:
-        raise DataError(f"data.local_copy={folder}: {one_line(error)}") from error
+        raise DataError(f"data.local_copy={folder}: {error.strerror or one_line(error)}") from error
     return commit
+
+
+def _download(hub: Hub, folder: Path, name: str, commit: str) -> int:
+    """Fetch a file, or go on with what is there of it; its size."""
+    from huggingface_hub import hf_hub_url
+
+    url = hf_hub_url(hub.hub_id, name, repo_type="dataset", revision=commit)
+    _, size = hub.fetch_tail(url, 1)
+    final = folder / name
+    part = final.with_name(f".{final.name}.{commit[:12]}.part")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("ab", buffering=0) as stream:
+        have = min(stream.tell(), size)
+        stream.truncate(have)
+        # Pieces come in order, so that what is there is always a beginning of the file.
+        hub.fetch(url, have, size, lambda at, data: write_at(stream.fileno(), at, data))
+        os.fsync(stream.fileno())
+    part.replace(final)
+    return size
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from copying into the folder meanwhile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def open_copy(folder: Path, *, hub_id: str, split: str, config: str, commit: str) -> Source:
@@ -98,13 +123,18 @@ def _read_note(folder: Path) -> dict[str, Any] | None:
     return note if isinstance(note, dict) and "revision" in note and "files" in note else None
 
 
-def _is_whole(folder: Path, note: dict[str, Any], splits: Sequence[str]) -> bool:
-    """Whether all files of the splits are there in their right size."""
-    files = note["files"]
-    start = tuple(f"{note['config']}/{split}-" for split in splits)
-    has_all = all(any(name.startswith(one) for name in files) for one in start)
-    wanted = {name: size for name, size in files.items() if name.startswith(start)}
+def _has(folder: Path, files: Mapping[str, int], name: str) -> bool:
+    """Whether a file is there in the size that was noted down."""
     try:
-        return has_all and all((folder / n).stat().st_size == size for n, size in wanted.items())
+        return name in files and (folder / name).stat().st_size == files[name]
     except FileNotFoundError:
         return False
+
+
+def _is_whole(folder: Path, note: Mapping[str, Any], splits: Sequence[str]) -> bool:
+    """Whether all files of the splits are there."""
+    files = note["files"]
+    starts = [f"{note['config']}/{split}-" for split in splits]
+    wanted = [name for name in files if name.startswith(tuple(starts))]
+    has_all = all(any(name.startswith(start) for name in wanted) for start in starts)
+    return has_all and all(_has(folder, files, name) for name in wanted)

@@ -4,7 +4,7 @@ A row group of 100 MB as objects of Python, or an open parquet reader over it, w
 of megabytes in every lane. In a file, a row costs nothing until it is asked for.
 
     magic | records | offsets: int64 [rows + 1] | rows: uint32 | magic
-    record: length of the head: uint32 | head: JSON | payload
+    record: CRC-32 of the rest: uint32 | length of the head: uint32 | head: JSON | payload
 
 The payload is the encoded picture, or its decoded pixels as uint8 ([224, 224] where all three
 colours are equal, else [3, 224, 224]). Nothing in it is code. A file without its end is no row
@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -23,12 +24,13 @@ from typing import IO, Any
 
 import numpy as np
 
+from radcap.data.faults import DataError
 from radcap.data.images import IMAGE_SIZE
 from radcap.data.records import Example, Skipped
 from radcap.labels import Labels
 
-_MAGIC = b"radcaprows1\n"
-_LENGTH = struct.Struct("<I")
+_MAGIC = b"radcaprows2\n"
+_PREFIX = struct.Struct("<II")
 _TRAILER = struct.Struct(f"<I{len(_MAGIC)}s")
 
 
@@ -71,12 +73,20 @@ class RowFile:
         return (self.Row(self, number) for number in range(first, len(self)))
 
     def load(self, number: int) -> Example | Skipped:
-        """Read a row; raises OSError where the disk does."""
+        """Read a row.
+
+        Raises:
+            DataError: it is not what was written. The file is removed where it has a name.
+        """
         start, stop = (int(offset) for offset in self._offsets[number : number + 2])
         record = os.pread(self._stream.fileno(), stop - start, start)
-        (length,) = _LENGTH.unpack_from(record)
-        head = json.loads(record[_LENGTH.size : _LENGTH.size + length])
-        payload = record[_LENGTH.size + length :]
+        if len(record) != stop - start or len(record) < _PREFIX.size:
+            raise self._damaged()
+        checksum, length = _PREFIX.unpack_from(record)
+        if zlib.crc32(record[4:]) != checksum:
+            raise self._damaged()
+        head = json.loads(record[_PREFIX.size : _PREFIX.size + length])
+        payload = record[_PREFIX.size + length :]
         if "skipped" in head:
             return Skipped(head["row"], head["skipped"])
         labels = Labels(*head["labels"])
@@ -84,6 +94,15 @@ class RowFile:
             return Example(payload, head["caption"], labels)
         pixels = np.frombuffer(payload, dtype=np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
         return Example(b"", head["caption"], labels, pixels)
+
+    def _damaged(self) -> DataError:
+        name = self._stream.name
+        if isinstance(name, str):
+            Path(name).unlink(missing_ok=True)
+        return DataError(
+            f"{name} is damaged, and removed; the same command reads its rows anew (should this "
+            "happen again, the disk is at fault)"
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -103,9 +122,9 @@ def write_rows(stream: IO[bytes], rows: Iterable[Example | Skipped]) -> None:
             head = {"caption": row.caption, "labels": astuple(row.labels), "decoded": decoded}
             payload = row.image if row.pixels is None else _payload(row.pixels)
         text = json.dumps(head).encode()
-        stream.write(_LENGTH.pack(len(text)) + text)
-        stream.write(payload)
-        offsets.append(offsets[-1] + _LENGTH.size + len(text) + len(payload))
+        body = b"".join((_PREFIX.pack(0, len(text))[4:], text, payload))
+        stream.write(zlib.crc32(body).to_bytes(4, "little") + body)
+        offsets.append(offsets[-1] + 4 + len(body))
     stream.write(np.asarray(offsets, dtype=np.int64).tobytes())
     stream.write(_TRAILER.pack(len(offsets) - 1, _MAGIC))
     stream.flush()
@@ -120,7 +139,7 @@ def open_rows(path: Path) -> RowFile | None:
     """Open a kept row file; None where there is none, or not a whole one."""
     try:
         stream = path.open("rb", buffering=0)
-    except FileNotFoundError:
+    except OSError:  # not there, or not to be had: it is read from where it came
         return None
     try:
         return RowFile(stream)

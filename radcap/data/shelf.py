@@ -7,14 +7,18 @@ temporary row files.
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import multiprocessing
 import os
+import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +36,15 @@ _log = logging.getLogger(__name__)
 # A row group above this many bytes is held in a file.
 SPOOLED_BYTES = 16_000_000
 _DECODED_ROW_BYTES = 224 * 224 + 200
+_PART_LIFE_S = 86_400.0  # of a file that some process, here or elsewhere, may be writing
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Spool:
     """A folder for temporary files, owned by the training process and used by its workers.
 
-    Folders that killed processes left behind are removed.
+    It is locked for as long as one of them lives; folders without a lock, left behind by processes
+    that were killed, are removed.
     """
 
     def __init__(self, parent: Path | None = None) -> None:
@@ -46,14 +52,18 @@ class Spool:
         home = Path(parent or tempfile.gettempdir())
         start = f"radcap-spool-{os.getuid()}-"
         for left in home.glob(f"{start}*"):
-            owner = left.name.removeprefix(start).partition("-")[0]
-            if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            if (lock := _try_lock(left)) is not None:
                 shutil.rmtree(left, ignore_errors=True)
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{start}{os.getpid()}-", dir=home))
+                os.close(lock)
+        self.folder = Path(tempfile.mkdtemp(prefix=start, dir=home))
+        self._lock = _try_lock(self.folder)
 
     def close(self) -> None:
         """Remove the folder. Safe to call twice."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 @dataclass
@@ -79,8 +89,8 @@ class Cache:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for part in folder.glob("*/*.part"):
-                if not Path(f"/proc/{part.suffixes[-2][1:]}").exists():
+            for part in folder.glob("*/*.rows.*.part"):
+                if time.time() - part.stat().st_mtime > _PART_LIFE_S:
                     part.unlink(missing_ok=True)
             used = sum(file.stat().st_size for file in folder.glob("*/*.rows"))
             if not os.access(folder, os.W_OK):
@@ -98,6 +108,11 @@ class Cache:
     def size_of(self, where: RowGroup) -> int:
         """Bytes that the rows of a row group take, about."""
         return where.num_rows * _DECODED_ROW_BYTES if self.decoded else where.num_bytes
+
+    def give_back(self, size: int) -> None:
+        """Give back what was reserved and not written (less than nothing: take it)."""
+        with self.left.get_lock():
+            self.left.value += size
 
     def reserve(self, size: int) -> bool:
         """Take `size` bytes of what is left; False where that is less."""
@@ -129,6 +144,7 @@ class Shelf:
         """
         self._source, self.hub, self._spool = source, hub, spool
         self._cache, self._max_pixels = cache, max_pixels
+        self._keeps = cache is not None
 
     def rows(self, groups: Sequence[int], first: int) -> Iterator[Row | RowFile.Row]:
         """The rows of neighbouring row groups of one file, whose bytes are fetched together.
@@ -143,7 +159,7 @@ class Shelf:
         ready: dict[int, list[Row] | RowFile] = {}
         for group in groups:
             if (kept := self._from_cache(group)) is not None:
-                ready[group] = kept
+                ready[group] = self._at_hand(kept, self._source.row_groups[group])
         missing = [group for group in groups if group not in ready]
         if missing and self.hub is not None:
             copy = self._fetch(missing)
@@ -164,6 +180,14 @@ class Shelf:
         rows = open_rows(self._cache.path(self._source, where, self._max_pixels))
         return rows if rows is not None and len(rows) == where.num_rows else None
 
+    def _at_hand(self, rows: RowFile, where: RowGroup) -> list[Row] | RowFile:
+        """A small group in memory: thousands of open files would be too many."""
+        if where.num_bytes > SPOOLED_BYTES:
+            return rows
+        loaded = [row.load() for row in rows.rows()]
+        rows.close()
+        return loaded
+
     def _fetch(self, groups: Sequence[int]) -> Path:
         """A local file in which these row groups are whole; the others are holes."""
         assert self.hub is not None
@@ -174,11 +198,10 @@ class Shelf:
         try:
             with path.open("wb", buffering=0) as local:
                 local.truncate(stored.size)
-                os.pwrite(local.fileno(), stored.tail, stored.size - len(stored.tail))
+                write_at(local.fileno(), stored.size - len(stored.tail), stored.tail)
+                put = partial(write_at, local.fileno())
                 for start, stop in _joined((where.start, where.stop) for where in wheres):
-                    self.hub.fetch(
-                        url, start, stop, lambda at, data: os.pwrite(local.fileno(), data, at)
-                    )
+                    self.hub.fetch(url, start, stop, put)
         except OSError as error:
             if error.errno in _NO_SPACE:
                 raise self._no_space(error) from None
@@ -191,11 +214,13 @@ class Shelf:
         rows = (
             parse_row(row, self._source.row_id(group, number)) for number, row in enumerate(raw)
         )
-        if self._cache is not None and self._cache.reserve(self._cache.size_of(where)):
+        if (
+            self._cache is not None
+            and self._keeps
+            and self._cache.reserve(self._cache.size_of(where))
+        ):
             kept = self._keep(self._cache, where, rows)
-            if kept is not None:
-                return kept
-            return self._read(group, path)
+            return self._read(group, path) if kept is None else self._at_hand(kept, where)
         if where.num_bytes <= SPOOLED_BYTES:
             return list(rows)
         import pyarrow
@@ -214,7 +239,7 @@ class Shelf:
     def _keep(self, cache: Cache, where: RowGroup, rows: Iterable[Row]) -> RowFile | None:
         """Write a row group into the cache; None, and no more of it, where the disk does not."""
         path = cache.path(self._source, where, self._max_pixels)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
         if cache.decoded:
             rows = map(self._decode, rows)
         try:
@@ -222,13 +247,16 @@ class Shelf:
             with part.open("wb") as stream:
                 write_rows(stream, rows)
                 os.fsync(stream.fileno())  # else a lost machine could leave a file of zeros
+            written = part.stat().st_size
             part.replace(path)
         except OSError as error:
-            self._cache = None
+            self._keeps = False
+            cache.give_back(cache.size_of(where))
             with suppress(OSError):
                 part.unlink(missing_ok=True)
             _log.warning("data.cache: %s; nothing more is kept", error.strerror or error)
             return None
+        cache.give_back(cache.size_of(where) - written)
         return open_rows(path)
 
     def _decode(self, row: Row) -> Row:
@@ -245,6 +273,27 @@ class Shelf:
             f"{self._spool.folder} is full ({error.strerror}): row groups in use are kept there; "
             "free some space or set TMPDIR to a larger disk"
         )
+
+
+def write_at(descriptor: int, at: int, data: bytes) -> None:
+    """Write all of `data` at a place in a file; raises OSError where the disk does."""
+    written = 0
+    while written < len(data):
+        written += os.pwrite(descriptor, data[written:], at + written)
+
+
+def _try_lock(folder: Path) -> int | None:
+    """Lock a folder without waiting; the descriptor holds the lock, None where another has it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -193,7 +193,7 @@ def _read_footer(name: str, open_file: Callable[[], Any]) -> pq.FileMetaData:
     try:
         with open_file() as stream:
             return pq.read_metadata(stream)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{name} is not a whole parquet file: {one_line(error)}") from error
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from radcap.data.collate import BatchCounts
+from radcap.data.download import Traffic
 
 # The card's model on v3-8 at the floor of its compiled step, by `radcap.preflight`, batch 336.
 V3_8_IMAGES_PER_S = 22_000
@@ -13,7 +14,7 @@ V3_8_IMAGES_PER_S = 22_000
 _INPUT_BOUND_SHARE = 0.1
 
 _SUMS = ("images", "truncated", "retries", "requests", "hub_bytes", "hub_wait_s")
-_TIMES = ("wait_s", "train_s")
+_TIMES = ("wait_s", "train_s", "timed_images")
 
 
 class DataHealth:
@@ -22,7 +23,8 @@ class DataHealth:
     Attributes:
         counts: `images` trained on, `truncated` captions, `skipped` (masked rows by reason), of
             the Hub `retries`, `requests`, `hub_bytes` and `hub_wait_s`; seconds of training
-            (`train_s`) and of these the ones the first process waited for a batch (`wait_s`).
+            (`train_s`), the images of these (`timed_images`), and of them the seconds that the
+            first process waited for a batch (`wait_s`).
     """
 
     def __init__(self, counts: Mapping[str, Any] | None) -> None:
@@ -43,10 +45,15 @@ class DataHealth:
         for reason, (rows, _) in new.skipped.items():
             reasons[reason] = reasons.get(reason, 0) + rows
 
-    def add_time(self, train_s: float, wait_s: float) -> None:
-        """Add seconds of training, and those of them that were spent waiting for data."""
+    def add_traffic(self, traffic: Traffic) -> None:
+        """Add what was asked of the Hub for anything but training batches."""
+        self.add(BatchCounts(traffic=traffic))
+
+    def add_time(self, *, train_s: float, wait_s: float, images: int) -> None:
+        """Add seconds of training, those of them spent waiting for data, and their images."""
         self.counts["train_s"] += train_s
         self.counts["wait_s"] += wait_s
+        self.counts["timed_images"] += images
 
     @property
     def num_skipped(self) -> int:
@@ -82,11 +89,13 @@ class DataHealth:
         counts = self.counts
         reasons = ", ".join(f"{reason} {rows}" for reason, rows in counts["skipped"].items())
         masked = f"{self.num_skipped} masked" + (f" ({reasons})" if reasons else "")
-        rate = counts["images"] / max(counts["train_s"], 1e-9)
+        rate = counts["timed_images"] / max(counts["train_s"], 1e-9)
         line = f"data: {counts['images']:,} rows, {masked}, {counts['truncated']} captions cut, "
         if counts["requests"]:
             line += f"{counts['retries']} retries, {counts['hub_wait_s']:.0f} s for the Hub, "
         line += f"waited {counts['wait_s']:.0f} of {counts['train_s']:.0f} s: "
+        if not counts["timed_images"]:
+            return line + "too short to tell"
         if not self.input_bound:
             return line + f"compute-bound at {rate:,.0f} images/s"
         return line + (

@@ -18,7 +18,7 @@ from radcap.data.download import Hub
 from radcap.data.order import Order, wide_window
 from radcap.data.shelf import SPOOLED_BYTES, Cache
 from radcap.data.source import Source, open_source
-from radcap.runtime.launch import Launch
+from radcap.runtime.launch import Launch, num_launched_here
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
@@ -67,7 +67,7 @@ class Inputs:
             folder = str(self._phantom_folder())
         self.hub = self._hub() if folder is None else None
         self._cache = self._open_cache()
-        self._train, self._val = self._open_splits(folder, data.revision or revision)
+        self._train, self._val = self._open_splits(folder, revision or data.revision)
         self.revision = self._train.revision
         window_bytes = wide_window(
             [group.num_bytes for group in self._train.row_groups],
@@ -126,13 +126,19 @@ class Inputs:
             return "phantom (synthetic, not RadImageNet)"
         return f"{self._train.name}, revision {self.revision[:12]}"
 
-    def train_loader(self, position: Mapping[str, Any] | None) -> Loader:
-        """Start the training loader at a position (None: at the beginning)."""
-        return self._loader(self._train, self._train_order, position, None)
+    def loaders(self, position: Mapping[str, Any] | None) -> tuple[Loader, Loader]:
+        """Start the loaders of training and of validation.
 
-    def val_loader(self) -> Loader:
-        """Start the validation loader; each iteration is one pass over `num_val_rows` rows."""
-        return self._loader(self._val, self._val_order, None, self._eval_rows)
+        Args:
+            position: where training goes on; None for the beginning. Each iteration of the other
+                loader is one pass over `num_val_rows` rows.
+        """
+        train = self._loader(self._train, self._train_order, position, None)
+        try:
+            return train, self._loader(self._val, self._val_order, None, self._eval_rows)
+        except BaseException:
+            train.close()
+            raise
 
     def _loader(
         self,
@@ -204,7 +210,7 @@ class Inputs:
         data = self._config.data
         if data.cache is None:
             return None
-        limit = int(data.cache_gb * 1e9)
+        limit = int(data.cache_gb * 1e9 / num_launched_here())
         return Cache.open(Path(data.cache), limit_bytes=limit, decoded=data.cache_decoded)
 
     def _order(self, source: Source, seed: int, window_bytes: int, *, shuffle: bool) -> Order:

@@ -67,13 +67,12 @@ class Run:
             "batch_size": config.data.batch_size,
             "steps_per_epoch": inputs.steps_per_epoch,
         }
-        self.total_steps = whole_length = run_length(config.trainer, **self.units)
-        if config.debug.limit is not None:
-            self.total_steps = min(self.total_steps, config.debug.limit)
+        whole_length = run_length(config.trainer, **self.units)
+        self.total_steps = min(whole_length, config.debug.limit or whole_length)
         restored = (
             load_latest(folder.checkpoints, say, is_ours=folder.is_ours) if folder.resumed else None
         )
-        progress: dict[str, Any] = dict(restored.progress) if restored else {}
+        progress = dict(restored.progress) if restored else {}
         self.step = restored.step if restored else 0
         self.saved_step = self.step
         self.resumed_from = self.step if restored else None
@@ -82,17 +81,18 @@ class Run:
                 f"{folder.path} has done {self.step} steps, more than the {self.total_steps} asked "
                 "for; a run can be lengthened, not shortened (run.fresh=true starts anew)"
             )
-        # A run that is lengthened later keeps the curve of its learning rate.
+        # A run that is lengthened later keeps the curve of its rate.
         self.schedule_steps: int = progress.get("schedule_steps", whole_length)
         # One batch over and over has no place in the data to go on from.
         self.position: Any = None if config.debug.overfit else progress.get("position")
-        self.best: dict[str, Any] | None = progress.get("best")
+        # Scores on other rows are no measure of these.
+        same = (self.position or {}).get("revision") in (None, inputs.revision)
+        self.best: dict[str, Any] | None = progress.get("best") if same else None
         self.validation: Validation | None = None
         # Loader processes are started before the device is opened: a process forked after that
         # would inherit the device's threads and locks.
         with clock.measure("data"):
-            self.train_loader = inputs.train_loader(self.position)
-            self.val_loader = inputs.val_loader()
+            self.train_loader, self.val_loader = inputs.loaders(self.position)
         with clock.measure("model"):
             # Sums over another number of threads differ in their last bits.
             same = progress.get("processes") == inputs.launch.num_processes
@@ -146,6 +146,8 @@ class Run:
             steps_per_epoch=inputs.steps_per_epoch,
             counts=progress.get("counts"),
         )
+        if inputs.hub is not None:
+            self.step_log.health.add_traffic(inputs.hub.traffic)
 
     def go(self) -> int:
         """Train to the configured length or until a signal.
@@ -210,8 +212,7 @@ class Run:
         return self.folder.is_ours and done_before < step and first <= step <= last
 
     def _every(self, duration: str | None) -> Every:
-        batch_size, steps_per_epoch = self.config.data.batch_size, self.inputs.steps_per_epoch
-        return Every(duration, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
+        return Every(duration, clock=time.monotonic, **self.units)
 
     def _train_batches(self) -> Iterator[Batch]:
         if self.config.debug.overfit:
@@ -261,6 +262,7 @@ class Run:
             )
         self.step_log.resume_timing()
         self.validation = result
+        self.step_log.health.add_traffic(result.traffic)
         better = self.best is None or result.loss < self.best["val_loss"]
         better = self.runtime.gather(better)[0]
         if better:

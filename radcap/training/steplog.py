@@ -35,6 +35,7 @@ class _Waiting:
     data_wait_s: float
     step_s: float
     time: float
+    images: int  # of this process
 
 
 class StepLog:
@@ -80,6 +81,7 @@ class StepLog:
     ) -> None:
         """Queue a step's scalars, as `TrainStep` gave them, without reading them."""
         now = time.monotonic()
+        images = int(batch.valid.sum())
         self._queue.append(
             _Waiting(
                 step=step,
@@ -89,10 +91,11 @@ class StepLog:
                 data_wait_s=data_wait_s,
                 step_s=now - self._mark,
                 time=time.time(),
+                images=images,
             )
         )
         self._mark = now
-        self._new.rows += int(batch.valid.sum())
+        self._new.rows += images
         self._new.truncated += batch.counts.truncated
         for reason, (rows, first) in batch.counts.skipped.items():
             before, known = self._new.skipped.get(reason, (0, first))
@@ -114,8 +117,11 @@ class StepLog:
         images = self._count()
         # The first step of a process waits for its loader to start and its program to compile.
         counted = waiting[1:] if self.last is None else waiting
-        waited = sum(entry.data_wait_s for entry in counted)
-        self.health.add_time(sum(entry.step_s for entry in counted) + lag, waited)
+        self.health.add_time(
+            train_s=sum(entry.step_s for entry in counted) + (lag if counted else 0.0),
+            wait_s=sum(entry.data_wait_s for entry in counted),
+            images=sum(entry.images for entry in counted) * self._runtime.num_processes,
+        )
         for entry, scalars in zip(waiting, values, strict=True):
             if not (math.isfinite(scalars["loss"]) and math.isfinite(scalars["grad_norm"])):
                 self._log.flush()

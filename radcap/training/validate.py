@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import BertTokenizer
 
 from radcap.data.collate import Batch
+from radcap.data.download import Traffic
 from radcap.errors import RadcapError
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.base import Runtime
@@ -30,6 +31,7 @@ class Validation:
         loss_per_caption: mean nats a caption.
         slots: how often the captions state the right labels; empty if none was asked for.
         samples: a few of the captioned rows, with their images.
+        traffic: what was asked of the Hub for it.
     """
 
     loss: float
@@ -39,6 +41,7 @@ class Validation:
     loss_per_caption: float
     slots: dict[str, SlotScore] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
+    traffic: Traffic = field(default_factory=Traffic)
 
     def scores(self) -> dict[str, float]:
         """The figures by name, as they are logged."""
@@ -87,10 +90,12 @@ def validate(
     shown = {chosen[i] for i in _evenly(len(chosen), num_samples)}
     wanted = set(chosen)
     rows = seen = 0
+    traffic = Traffic()
     for batch, images, tokens in runtime.batches(loader):
         queued.append(validation_sums(model, runtime, images, tokens))
         runtime.end_step()
         rows += int(batch.valid.sum())
+        traffic += batch.counts.traffic
         for row in range(len(batch.rows)):
             # A batch's rows are dealt to the processes in turn.
             number = (seen + row) * runtime.num_processes + runtime.process_index
@@ -99,6 +104,9 @@ def validate(
         seen += len(batch.rows)
     captioner.finish()
     rows = sum(runtime.gather(rows))
+    asked = Traffic()
+    for part in runtime.gather(traffic):
+        asked += part
     captions = [pair for part in runtime.gather(captioner.captions) for pair in part]
     samples = [sample for part in runtime.gather(captioner.samples) for sample in part]
     scores = runtime.fetch(queued)
@@ -116,6 +124,7 @@ def validate(
         loss_per_caption=loss_sum / rows,
         slots=slot_accuracy(captions) if num_captioned else {},
         samples=sorted(samples, key=lambda sample: sample.number),
+        traffic=asked,
     )
 
 

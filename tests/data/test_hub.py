@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import os
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,7 +19,7 @@ from radcap.data.faults import DataError
 from radcap.data.loader import Loader
 from radcap.data.local_copy import copy_to_folder, open_copy
 from radcap.data.order import Order
-from radcap.data.shelf import Cache
+from radcap.data.shelf import Cache, Spool
 from radcap.data.source import Source, open_source
 
 SIZES = (5, 3, 6, 4, 2, 7, 1, 5)
@@ -190,10 +194,14 @@ def test_a_cache_keeps_to_its_size_and_trusts_no_part_of_a_file(
 
     # Torn, and left behind by a process that was killed.
     files[0].write_bytes(files[0].read_bytes()[:-7])
-    left = files[0].with_name("x.rows.999999999.part")
-    left.write_bytes(b"half")
+    left, fresh = (files[0].with_name(f"x.rows.{name}.part") for name in ("old", "new"))
+    for part in (left, fresh):
+        part.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    (tmp_path / "cache" / "mine").mkdir()
+    (tmp_path / "cache" / "mine" / "a.part").write_bytes(b"somebody else's")
     again = Cache.open(tmp_path / "cache", limit_bytes=limit, decoded=False)
-    assert not left.exists()
+    assert not left.exists() and fresh.exists()
     assert captions(load(source, hub=hub, order=order, cache=again), 9) == expected
 
 
@@ -215,9 +223,6 @@ def test_a_cache_of_another_revision_is_another(
 def test_a_full_disk_ends_the_cache_not_the_run(
     stand_in: StandInHub, load: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    import errno
-    import os
-
     hub = reader()
     source = open_split(hub)
     expected = captions(load(source, hub=hub), 9)
@@ -285,3 +290,127 @@ def test_large_row_groups_lie_in_files(stand_in: StandInHub, load: Any, monkeypa
     assert not list(folder.iterdir())  # unnamed, or removed as soon as read
     loader.close()
     assert not folder.exists()
+
+
+def test_the_token_goes_to_the_hub_and_to_no_other_host(
+    stand_in: StandInHub, load: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub = reader()
+    assert captions(load(open_split(hub), hub=hub), 9)
+    assert stand_in.token == "Bearer hf_secret"
+    assert stand_in.requests["GET bytes"] > 0 and stand_in.leaked == []
+
+
+def test_patience_counts_from_the_last_byte(stand_in: StandInHub) -> None:
+    """A fetch may take much longer than patience lasts, as long as something comes."""
+    hub = reader(patience_s=0.5)
+    source = open_split(hub)
+    answers = itertools.count()
+
+    def fault(number: int, method: str, path: str) -> str | None:
+        return "half" if "/cdn/" in path and next(answers) % 2 == 0 else None
+
+    stand_in.fault = fault
+    pieces = 0
+
+    def slow(at: int, data: bytes) -> None:
+        nonlocal pieces
+        pieces += 1
+        time.sleep(0.2)
+
+    group = source.row_groups[2]
+    began = time.monotonic()
+    for _ in range(3):
+        hub.fetch(group.file, group.start, group.stop, slow)
+    assert time.monotonic() - began > 0.5 and pieces > 3 and hub.traffic.retries >= 3
+
+
+def test_a_full_disk_is_no_fault_of_the_hub(
+    stand_in: StandInHub, load: Any, monkeypatch: Any
+) -> None:
+    hub = reader()
+    source = open_split(hub)
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    before = stand_in.number
+    with pytest.raises(DataError, match="set TMPDIR"):
+        next(iter(load(source, hub=hub)))
+    assert stand_in.number <= before + 2 and hub.traffic.retries == 0
+
+
+def test_an_answer_of_other_bytes_is_no_answer(stand_in: StandInHub, monkeypatch: Any) -> None:
+    hub = reader(patience_s=0.3)
+    source = open_split(hub)
+    real = "radcap.data.download._content_range"
+    monkeypatch.setattr(real, lambda response: (0, 10**6))
+    group = source.row_groups[1]
+    with pytest.raises(DataError, match="bytes from 0 on instead of"):
+        hub.fetch(group.file, group.start, group.stop, lambda at, data: None)
+
+
+def test_a_damaged_row_of_the_cache_is_named_and_the_file_removed(
+    stand_in: StandInHub, load: Any, tmp_path: Path
+) -> None:
+    hub = reader()
+    source = open_split(hub)
+    cache = Cache.open(tmp_path / "cache", limit_bytes=10**9, decoded=False)
+    expected = captions(load(source, hub=hub, cache=cache), 9)
+    file = max((tmp_path / "cache").rglob("*.rows"), key=lambda file: file.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(DataError, match="is damaged, and removed"):
+        captions(load(source, hub=hub, cache=cache), 9)
+    assert captions(load(source, hub=hub, cache=cache), 9) == expected
+
+
+def test_a_cache_of_colour_pictures_keeps_to_its_size_too(
+    stand_in: StandInHub, load: Any, tmp_path: Path
+) -> None:
+    hub = reader()
+    source = open_split(hub)
+    limit = 2_000_000  # 13 pictures; the test's pictures have three different colours
+    cache = Cache.open(tmp_path / "cache", limit_bytes=limit, decoded=True)
+    assert len(captions(load(source, hub=hub, cache=cache), 9)) == sum(SIZES)
+    written = sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*.rows"))
+    assert 0 < written <= limit + 7 * 3 * 224 * 224  # the last group was not known to be larger
+
+
+def test_a_copy_of_a_new_revision_is_never_the_old_one_under_its_name(
+    stand_in: StandInHub, load: Any, tmp_path: Path, numbered: Any
+) -> None:
+    hub = reader()
+    copy = tmp_path / "copy"
+    asked: dict[str, Any] = {"config": "alignment", "splits": ("train", "val")}
+    old = copy_to_folder(hub, copy, revision=None, **asked)
+    other = tmp_path / "other"
+    (other / "alignment").mkdir(parents=True)
+    for file in (stand_in.folder / "alignment").iterdir():
+        (other / "alignment" / file.name).write_bytes(file.read_bytes())
+    swapped = sorted((other / "alignment").glob("train-*"))[:2]
+    first, second = (file.read_bytes() for file in swapped)
+    swapped[0].write_bytes(second), swapped[1].write_bytes(first)
+    new = stand_in.publish(other)
+    stand_in.fault = lambda number, method, path: "503" if "/cdn/" in path else None
+    with pytest.raises(DataError):
+        copy_to_folder(reader(patience_s=0.2), copy, revision=new, **asked)
+    stand_in.fault = lambda number, method, path: None
+    assert copy_to_folder(hub, copy, revision=new, **asked) == new != old
+    assert (copy / "alignment" / swapped[0].name).read_bytes() == second
+    assert not list(copy.rglob("*.part"))
+
+
+def test_a_spool_sweeps_what_nobody_holds(tmp_path: Path) -> None:
+    held = Spool(tmp_path)
+    left = tmp_path / f"radcap-spool-{os.getuid()}-left"
+    left.mkdir()
+    (left / "x.parquet").write_bytes(b"x")
+    other = Spool(tmp_path)
+    assert held.folder.exists() and not left.exists()
+    held.close()
+    assert not held.folder.exists()
+    other.close()

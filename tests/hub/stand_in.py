@@ -36,6 +36,7 @@ class StandInHub(ThreadingHTTPServer):
         bytes_served: bytes of files that were sent.
         failed: faults done, by name.
         token: what the client sent as its token last.
+        leaked: tokens that came to the host that files are redirected to.
     """
 
     daemon_threads = True
@@ -49,6 +50,7 @@ class StandInHub(ThreadingHTTPServer):
         self.failed: Counter[str] = Counter()
         self.bytes_served = 0
         self.token: str | None = None
+        self.leaked: list[str] = []
         self.number = 0
         self.lock = threading.Lock()
         self.commits: dict[str, Path] = {}
@@ -93,10 +95,13 @@ class _Handler(BaseHTTPRequestHandler):
             hub.number += 1
             number = hub.number
             kind = "file" if "/resolve/" in path else "listing"
-            if hub.hub_id not in path:  # the client asks about itself now and then
+            if path.startswith("/cdn/"):
+                kind = "bytes"
+            elif hub.hub_id not in path:  # the client asks about itself now and then
                 kind = "other"
             hub.requests[f"{self.command} {kind}"] += 1
-            hub.token = self.headers.get("authorization")
+            if kind == "file":
+                hub.token = self.headers.get("authorization")
         fault = hub.fault(number, self.command, path)
         if fault is not None:
             hub.failed[str(fault)] += 1
@@ -120,6 +125,16 @@ class _Handler(BaseHTTPRequestHandler):
         api = f"/api/datasets/{hub.hub_id}"
         if path.startswith(f"/datasets/{hub.hub_id}/resolve/"):
             revision, _, name = path.split("/resolve/")[1].partition("/")
+            if self.command == "GET" and fault is None and self._exists(revision, name):
+                # Large files lie elsewhere: to a client, another name of this host is another one.
+                elsewhere = f"http://localhost:{hub.server_port}/cdn/{revision}/{name}"
+                self._send(302, b"", {"Location": elsewhere})
+                return
+            self._file(revision, name, fault)
+        elif path.startswith("/cdn/"):
+            if self.headers.get("authorization"):
+                hub.leaked.append(self.headers["authorization"])
+            revision, _, name = path.removeprefix("/cdn/").partition("/")
             self._file(revision, name, fault)
         elif path == api or path.startswith(f"{api}/revision/"):
             commit = self._commit(path.partition("/revision/")[2] or "main")
@@ -140,6 +155,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._json([entry for entry in entries if entry["path"] in wanted])
         else:
             self._json(None)
+
+    def _exists(self, revision: str, name: str) -> bool:
+        commit = self._commit(revision)
+        return commit is not None and (self.server.commits[commit] / name).is_file()
 
     def _commit(self, revision: str) -> str | None:
         revision = urllib.parse.unquote(revision)
