@@ -90,6 +90,7 @@ class RunConfig:
 
     name: str = option("name of the run")
     dir: str = option("the run folder itself")
+    mirror: str | None = option("address that gets a copy of the run folder, such as gs://...")
     fresh: bool = option("move an earlier run of this folder aside and start anew")
 
 
@@ -236,6 +237,14 @@ class PreflightConfig:
 
 
 @dataclass(frozen=True)
+class RehearseConfig:
+    """What `radcap.rehearse` does to a run. Training has no use for these."""
+
+    kill_at: list[int] = option("steps at which the run is killed", at_least=1)
+    tolerance: float = option("largest relative difference of a loss", at_least=0)
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything a training run is told."""
 
@@ -250,6 +259,7 @@ class Config:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     debug: DebugConfig = field(default_factory=DebugConfig)
     preflight: PreflightConfig = field(default_factory=PreflightConfig)
+    rehearse: RehearseConfig = field(default_factory=RehearseConfig)
 
 
 def option_names(schema: type = Config, prefix: str = "") -> Iterator[str]:

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from radcap.console import mute, run_command, say
 
@@ -64,6 +65,10 @@ def main(words: Sequence[str]) -> int:
     check_batch_size(config.data.batch_size, launch.num_processes, config.trainer.accumulate)
     if not launch.is_first:
         mute()
+    if config.run.mirror is not None and launch.is_first and not config.run.fresh:
+        from radcap.training.mirror import Mirror
+
+        Mirror(config.run.mirror).restore(Path(config.run.dir))
     folder = RunFolder(config, is_ours=launch.is_first)
     try:
         if folder.finished:

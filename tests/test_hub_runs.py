@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -135,8 +136,9 @@ def test_a_final_fault_in_mid_run_ends_it_and_the_checkpoint_stays(
     assert "Traceback" not in done[2]
     last = max(line["time"] for line in metrics(run))
     assert time.time() - last < 15
-    saved = sorted((run / "checkpoints").glob("step-*"))
-    assert saved and (saved[-1] / "progress.json").is_file()
+    # Nothing was wrong with the steps so far: all of them are saved.
+    last_step = max(line["step"] for line in metrics(run))
+    assert (run / "checkpoints" / f"step-{last_step}" / "manifest.json").is_file()
 
     stand_in.fault = lambda number, method, path: None
     steps = max(line["step"] for line in metrics(run)) + 3
@@ -214,3 +216,28 @@ def test_a_local_copy_and_a_cache_serve_without_the_hub(
     assert status == 0, err
     assert [line["loss"] for line in metrics(tmp_path / "runs/again")] == first
     assert list((tmp_path / "kept").rglob("*.rows"))
+
+
+def test_a_signal_while_the_loader_stalls_saves_and_stops(
+    stand_in: StandInHub, tmp_path: Path
+) -> None:
+    words = ["trainer.max_steps=400", "data.window_gb=0.002", "trainer.log_every=1"]
+    words += ["trainer.save_every=null", "trainer.eval_every=null", "data.hub_timeout_s=300"]
+    process = start(stand_in.endpoint, tmp_path, *words)
+    run = tmp_path / "runs/smoke"
+    wait_for_step(run, 5, process)
+    stand_in.stall_s = 60.0
+    stand_in.fault = lambda number, method, path: "stall"
+    deadline = time.monotonic() + 60
+    while not stand_in.failed:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    time.sleep(3)  # what was loaded ahead is used up
+    begin = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    status, out, err = finish(process)
+    assert time.monotonic() - begin < 30
+    assert status == 75, err
+    last = max(line["step"] for line in metrics(run))
+    assert f"stopped after step {last}, saved" in out
+    assert (run / "checkpoints" / f"step-{last}" / "manifest.json").is_file()

@@ -205,12 +205,14 @@ class XlaRuntime(Runtime):
         # Every sync moves the device's random numbers on, whatever it is for.
         before = None if name == "train" else xm.get_rng_state()
         reads = _num_reads() - self._reads_of_fetch
-        with self._watch.purpose(name, step), self._heartbeat(name):
-            yield
-        if before is None:
-            self.device_reads += _num_reads() - self._reads_of_fetch - reads
-        else:
-            xm.set_rng_state(before)
+        try:
+            with self._watch.purpose(name, step), self._heartbeat(name):
+                yield
+        finally:
+            if before is None:
+                self.device_reads += _num_reads() - self._reads_of_fetch - reads
+            else:
+                xm.set_rng_state(before)
 
     def _heartbeat(self, name: str) -> AbstractContextManager[None]:
         """Signs of life the first time a purpose is met, when its graphs are compiled."""

@@ -44,7 +44,7 @@ _FREE = {
     "data.max_skipped_fraction",
     "debug.limit",
 }
-_FREE_SECTIONS = ("run.", "runtime.", "logger.", "preflight.")
+_FREE_SECTIONS = ("run.", "runtime.", "logger.", "preflight.", "rehearse.")
 
 _PACKAGES = ("torch", "torchvision", "torch_xla", "transformers", "datasets", "hydra-core")
 
@@ -138,7 +138,7 @@ class RunFolder:
     def _begin(self) -> None:
         if self._config.run.fresh and self.config_file.is_file():
             old = self._lock
-            _move_aside(self.path)
+            move_aside(self.path)
             self.path.mkdir()
             self._lock = self._acquire()
             if old is not None:
@@ -242,7 +242,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _move_aside(path: Path) -> None:
+def move_aside(path: Path) -> None:
+    """Rename a folder to NAME.old-N, with the least free number."""
     path = Path(os.path.abspath(path))  # noqa: PTH100 a link is moved, not what it leads to
     number = 1
     while (aside := path.with_name(f"{path.name}.old-{number}")).exists():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from radcap.config import Config
 from radcap.console import say
-from radcap.data.download import Hub
+from radcap.data.download import Hub, Traffic
 from radcap.data.order import Order, wide_window
 from radcap.data.shelf import SPOOLED_BYTES, Cache
 from radcap.data.source import Source, open_source
@@ -106,6 +106,11 @@ class Inputs:
 
             self._tokenizer = load_tokenizer()
         return self._tokenizer
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was asked of the Hub to open the data."""
+        return self.hub.traffic if self.hub is not None else Traffic()
 
     @property
     def steps_per_epoch(self) -> int:

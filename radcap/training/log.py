@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,9 +28,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from radcap.training.durable import DurableFile
 from radcap.training.folder import write_atomically
 
 _TAGS = {
@@ -46,7 +47,7 @@ _TAGS = {
 
 
 class RunLog:
-    """Writes the curves of one run; `flush` puts all of it on the disk."""
+    """Writes the curves of one run, at once: a killed process loses none of it."""
 
     def __init__(self, folder: Path | None, *, resume_step: int, tensorboard: bool) -> None:
         """Open the log to go on after `resume_step` (0 for a new run).
@@ -55,8 +56,8 @@ class RunLog:
             folder: the run folder; None writes nothing, where another process does.
         """
         if folder is None:
-            nowhere = Path(os.devnull).open("a")  # noqa: SIM115
-            self._steps = self._validations = self._health = nowhere
+            nowhere = Path(os.devnull)
+            self._steps = self._validations = self._health = DurableFile(nowhere)
             self._validated: set[int] = set()
             self._events = None
             return
@@ -66,7 +67,7 @@ class RunLog:
         lines = (folder / "val_metrics.jsonl").read_text().splitlines()
         self._validated = {json.loads(line)["step"] for line in lines}
         _drop_events_after(folder, resume_step)
-        self._events = EventFileWriter(str(folder)) if tensorboard else None
+        self._events = _Events(folder) if tensorboard else None
 
     def step(self, record: Mapping[str, Any], data: Mapping[str, float]) -> None:
         """Log one training step.
@@ -75,7 +76,7 @@ class RunLog:
             record: the line of metrics.jsonl: `step`, `time` (seconds since 1970) and the rest.
             data: further values of the data room, shown under data/ in TensorBoard.
         """
-        self._steps.write(json.dumps(record) + "\n")
+        self._steps.append(_line(record))
         scalars = {tag: record[name] for name, tag in _TAGS.items()}
         scalars |= {f"data/{name}": value for name, value in data.items()}
         self._write(
@@ -86,7 +87,7 @@ class RunLog:
 
     def health(self, record: Mapping[str, Any]) -> None:
         """Log how the data fares after a log interval: `DataHealth.record`."""
-        self._health.write(json.dumps(record) + "\n")
+        self._health.append(_line(record))
 
     def validation(self, record: Mapping[str, Any], slots: Mapping[str, float]) -> bool:
         """Log one validation. A step has one: False for a repeated one.
@@ -98,7 +99,7 @@ class RunLog:
         if record["step"] in self._validated:
             return False
         self._validated.add(record["step"])
-        self._validations.write(json.dumps({**record, "slots": dict(slots)}) + "\n")
+        self._validations.append(_line({**record, "slots": dict(slots)}))
         scalars = {name: value for name, value in record.items() if name not in ("step", "time")}
         scalars |= {f"slots/{name}": value for name, value in slots.items()}
         self._write(
@@ -135,15 +136,8 @@ class RunLog:
         """Show a text, at step 0."""
         self._write(0, [_text(tag, markdown)])
 
-    def flush(self) -> None:
-        """Hand everything to the operating system, so that a killed process loses none of it."""
-        self._steps.flush()
-        self._validations.flush()
-        self._health.flush()
-        if self._events is not None:
-            self._events.flush()
-
     def close(self) -> None:
+        """Close all files."""
         self._steps.close()
         self._validations.close()
         self._health.close()
@@ -153,7 +147,29 @@ class RunLog:
     def _write(self, step: int, values: list[Any], when: float | None = None) -> None:
         if self._events is not None:
             when = time.time() if when is None else when
-            self._events.add_event(Event(wall_time=when, step=step, summary=Summary(value=values)))
+            self._events.add(Event(wall_time=when, step=step, summary=Summary(value=values)))
+
+
+class _Events:
+    """A file of TensorBoard's. (Its own writer works in a thread that dies with a full disk.)"""
+
+    def __init__(self, folder: Path) -> None:
+        seconds, rest = divmod(time.time_ns(), 10**9)  # the rest tells two of one second apart
+        name = f"events.out.tfevents.{seconds}.{socket.gethostname()}.{os.getpid()}.{rest}"
+        self._file = DurableFile(folder / name)
+        self.add(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def add(self, event: Event) -> None:
+        record = io.BytesIO()
+        RecordWriter(record).write(event.SerializeToString())
+        self._file.append(record.getvalue())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record).encode() + b"\n"
 
 
 def _text(tag: str, markdown: str) -> Any:
@@ -166,13 +182,13 @@ def _text(tag: str, markdown: str) -> Any:
     return Summary.Value(tag=tag, metadata=plugin, tensor=tensor)
 
 
-def _open_after(path: Path, step: int) -> io.TextIOWrapper:
+def _open_after(path: Path, step: int) -> DurableFile:
     """Open a file of JSON lines for more, without the lines past a step or torn by a kill."""
     if path.exists():
         lines = path.read_text(errors="replace").splitlines()
         kept = [line + "\n" for line in lines if 0 < _step_of(line) <= step]
         write_atomically(path, "".join(kept))
-    return path.open("a")
+    return DurableFile(path)
 
 
 def _step_of(line: str) -> int:

@@ -5,28 +5,32 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from radcap.compose import to_yaml
 from radcap.config import Config, Duration
 from radcap.console import say
 from radcap.data.collate import Batch
+from radcap.data.faults import DataError
 from radcap.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, RadcapError
 from radcap.runtime.select import open_runtime
 from radcap.training.build import build_model
-from radcap.training.checkpoint import Checkpoint, load_latest, prune, save_checkpoint
+from radcap.training.checkpoint import load_latest
 from radcap.training.clock import Clock
 from radcap.training.folder import RunFolder
 from radcap.training.inputs import Inputs
 from radcap.training.log import RunLog
+from radcap.training.mirror import open_mirror
 from radcap.training.processes import check_same_start, decide, finish_together
+from radcap.training.profiling import Profiling
 from radcap.training.progress import Progress
+from radcap.training.saver import Saver, snapshot
 from radcap.training.schedule import Every, in_steps, learning_rate_factor, run_length
-from radcap.training.signals import StopRequest
+from radcap.training.signals import Stopped, StopRequest
 from radcap.training.step import TrainStep
 from radcap.training.steplog import StepLog
 from radcap.training.summary import announce, announce_first_step, conclude
@@ -41,7 +45,7 @@ class Run:
 
     Attributes:
         step: steps done.
-        saved_step: the step of the newest checkpoint, 0 for none.
+        saver: writes checkpoints.
         total_steps: the configured length.
         resumed_from: the step a checkpoint was restored at, None for a new run.
         position: where the data goes on after `step`.
@@ -74,7 +78,6 @@ class Run:
         )
         progress = dict(restored.progress) if restored else {}
         self.step = restored.step if restored else 0
-        self.saved_step = self.step
         self.resumed_from = self.step if restored else None
         if self.total_steps < self.step:
             raise ConfigError(
@@ -132,6 +135,12 @@ class Run:
             clip_norm=config.optimizer.clip_norm,
         )
         folder.accept()
+        self.saver = Saver(
+            folder.path,
+            keep=config.trainer.keep_checkpoints,
+            saved_step=self.step,
+            mirror=open_mirror(config.run.mirror) if folder.is_ours else None,
+        )
         path = folder.path if folder.is_ours else None
         self.log = RunLog(path, resume_step=self.step, tensorboard=config.logger.tensorboard)
         if not restored:
@@ -146,8 +155,7 @@ class Run:
             steps_per_epoch=inputs.steps_per_epoch,
             counts=progress.get("counts"),
         )
-        if inputs.hub is not None:
-            self.step_log.health.add_traffic(inputs.hub.traffic)
+        self.step_log.health.add_traffic(inputs.traffic)
 
     def go(self) -> int:
         """Train to the configured length or until a signal.
@@ -160,59 +168,62 @@ class Run:
         """
         announce(self)
         trainer = self.config.trainer
-        eval_due = self._every(trainer.eval_every)
-        save_due = self._every(trainer.save_every)
+        eval_due = Every(trainer.eval_every, clock=time.monotonic, **self.units)
+        save_due = Every(trainer.save_every, clock=time.monotonic, **self.units)
         batches = self.runtime.batches(self._train_batches())
         several = self.runtime.num_processes > 1
-        stop = StopRequest(echo_s=_ECHO_OF_A_SIGNAL_S if several else 0.0)
+        stop = StopRequest(
+            echo_s=_ECHO_OF_A_SIGNAL_S if several else 0.0,
+            safe_step=lambda: self.saver.saved_step,
+        )
+        # Processes that train together stop at the same step: none may break off alone.
+        self._breaking_off = partial(stop.interrupting, not several)
+        completed = stopping = False
         try:
-            with stop.listening(), ExitStack() as profiler:
-                stopping = False
-                while self.step < self.total_steps and not stopping:
-                    if not several and stop.requested:  # in a validation or a save
-                        break
-                    if self._profiles(self.step + 1) and not self._profiles(self.step):
-                        profiler.enter_context(self.runtime.profile(self.folder.path / "profile"))
-                    purpose = self.runtime.purpose("train", self.step + 1)
-                    with self.clock.measure("train"), purpose:
-                        self._train_one(batches)
-                        last = self.step == self.total_steps
-                        if last or self.step % trainer.log_every == 0:
-                            self.step_log.write_out()
-                    if self._profiles(self.step) and not self._profiles(self.step + 1):
-                        profiler.close()
-                        self.step_log.resume_timing()
-                    stopping, save = decide(
-                        self.runtime, stop=stop.requested, save=save_due.due(self.step)
-                    )
-                    better = (last or eval_due.due(self.step)) and self._validate()
-                    if last or better or save:
-                        self._save()
-                        save_due.done()
-                if self.step > self.saved_step:  # a signal came
-                    self._save()
-                if self.validation is None and self.step == self.total_steps:
-                    self._validate()  # an earlier process was killed between saving and its end
+            with stop.listening():
+                with suppress(Stopped), self._profiling() as profiling:
+                    while self.step < self.total_steps and not stopping:
+                        profiling.before(self.step + 1)
+                        purpose = self.runtime.purpose("train", self.step + 1)
+                        with self.clock.measure("train"), purpose:
+                            self._train_one(batches)
+                            last = self.step == self.total_steps
+                            if last or self.step % trainer.log_every == 0:
+                                self.step_log.write_out()
+                        if profiling.after(self.step):
+                            self.step_log.resume_timing()
+                        stopping, save = decide(
+                            self.runtime, stop=stop.requested, save=save_due.due(self.step)
+                        )
+                        better = (last or eval_due.due(self.step)) and self._validate()
+                        if last or better or save:
+                            self._save()
+                            save_due.done()
+                    if self.validation is None and self.step == self.total_steps:
+                        self._validate()  # an earlier process was killed before its end
+                    completed = self.step == self.total_steps
+                stop.saving = True
+                self._finish_saving()
+        except DataError:
+            if not several and self.step > self.saver.saved_step:
+                self._finish_saving()  # the steps so far are good
+            raise
         finally:
             self.bar.close()
             self.log.close()
             self.train_loader.close()
             self.val_loader.close()
             self.runtime.close()
-        if self.step < self.total_steps:
+        if not completed:
             say(f"stopped after step {self.step}, saved; the same command goes on from there")
             return EXIT_STOPPED
         conclude(self)
+        self.saver.push()
         return EXIT_DONE
 
-    def _profiles(self, step: int) -> bool:
-        """Whether this process records the step."""
-        first, last = self.config.trainer.profile_steps or (0, -1)
-        done_before = self.resumed_from or 0
-        return self.folder.is_ours and done_before < step and first <= step <= last
-
-    def _every(self, duration: str | None) -> Every:
-        return Every(duration, clock=time.monotonic, **self.units)
+    def _profiling(self) -> Profiling:
+        folder = self.folder.path / "profile" if self.folder.is_ours else None
+        return Profiling(self.runtime, folder, self.config.trainer.profile_steps, self.step)
 
     def _train_batches(self) -> Iterator[Batch]:
         if self.config.debug.overfit:
@@ -221,7 +232,8 @@ class Run:
 
     def _train_one(self, batches: Iterator[tuple[Batch, Tensor, Tensor]]) -> None:
         waiting = time.monotonic()
-        batch, images, tokens = next(batches)
+        with self._breaking_off():
+            batch, images, tokens = next(batches)
         data_wait = time.monotonic() - waiting
         self.step += 1
         schedule = self.config.schedule
@@ -249,7 +261,8 @@ class Run:
     def _validate(self) -> bool:
         """Score the validation split; True for the best result so far."""
         self.step_log.write_out()
-        with self.clock.measure("validate"), self.runtime.purpose("validate"):
+        purpose = self.runtime.purpose("validate")
+        with self.clock.measure("validate"), purpose, self._breaking_off():
             result = validate(
                 self.model,
                 self.runtime,
@@ -281,40 +294,27 @@ class Run:
         return better
 
     def _save(self) -> None:
+        """Begin to write a checkpoint; training waits for the copy to the host."""
         self.step_log.write_out()
         with self.clock.measure("save"), self.runtime.purpose("save"):
             random = self.runtime.random_state()  # of all processes together
-            failed: RadcapError | None = None
-            try:
-                if self.folder.is_ours:
-                    self._write_checkpoint(random)
-            except RadcapError as error:
-                failed = error
-            # No process goes on, or ends, before the checkpoint is whole.
-            finish_together(self.runtime, failed)
-        self.saved_step = self.step
+            if self.folder.is_ours:
+                best_step = self.best["step"] if self.best else None
+                self.saver.submit(snapshot(self, random), best_step)
         self.step_log.resume_timing()
 
-    def _write_checkpoint(self, random: dict[str, Any]) -> None:
-        self.log.flush()
-        moment = Checkpoint(
-            step=self.step,
-            model=self.runtime.to_host(self.model.state_dict()),
-            optimizer=self.runtime.to_host(self.optimizer.state_dict()),
-            random=random,
-            progress={
-                "position": self.position,
-                "schedule_steps": self.schedule_steps,
-                "best": self.best,
-                "counts": self.step_log.health.counts,
-                "seconds": self.clock.seconds,
-                "threads": torch.get_num_threads(),
-                "processes": self.runtime.num_processes,
-            },
-        )
-        save_checkpoint(self.folder.checkpoints, moment)
-        prune(
-            self.folder.checkpoints,
-            keep=self.config.trainer.keep_checkpoints,
-            best_step=self.best["step"] if self.best else None,
-        )
+    def _finish_saving(self) -> None:
+        """Wait until the last step is saved; no process ends before that.
+
+        Raises:
+            RadcapError: it cannot be saved.
+        """
+        failed: RadcapError | None = None
+        self.saver.wait()
+        if self.step > self.runtime.gather(self.saver.saved_step)[0]:
+            self._save()  # a signal came, or the disk had no room for it a moment ago
+        try:
+            self.saver.finish()
+        except RadcapError as error:
+            failed = error
+        finish_together(self.runtime, failed)

@@ -1,34 +1,58 @@
-"""SIGTERM and SIGINT end a run in good order: after the step in hand, with a checkpoint."""
+"""SIGTERM and SIGINT end a run in good order: a checkpoint, and the exit status that says so."""
 
 from __future__ import annotations
 
 import math
 import os
+import select
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from radcap.console import say
 from radcap.errors import EXIT_STOPPED
 
+_GRACE_S = 25.0
+
+
+class Stopped(Exception):
+    """A signal came while the run could be interrupted; nothing of its state is half done."""
+
 
 class StopRequest:
-    """Remembers that a signal asked the run to stop.
+    """Remembers that a signal asked the run to stop, and sees to it that it does.
+
+    A step is finished first. Waiting for data and validating are broken off. What can be neither
+    (a compilation of minutes, a hang in a driver) is ended from another thread when the grace is
+    over: what is saved by then is safe.
 
     Attributes:
-        requested: whether one has come.
+        requested: whether a signal has come.
+        saving: set while the last checkpoint is written: it is given the time it takes.
     """
 
-    def __init__(self, *, echo_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        echo_s: float = 0.0,
+        grace_s: float = _GRACE_S,
+        safe_step: Callable[[], int] = lambda: 0,
+    ) -> None:
         """Args:
         echo_s: seconds in which a second signal is taken for the first one: torchrun passes on to
             its processes what they may have got themselves.
+        grace_s: seconds after which a run that has not stopped by itself is ended.
+        safe_step: step of the newest whole checkpoint, 0 for none.
         """
         self.requested = False
-        self._echo_s = echo_s
+        self.saving = False
+        self._echo_s, self._grace_s = echo_s, grace_s
+        self._safe_step = safe_step
         self._first = -math.inf
+        self._may_interrupt = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -38,11 +62,43 @@ class StopRequest:
         """
         signals = (signal.SIGTERM, signal.SIGINT)
         before = {number: signal.signal(number, self._handle) for number in signals}
+        # Python's own handlers wait for the interpreter; a byte in this pipe does not.
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        last_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        done = threading.Event()
+        watch = threading.Thread(
+            target=self._watch, args=(reader, done), name="radcap-grace", daemon=True
+        )
+        watch.start()
         try:
             yield
         finally:
+            done.set()
+            signal.set_wakeup_fd(last_fd)
             for number, handler in before.items():
                 signal.signal(number, handler)
+            os.close(writer)  # ends the watch
+            watch.join()
+            os.close(reader)
+
+    @contextmanager
+    def interrupting(self, allowed: bool = True) -> Iterator[None]:
+        """Let a signal break off the block at once.
+
+        Args:
+            allowed: False where processes have to stop together.
+
+        Raises:
+            Stopped: a signal has come, now or before.
+        """
+        if allowed and self.requested:
+            raise Stopped
+        self._may_interrupt = allowed
+        try:
+            yield
+        finally:
+            self._may_interrupt = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
@@ -50,8 +106,29 @@ class StopRequest:
         if self.requested and now - self._first < self._echo_s:
             return
         if self.requested:
-            os.write(2, f"radcap: {name} again, ending at once without saving\n".encode())
-            os._exit(EXIT_STOPPED)
+            self._end(f"{name} again, ending at once without saving")
         self.requested = True
         self._first = now
-        say(f"{name}: saving after this step, then stopping; a second signal ends at once")
+        say(f"{name}: saving, then stopping; a second signal ends at once")
+        if self._may_interrupt:
+            self._may_interrupt = False
+            raise Stopped
+
+    def _watch(self, reader: int, done: threading.Event) -> None:
+        """Wait for a signal, then for the end of the grace."""
+        if not os.read(reader, 1):
+            return
+        deadline = time.monotonic() + self._grace_s
+        while time.monotonic() < deadline or self.saving:
+            if done.wait(0.1):
+                return
+            if select.select([reader], [], [], 0)[0] and not os.read(reader, 1):
+                return
+        self._end(f"not stopped {self._grace_s:.0f} s after the signal, ending without saving")
+
+    def _end(self, what: str) -> None:
+        step = self._safe_step()
+        safe = f"step {step} is saved" if step else "nothing is saved yet"
+        text = f"radcap: {what}; {safe}, and the same command goes on from there\n"
+        os.write(2, text.encode())
+        os._exit(EXIT_STOPPED)

@@ -124,7 +124,6 @@ class StepLog:
         )
         for entry, scalars in zip(waiting, values, strict=True):
             if not (math.isfinite(scalars["loss"]) and math.isfinite(scalars["grad_norm"])):
-                self._log.flush()
                 raise TrainingFailed(_not_finite(entry, scalars))
             self._record(entry, scalars, images / max(seconds, 1e-9), lag / len(waiting))
         if waiting:

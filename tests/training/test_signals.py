@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from radcap.training.signals import StopRequest
+from radcap.training.signals import Stopped, StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -37,3 +37,55 @@ def test_the_second_one_ends_at_once_unless_it_is_an_echo(echo_s: float, status:
     )
     assert done.returncode == status, done.stderr
     assert ("ending at once without saving" in done.stderr) == (status == 75)
+
+
+def test_a_wait_is_broken_off_and_a_step_is_not() -> None:
+    stop = StopRequest()
+    with stop.listening():
+        with pytest.raises(Stopped), stop.interrupting():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("the wait went on")
+        with pytest.raises(Stopped), stop.interrupting():
+            raise AssertionError("begun though a stop was asked for")
+        with stop.interrupting(allowed=False):
+            pass
+    stop = StopRequest()
+    with stop.listening(), stop.interrupting(allowed=False):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.requested
+
+
+@pytest.mark.parametrize(("saved", "said"), [(0, "nothing is saved yet"), (7, "step 7 is saved")])
+def test_what_cannot_be_broken_off_is_ended_when_the_grace_is_over(saved: int, said: str) -> None:
+    # A call that never lets the interpreter run its handlers, as a compilation does.
+    program = (
+        "import ctypes, os, signal, threading, time\n"
+        "from radcap.training.signals import StopRequest\n"
+        f"stop = StopRequest(grace_s=0.5, safe_step=lambda: {saved})\n"
+        "with stop.listening():\n"
+        "    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "    libc = ctypes.CDLL(None)\n"
+        "    for _ in range(3): libc.sleep(30)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 75, done.stderr
+    assert said in done.stderr and "not stopped" in done.stderr
+
+
+def test_a_save_is_given_its_time() -> None:
+    program = (
+        "import os, signal, time\n"
+        "from radcap.training.signals import StopRequest\n"
+        "stop = StopRequest(grace_s=0.2)\n"
+        "with stop.listening():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    stop.saving = True\n"
+        "    time.sleep(1)\n"
+        "    print('saved')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "saved", done.stderr

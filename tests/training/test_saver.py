@@ -1,0 +1,89 @@
+"""Checkpoints written beside training."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from radcap.errors import RadcapError
+from radcap.training import saver as saver_module
+from radcap.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
+from radcap.training.mirror import Mirror
+from radcap.training.saver import Saver
+
+
+def moment(step: int) -> Checkpoint:
+    return Checkpoint(step, {"w": torch.full((3,), float(step))}, {"state": {}}, {}, {"a": step})
+
+
+def steps(folder: Path) -> list[str]:
+    return [path.name for path in list_checkpoints(folder / "checkpoints")]
+
+
+def test_training_does_not_wait_for_the_write(tmp_path: Path, monkeypatch: Any) -> None:
+    gate = threading.Event()
+    real = saver_module.save_checkpoint
+
+    def slow(*args: Any) -> Path:
+        assert gate.wait(20)
+        return real(*args)
+
+    monkeypatch.setattr(saver_module, "save_checkpoint", slow)
+    saver = Saver(tmp_path, keep=2, saved_step=0)
+    saver.submit(moment(5), None)
+    assert saver.saved_step == 0 and steps(tmp_path) == []
+    gate.set()
+    saver.finish()
+    assert saver.saved_step == 5
+    assert load_checkpoint(tmp_path / "checkpoints" / "step-5").progress == {"a": 5}
+
+
+def test_a_missed_checkpoint_is_told_and_the_next_one_taken(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    saver = Saver(tmp_path, keep=1, saved_step=0)
+    saver.submit(moment(1), None)
+    saver.finish()
+    real = torch.save
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    saver.submit(moment(2), None)
+    saver.wait()
+    assert saver.saved_step == 1 and steps(tmp_path) == ["step-1"]
+    assert "No space left on device" in capsys.readouterr().out
+    with pytest.raises(RadcapError, match="step-1 is whole"):
+        saver.finish()  # a run may not end like this
+
+    monkeypatch.setattr(torch, "save", real)
+    saver.submit(moment(3), None)
+    saver.finish()
+    assert saver.saved_step == 3 and steps(tmp_path) == ["step-3"]
+
+
+def test_a_mirror_follows_and_its_fault_is_no_fault_of_the_run(tmp_path: Path, capsys: Any) -> None:
+    there = tmp_path / "there"
+    mirror = Mirror(f"file://{there}")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("{}\n")
+    saver = Saver(run, keep=1, saved_step=0, mirror=mirror)
+    for step in (1, 2):
+        saver.submit(moment(step), None)
+    saver.finish()
+    assert [path.name for path in (there / "checkpoints").iterdir()] == ["step-2"]
+    assert (there / "metrics.jsonl").read_text() == "{}\n"
+
+    def gone(_: Path) -> None:
+        raise RadcapError("run.mirror: the bucket has gone")
+
+    mirror.push = gone  # type: ignore[method-assign]
+    saver.submit(moment(3), None)
+    saver.finish()
+    assert "the bucket has gone" in capsys.readouterr().out and saver.saved_step == 3
