@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from radcap.checks import check
 from radcap.config import RUN_LENGTHS, Config, option_names
+from radcap.console import say
 from radcap.errors import ConfigError
 
 
@@ -66,6 +67,20 @@ def compose(words: Sequence[str], *, config_dir: str | None = None) -> Config:
     _check_names(composed)
     _settle_run_length(composed, overrides, folders)
     return _to_config(composed)
+
+
+def read_command_line(words: Sequence[str]) -> Config | None:
+    """The configuration that a command's words ask for; None where they only ask to see it.
+
+    Raises:
+        ConfigError: as `compose` and `split_options`.
+    """
+    overrides, options = split_options(words)
+    config = compose(overrides, config_dir=options.config_dir)
+    if options.show_config:
+        say(to_yaml(config))
+        return None
+    return config
 
 
 @dataclasses.dataclass(frozen=True)

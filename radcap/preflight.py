@@ -57,12 +57,10 @@ def main(words: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
-    from radcap.compose import compose, split_options, to_yaml
+    from radcap.compose import read_command_line
 
-    overrides, options = split_options(words)
-    config = compose(overrides, config_dir=options.config_dir)
-    if options.show_config:
-        say(to_yaml(config))
+    config = read_command_line(words)
+    if config is None:
         return EXIT_DONE
 
     from radcap.aot.chips import find_topology

@@ -52,28 +52,22 @@ def main(words: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
-    from radcap.compose import compose, split_options, to_yaml
+    from radcap.compose import read_command_line
 
-    overrides, options = split_options(words)
-    config = compose(overrides, config_dir=options.config_dir)
-    if options.show_config:
-        say(to_yaml(config))
+    config = read_command_line(words)
+    if config is None:
         return EXIT_DONE
     kills = sorted(set(config.rehearse.kill_at))
     home = Path(f"{config.run.dir}-rehearsal")
-    given = [*overrides]
-    if options.config_dir is not None:
-        given += ["--config-dir", options.config_dir]
-
     start = time.monotonic()
     say(f"the unbroken run: {home / 'unbroken'}")
-    unbroken = _Trial(home / "unbroken", given)
+    unbroken = _Trial(home / "unbroken", words)
     unbroken.finish()
     took = time.monotonic() - start
     last = max(unbroken.losses(), default=0)
     if kills and kills[-1] >= last:
         raise ConfigError(f"rehearse.kill_at={kills}: the run has only {last} steps")
-    broken = _Trial(home / "broken", given)
+    broken = _Trial(home / "broken", words)
     say(f"the broken run:   {home / 'broken'}")
     for number, step in enumerate(kills):
         broken.kill(step, _SIGNALS[number % len(_SIGNALS)])

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from radcap.console import mute, run_command, say
+from radcap.errors import EXIT_DONE
 
 USAGE = """
 usage: python -m radcap.train [OVERRIDE ...] [--config-dir FOLDER] [--show-config]
@@ -50,13 +51,11 @@ def main(words: Sequence[str]) -> int:
         The exit status.
     """
     start = time.monotonic()
-    from radcap.compose import compose, split_options, to_yaml
+    from radcap.compose import read_command_line
 
-    overrides, options = split_options(words)
-    config = compose(overrides, config_dir=options.config_dir)
-    if options.show_config:
-        say(to_yaml(config))
-        return 0
+    config = read_command_line(words)
+    if config is None:
+        return EXIT_DONE
 
     from radcap.runtime.launch import check_batch_size, find_launch
     from radcap.training.folder import RunFolder
@@ -79,7 +78,7 @@ def main(words: Sequence[str]) -> int:
                 f"{loss:.4f}. A longer trainer.max_steps goes on from there, run.fresh=true starts "
                 "anew."
             )
-            return 0
+            return EXIT_DONE
         from radcap.training.inputs import Inputs
 
         pinned = None if config.data.accept_revision else folder.versions.get("data_revision")

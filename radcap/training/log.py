@@ -56,8 +56,9 @@ class RunLog:
             folder: the run folder; None writes nothing, where another process does.
         """
         if folder is None:
-            nowhere = Path(os.devnull)
-            self._steps = self._validations = self._health = DurableFile(nowhere)
+            self._steps, self._validations, self._health = (
+                DurableFile(Path(os.devnull)) for _ in range(3)
+            )
             self._validated: set[int] = set()
             self._events = None
             return

@@ -110,6 +110,14 @@ def test_what_is_logged_is_in_the_files_at_once(tmp_path: Path) -> None:
     log.close()
 
 
+def test_a_process_without_a_folder_logs_into_nothing() -> None:
+    log = RunLog(None, resume_step=0, tensorboard=True)
+    log.step(record(1, 3.0), {})
+    log.health({"step": 1})
+    assert log.validation({"step": 1, "loss": 3.0, "time": 1.8e9}, {})
+    log.close()
+
+
 def test_samples_and_texts_reach_tensorboard(tmp_path: Path) -> None:
     log = RunLog(tmp_path, resume_step=0, tensorboard=True)
     picture = np.full((3, 8, 6), 200, np.uint8)
