@@ -40,6 +40,7 @@ _COMPILE_ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v3-8",  # any; the topology is given by name
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is opened: several may compile side by side
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "TPU_MIN_LOG_LEVEL": "2",
 }
