@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from radcap.checks import check
 from radcap.config import RUN_LENGTHS, Config, option_names
 from radcap.console import say
-from radcap.errors import ConfigError
+from radcap.errors import ConfigError, first_line
 
 
 def configs_folder() -> Path:
@@ -138,7 +138,7 @@ def _parse(word: str) -> Override:
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException as error:
-        raise ConfigError(f"'{word}' is not of the form key=value: {_first_line(error)}") from None
+        raise ConfigError(f"'{word}' is not of the form key=value: {first_line(error)}") from None
     if override.is_sweep_override():
         raise ConfigError(f"'{word}' holds several values; write [a,b] for a list")
     return override
@@ -190,11 +190,7 @@ def _compose_with_hydra(
     except yaml.YAMLError as error:
         raise ConfigError(f"a file of YAML is broken: {' '.join(str(error).split())}") from None
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_first_line(error)) from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(first_line(error)) from None
 
 
 def _check_names(composed: DictConfig) -> None:
@@ -270,7 +266,7 @@ def _to_config(composed: DictConfig) -> Config:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
-        reason = _first_line(error)
+        reason = first_line(error)
         raise ConfigError(f"{key}: {reason}" if key else reason) from None
     assert isinstance(config, Config)
     check(config)

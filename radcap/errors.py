@@ -13,6 +13,11 @@ EXIT_DOES_NOT_FIT = 3
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to go on
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says first; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class RadcapError(Exception):
     """Something outside radcap is wrong; the message tells the user what to do."""
 

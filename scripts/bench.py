@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from radcap.aot.chips import find_topology
+from radcap.aot.chips import Topology, find_topology
 from radcap.aot.figures import Compiled, program_figures
 from radcap.aot.jobs import LOWER_ENVIRONMENT, check_installed, compile_all, run_job
 from radcap.console import run_command, say
@@ -61,14 +61,13 @@ def tpu_step() -> None:
     for title, theirs, own in (
         ("GFLOP", flops / _CARD_BATCH / 1e9, figures["flops_per_image"] / 1e9),
         ("MB", bytes_ / _CARD_BATCH / 1e6, figures["bytes_per_image"] / 1e6),
-        ("estimated us", *_estimates(card, figures)),
+        ("estimated us", *_estimates(card, figures, topology)),
     ):
         say(f"{title:12s} {theirs:9.2f}  {own:9.2f}  {own / theirs:6.2f}x")
 
 
-def _estimates(card: Compiled, figures: dict) -> tuple[float, float]:
+def _estimates(card: Compiled, figures: dict, topology: Topology) -> tuple[float, float]:
     """Microseconds of one core for an image by the compiler's cycles, collectives left out."""
-    topology = find_topology("v3-8")
     theirs = program_figures(card, topology)["estimated_ms"] / _CARD_BATCH
     ours = figures["estimated_ms"] / figures["rows_per_device"]
     return 1e3 * theirs, 1e3 * ours

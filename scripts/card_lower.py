@@ -5,7 +5,6 @@ Run by `scripts/bench.py tpu-step`, which sets the environment.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -41,10 +40,7 @@ def main() -> None:
         torch.empty(batch_size, TARGETS + 1, dtype=torch.int64, device="meta")
     )
     loss = card_step(model, optimizer, images, tokens)
-    program = runtime.program([loss], watched)
-    path = folder / f"{batch_size}-train"
-    path.with_suffix(".bytecode").write_bytes(program.bytecode)
-    path.with_suffix(".json").write_text(json.dumps(program.notes()))
+    runtime.program([loss], watched).write(folder / f"{batch_size}-train")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
+from command_line import run_python
 
 from radcap.console import heartbeat
 
@@ -42,7 +41,5 @@ def test_a_muted_process_says_nothing_but_its_error() -> None:
         "    raise RadcapError('broken')\n"
         "raise SystemExit(run_command(main, 'usage'))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = run_python(program)
     assert (done.returncode, done.stdout, done.stderr) == (1, "before\n", "radcap: broken\n")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_python
 
 PACKAGE = Path(__file__).parent.parent / "radcap"
 ROOMS = {"data", "model", "runtime", "training", "scoring", "aot"}
@@ -64,14 +65,14 @@ def test_no_file_grows_past_reading() -> None:
         assert len(file.read_text().splitlines()) <= 320, file
 
 
-def run_python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+def output_of(code: str) -> str:
+    done = run_python(code)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_importing_radcap_is_light() -> None:
-    heavy = run_python(
+    heavy = output_of(
         "import sys, radcap, radcap.compose, radcap.training.folder\n"
         "heavy = ('torch', 'datasets', 'transformers', 'tensorflow')\n"
         "print([name for name in heavy if name in sys.modules])"
@@ -80,7 +81,7 @@ def test_importing_radcap_is_light() -> None:
 
 
 def test_the_trainer_loads_neither_tensorflow_nor_torch_xla() -> None:
-    loaded = run_python(
+    loaded = output_of(
         "import sys, radcap.training.loop\n"
         "print([m for m in ('tensorflow', 'torch_xla', 'jax') if m in sys.modules])"
     )
@@ -88,7 +89,7 @@ def test_the_trainer_loads_neither_tensorflow_nor_torch_xla() -> None:
 
 
 def test_the_public_classes_are_loaded_when_asked_for() -> None:
-    out = run_python(
+    out = output_of(
         "from radcap import GraphPropagationLayer, ImageCaptioningModel\n"
         "print(GraphPropagationLayer.__name__, ImageCaptioningModel.__name__)"
     )

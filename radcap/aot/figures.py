@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from radcap.aot.chips import Topology
-from radcap.aot.hlo import HloModule, fingerprint
+from radcap.aot.hlo import OTHER, HloModule, fingerprint, module_of
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 LISTED = 10  # buffers and operations
@@ -202,12 +202,11 @@ def _refused_buffers(figures: Mapping[str, Any]) -> list[dict[str, object]]:
         shape = re.search(r"Shape: (\S+\])", entry)
         op_name = re.search(r'op_name="([^"]*)"', entry)
         if size and shape:
-            module = op_name[1].split("/")[-2:] if op_name else ["step"]
             rows.append(
                 {
                     "bytes": _bytes(size[1], size[2]),
                     "shape": shape[1],
-                    "module": re.sub(r"\.\d+$", "", module[0]),
+                    "module": module_of(op_name[1]) if op_name else OTHER,
                 }
             )
     return rows[:LISTED]

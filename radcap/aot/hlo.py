@@ -206,15 +206,17 @@ def _instruction(match: re.Match[str]) -> Instruction:
         name=name,
         opcode=opcode,
         arrays=[_array(found) for found in _ARRAY.finditer(made)],
-        module=_module_of(op_name[1]) if op_name else OTHER,
+        module=module_of(op_name[1]) if op_name else OTHER,
         cycles=int(cycles[1]) if cycles else 0,
         operands=rest,
         is_root=bool(root),
     )
 
 
-def _module_of(op_name: str) -> str:
-    """`loss.1/decoder.6/decoder.layers.0.1/aten__mm` -> `decoder.layers.0`.
+def module_of(op_name: str) -> str:
+    """The module that an operation comes from.
+
+    `loss.1/decoder.6/decoder.layers.0.1/aten__mm` -> `decoder.layers.0`.
 
     torch_xla joins the open scopes, each with a running number, and the operation. Operations that
     are made of others open scopes too.

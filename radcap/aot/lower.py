@@ -6,7 +6,6 @@ Runs in a process of its own; the environment has to name one virtual CPU device
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -125,9 +124,7 @@ def main(words: Sequence[str]) -> None:
     config = from_yaml(Path(words[0]).read_text())
     for batch_size in map(int, words[3:]):
         for name, program in lower(config, int(words[1]), batch_size):
-            path = Path(words[2]) / f"{batch_size}-{name}"
-            path.with_suffix(".bytecode").write_bytes(program.bytecode)
-            path.with_suffix(".json").write_text(json.dumps(program.notes()))
+            program.write(Path(words[2]) / f"{batch_size}-{name}")
 
 
 if __name__ == "__main__":

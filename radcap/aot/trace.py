@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,9 +40,11 @@ class Program:
     aliases: dict[int, int]
     devices: int
 
-    def notes(self) -> dict[str, Any]:
-        """All but the program itself, for JSON."""
-        return {"sharded": self.sharded, "aliases": self.aliases, "devices": self.devices}
+    def write(self, stem: Path) -> None:
+        """Write STEM.bytecode, and the rest as STEM.json: what `radcap.aot.compile` reads."""
+        stem.with_suffix(".bytecode").write_bytes(self.bytecode)
+        notes = {"sharded": self.sharded, "aliases": self.aliases, "devices": self.devices}
+        stem.with_suffix(".json").write_text(json.dumps(notes))
 
 
 class TracingRuntime(XlaRuntime):
@@ -77,9 +81,11 @@ class TracingRuntime(XlaRuntime):
         """A placeholder like `tensor` [B, ...], its rows spread over the devices."""
         return self._upload(tensor, shard=True)
 
-    def arithmetic(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def arithmetic(self) -> Iterator[None]:
         # Modules open scopes of their own inside; what is left is the loss, or the choice of words.
-        return _both(scope(self._forward), super().arithmetic())
+        with scope(self._forward), super().arithmetic():
+            yield
 
     def update(self, optimizer: Optimizer, proceed: Tensor) -> None:
         with scope("optimizer"):
@@ -111,11 +117,3 @@ class TracingRuntime(XlaRuntime):
 
 def _tensor_id(tensor: Tensor) -> int:
     return torch_xla._XLAC._xla_get_tensor_id(tensor)
-
-
-@contextmanager
-def _both(*contexts: AbstractContextManager[Any]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for context in contexts:
-            stack.enter_context(context)
-        yield

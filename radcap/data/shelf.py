@@ -24,7 +24,7 @@ from typing import Any
 
 from radcap.data.download import Hub
 from radcap.data.faults import DataError
-from radcap.data.images import ImageError, decode_image
+from radcap.data.images import IMAGE_SIZE, ImageError, decode_image
 from radcap.data.records import Example, Skipped, parse_row
 from radcap.data.rowfile import RowFile, open_rows, write_rows
 from radcap.data.source import RowGroup, Source
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 # A row group above this many bytes is held in a file.
 SPOOLED_BYTES = 16_000_000
-_DECODED_ROW_BYTES = 224 * 224 + 200
+_DECODED_ROW_BYTES = IMAGE_SIZE * IMAGE_SIZE + 200
 _PART_LIFE_S = 86_400.0  # of a file that some process, here or elsewhere, may be writing
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 

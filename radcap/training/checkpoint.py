@@ -26,7 +26,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from radcap.errors import RadcapError
+from radcap.errors import RadcapError, first_line
 
 _MODEL, _OPTIMIZER, _RANDOM = "model.safetensors", "optimizer.pt", "random.pt"
 _PROGRESS, _MANIFEST = "progress.json", "manifest.json"
@@ -84,7 +84,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         before = list_checkpoints(folder)
         rest = f"{before[-1].name} is whole, and the same command goes on from there"
         raise RadcapError(
-            f"cannot save {final}: {_first_line(error)}; "
+            f"cannot save {final}: {first_line(error)}; "
             + (rest if before else "there is no checkpoint before it")
         ) from error
     return final
@@ -108,7 +108,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     except (pickle.UnpicklingError, safetensors.SafetensorError, KeyError) as error:
         # The manifest agrees, so this is no accident of the disk: somebody else wrote the file.
-        raise ValueError(f"{path} is not a checkpoint of radcap: {_first_line(error)}") from None
+        raise ValueError(f"{path} is not a checkpoint of radcap: {first_line(error)}") from None
 
 
 def load_latest(
@@ -183,10 +183,6 @@ def _fingerprint(file: Path) -> dict[str, Any]:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {"bytes": file.stat().st_size, "sha256": digest}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _flush_to_disk(path: Path) -> None:

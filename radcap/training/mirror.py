@@ -6,12 +6,11 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import fsspec
 
 from radcap.console import say
-from radcap.errors import RadcapError
+from radcap.errors import RadcapError, first_line
 
 _CHECKPOINTS = "checkpoints"
 _MANIFEST = "manifest.json"  # of a checkpoint: written last, read first
@@ -34,7 +33,7 @@ class Mirror:
             self._fs, self._root = fsspec.core.url_to_fs(address)
         except (ImportError, ValueError) as error:
             hint = ": pip install 'radcap[gcs]'" if address.startswith(("gs:", "gcs:")) else ""
-            raise RadcapError(f"run.mirror={address}: {_first_line(error)}{hint}") from None
+            raise RadcapError(f"run.mirror={address}: {first_line(error)}{hint}") from None
 
     def restore(self, folder: Path) -> None:
         """Bring the run back where the folder has none, or less of it.
@@ -119,7 +118,7 @@ class Mirror:
             self._fs.put_file(str(source / Path(file).name), f"{target}/{Path(file).name}")
 
     def _unusable(self, error: OSError) -> RadcapError:
-        return RadcapError(f"run.mirror={self.address}: {_first_line(error)}")
+        return RadcapError(f"run.mirror={self.address}: {first_line(error)}")
 
 
 def open_mirror(address: str | None) -> Mirror | None:
@@ -130,7 +129,3 @@ def open_mirror(address: str | None) -> Mirror | None:
 def _local_steps(folder: Path) -> list[int]:
     names = (path.parent.name for path in (folder / _CHECKPOINTS).glob(f"step-*/{_MANIFEST}"))
     return [int(n.removeprefix("step-")) for n in names if n.removeprefix("step-").isdecimal()]
-
-
-def _first_line(error: Any) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
+from command_line import run_python
 
 from radcap.training.signals import Stopped, StopRequest
 
@@ -32,9 +31,7 @@ def test_the_second_one_ends_at_once_unless_it_is_an_echo(echo_s: float, status:
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = run_python(program)
     assert done.returncode == status, done.stderr
     assert ("ending at once without saving" in done.stderr) == (status == 75)
 
@@ -67,9 +64,7 @@ def test_what_cannot_be_broken_off_is_ended_when_the_grace_is_over(saved: int, s
         "    libc = ctypes.CDLL(None)\n"
         "    for _ in range(3): libc.sleep(30)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = run_python(program)
     assert done.returncode == 75, done.stderr
     assert said in done.stderr and "not stopped" in done.stderr
 
@@ -85,7 +80,5 @@ def test_a_save_is_given_its_time() -> None:
         "    time.sleep(1)\n"
         "    print('saved')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = run_python(program)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "saved", done.stderr
