@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import platform
+import weakref
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -209,7 +210,14 @@ class RunFolder:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
+        _LOCKS.add(lock)
         return lock
+
+
+# A forked loader process shares the lock, and outlives a killed run by a moment: the same command
+# given again at once would be refused.
+_LOCKS: weakref.WeakSet[IO[str]] = weakref.WeakSet()
+os.register_at_fork(after_in_child=lambda: [lock.close() for lock in _LOCKS])
 
 
 def write_atomically(path: Path, text: str) -> None:

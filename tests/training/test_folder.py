@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,21 @@ def test_two_processes_are_kept_apart_and_a_kill_leaves_no_lock(tmp_path: Path) 
     other.kill()
     other.wait()
     RunFolder(config_for(tmp_path / "run")).close()
+
+
+def test_a_loader_process_that_outlives_a_kill_holds_no_lock(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "run")
+    fork = multiprocessing.get_context("fork")
+    alive = fork.Event()
+    child = fork.Process(target=lambda: (alive.set(), time.sleep(60)))
+    child.start()
+    try:
+        assert alive.wait(10)
+        folder.close()
+        RunFolder(config_for(tmp_path / "run")).close()
+    finally:
+        child.kill()
+        child.join()
 
 
 def test_fresh_moves_aside_and_deletes_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""A run that is killed at random moments draws the curve of an unbroken one, bit for bit.
+
+`RADCAP_KILLS=100 pytest tests/test_kills.py -k many -rP` prints the table of a hundred.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import metrics, summary
+from kills import NUM_STEPS, Found, Kill, carry_out, finish, plan
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+MANY = int(os.environ.get("RADCAP_KILLS", "20"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, float]:
+    """The run's folder, and the seconds to its first step."""
+    cwd = tmp_path_factory.mktemp("unbroken")
+    finish(cwd, cache)
+    run = cwd / "runs" / "smoke"
+    parts = summary(run)["first_step_s"]
+    # The first process draws the data, those to be killed only open it.
+    return run, 1.0 + sum(s for name, s in parts.items() if name != "data")
+
+
+def test_five_kills(tmp_path: Path, cache: Path, unbroken: tuple[Path, float]) -> None:
+    check(5, tmp_path, cache, *unbroken)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 + 60 * MANY)
+def test_many_kills(tmp_path: Path, cache: Path, unbroken: tuple[Path, float]) -> None:
+    check(MANY, tmp_path, cache, *unbroken)
+
+
+def check(count: int, cwd: Path, cache: Path, unbroken: Path, start_s: float) -> None:
+    (cwd / "tmp").mkdir()
+    run = cwd / "runs" / "smoke"
+    safe = 0
+    outcomes: list[tuple[Kill, Found]] = []
+    for kill in plan(count, seed=count):
+        found = carry_out(kill, cwd, cache, start_s)
+        assert found.saved >= safe, (kill, found)  # what was saved stays saved
+        assert found.stop_s < 30
+        safe = found.saved
+        outcomes.append((kill, found))
+    finish(cwd, cache)
+    print_table(outcomes)
+
+    expected, curve = metrics(unbroken), metrics(run)
+    assert [line["step"] for line in curve] == list(range(1, NUM_STEPS + 1))
+    for name in ("loss", "perplexity", "grad_norm", "tokens", "lr", "epoch"):
+        assert [line[name] for line in curve] == [line[name] for line in expected], name
+    assert timeless(run / "val_metrics.jsonl") == timeless(unbroken / "val_metrics.jsonl")
+    for name in ("val_loss", "images", "skipped", "slots", "captions", "steps"):
+        assert summary(run)[name] == summary(unbroken)[name], name
+    assert events(run) == events(unbroken)
+    assert files(run) == files(unbroken)
+    assert [path.name for path in cwd.iterdir() if path.name != "tmp"] == ["runs"]
+    # torch itself leaves a folder of its own when it is killed.
+    left = (path for path in (cwd / "tmp").rglob("*") if path.is_file())
+    assert {path.name for path in left} <= {"_remote_module_non_scriptable.py"}
+    assert living(cwd) == []
+
+
+def timeless(file: Path) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    return [{name: v for name, v in record.items() if name != "time"} for record in records]
+
+
+def events(run: Path) -> dict[str, list[int]]:
+    """Tag -> steps in TensorBoard's files, in order."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for file in run.glob("events.out.tfevents.*"):
+        for event in EventFileLoader(str(file)).Load():
+            for value in event.summary.value:
+                found[value.tag].append(event.step)
+    return {tag: sorted(steps) for tag, steps in found.items()}
+
+
+def files(run: Path) -> list[str]:
+    """Every file of a run, TensorBoard's apart: each process has its own."""
+    paths = (str(path.relative_to(run)) for path in run.rglob("*"))
+    return sorted(path for path in paths if not path.startswith("events.out"))
+
+
+def living(cwd: Path) -> list[str]:
+    """Processes that still work in a folder."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdecimal() and (process / "cwd").resolve() == cwd.resolve():
+                found.append((process / "cmdline").read_text())
+        except (FileNotFoundError, PermissionError):
+            continue  # it has ended meanwhile, or is somebody else's
+    return found
+
+
+def print_table(outcomes: list[tuple[Kill, Found]]) -> None:
+    print("kill  phase       signal   from step  reached  saved  in phase  stopped after")
+    for number, (kill, found) in enumerate(outcomes, start=1):
+        print(
+            f"{number:4d}  {kill.phase:10s}  {kill.number.name}  {kill.step:9d}  "
+            f"{found.step:7d}  {found.saved:5d}  {'yes' if found.in_phase else 'no':>8s}  "
+            f"{found.stop_s:11.2f} s"
+        )
+    met = Counter(kill.phase for kill, found in outcomes if found.in_phase)
+    print(", ".join(f"{count} in {phase}" for phase, count in sorted(met.items())))
