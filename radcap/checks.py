@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from urllib.parse import urlsplit
 
 from radcap.config import RUN_LENGTHS, Config, Duration, fields
 from radcap.errors import ConfigError
@@ -23,6 +24,11 @@ def check(config: Config) -> None:
     if len(lengths) != 1:
         named = " and ".join(f"trainer.{name}" for name in lengths or RUN_LENGTHS)
         raise ConfigError(f"{named}: set exactly one of them")
+    if config.run.mirror and urlsplit(config.run.mirror).password is not None:
+        raise ConfigError(
+            "run.mirror: no password in an address, it would stand in config.yaml; give it in "
+            "~/.config/fsspec or the file system's own settings"
+        )
     _check_data(config)
     model = config.model
     if model.embed_dim % model.num_heads:

@@ -130,6 +130,9 @@ def from_yaml(text: str) -> Config:
     loaded = OmegaConf.create(text)
     if not isinstance(loaded, DictConfig):
         raise ConfigError("the file does not hold a configuration")
+    # Whoever wrote it may not read this machine's environment by it.
+    if "${" in str(OmegaConf.to_container(loaded)):
+        raise ConfigError("interpolations, where only values are saved")
     _check_names(loaded)
     return _to_config(loaded)
 

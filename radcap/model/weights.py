@@ -27,7 +27,7 @@ _NAMES_IN_A_MESSAGE = 3
 
 # What the readers raise for bytes that are no weights: torch's unpickler runs into whatever the
 # first wrong byte means to it.
-_UNREADABLE = (
+UNREADABLE = (
     RuntimeError,
     EOFError,
     LookupError,
@@ -144,7 +144,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise WeightsUnavailable(f"{path}: cannot read the weights ({reason})") from None
-    except _UNREADABLE:
+    except UNREADABLE:
         raise WeightsError(f"{path}: neither a safe PyTorch file nor safetensors") from None
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise WeightsError(f"{path}: not a state dict (name -> tensor)")
@@ -170,7 +170,7 @@ def _download_imagenet() -> Mapping[str, Tensor]:
     except (OSError, http.client.HTTPException) as error:
         reason = " ".join(str(getattr(error, "reason", error)).split())
         raise WeightsUnavailable(f"cannot fetch {weights.url} ({reason}): {remedy}") from None
-    except _UNREADABLE:  # a wrong checksum (RuntimeError), or a damaged file in the cache
+    except UNREADABLE:  # a wrong checksum (RuntimeError), or a damaged file in the cache
         cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
         raise WeightsError(
             f"{weights.url} arrived damaged: delete {cached} if it is there and try again, "

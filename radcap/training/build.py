@@ -8,7 +8,7 @@ from torch import Tensor
 
 from radcap.config import ModelConfig
 from radcap.model.captioner import ImageCaptioningModel
-from radcap.model.weights import load_encoder_weights
+from radcap.model.weights import load_encoder_weights, load_strictly
 
 
 def make_model(config: ModelConfig, *, vocab_size: int) -> ImageCaptioningModel:
@@ -43,11 +43,11 @@ def build_model(
             `config.encoder_weights` and the rest is drawn from torch's random generator.
 
     Raises:
-        WeightsError: the encoder's weights are out of reach or do not fit.
+        WeightsError: the weights are out of reach or do not fit.
     """
     model = make_model(config, vocab_size=vocab_size)
     if weights is not None:
-        model.load_state_dict(dict(weights))
+        load_strictly(model, weights, "the checkpoint")
     elif config.encoder_weights != "none":
         load_encoder_weights(model, config.encoder_weights)
     return model

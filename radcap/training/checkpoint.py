@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-import pickle
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,9 +27,11 @@ import safetensors.torch
 import torch
 
 from radcap.errors import RadcapError, first_line
+from radcap.model.weights import UNREADABLE
 
 _MODEL, _OPTIMIZER, _RANDOM = "model.safetensors", "optimizer.pt", "random.pt"
 _PROGRESS, _MANIFEST = "progress.json", "manifest.json"
+_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     final = folder / f"step-{checkpoint.step}"
     partial = folder / f".step-{checkpoint.step}.partial"
     try:
-        if partial.exists():
-            shutil.rmtree(partial)
+        _remove(partial)
         partial.mkdir(parents=True)
         weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.items()}
         safetensors.torch.save_file(weights, partial / _MODEL)
@@ -74,8 +75,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         for file in partial.iterdir():
             _flush_to_disk(file)
         _flush_to_disk(partial)
-        if final.exists():
-            shutil.rmtree(final)
+        _remove(final)
         partial.rename(final)
         _flush_to_disk(folder)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
@@ -99,6 +99,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     _verify(path)
     try:
         progress = json.loads((path / _PROGRESS).read_text())
+        _check_progress(progress, _step_of(path))
         return Checkpoint(
             step=progress.pop("step"),
             model=safetensors.torch.load_file(path / _MODEL),
@@ -106,7 +107,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             random=torch.load(path / _RANDOM, weights_only=True, map_location="cpu"),
             progress=progress,
         )
-    except (pickle.UnpicklingError, safetensors.SafetensorError, KeyError) as error:
+    except UNREADABLE as error:
         # The manifest agrees, so this is no accident of the disk: somebody else wrote the file.
         raise ValueError(f"{path} is not a checkpoint of radcap: {first_line(error)}") from None
 
@@ -132,8 +133,7 @@ def load_latest(
             continue
         for one in damaged if is_ours else ():
             aside = folder / f"damaged-{one.name}"
-            if aside.exists():
-                shutil.rmtree(aside)
+            _remove(aside)
             one.rename(aside)
         return found
     if damaged:
@@ -152,15 +152,56 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def prune(folder: Path, *, keep: int, best_step: int | None) -> None:
     """Delete all but the newest `keep` checkpoints and the best one, and what a kill left half."""
     for partial in folder.glob(".step-*.partial"):
-        shutil.rmtree(partial)
+        _remove(partial)
     for path in list_checkpoints(folder)[:-keep]:
         if _step_of(path) != best_step:
-            shutil.rmtree(path)
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Delete a folder, if it is there; of a link the link, never what it leads to."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 def _step_of(path: Path) -> int:
     number = path.name.removeprefix("step-")
     return int(number) if number.isdecimal() else -1
+
+
+def _check_progress(progress: Any, step: int) -> None:
+    """Raise ValueError, naming the first entry that no run has written."""
+    whole = {
+        "step": lambda n: _is_count(n) and n == step,
+        "position": lambda p: p is None or (isinstance(p, dict) and _is_count(p.get("batch"))),
+        "schedule_steps": _is_count,
+        "best": lambda b: b is None or (isinstance(b, dict) and _is_count(b.get("step"))),
+        "counts": lambda c: isinstance(c, dict) and _are_numbers(c.get("skipped", {}), c),
+        "seconds": _are_numbers,
+        "threads": lambda n: _is_count(n) and 0 < n <= _MOST_THREADS,
+        "processes": _is_count,
+    }
+    if not isinstance(progress, dict) or "step" not in progress:
+        raise ValueError(f"{_PROGRESS} names no step")
+    for name, value in progress.items():
+        if name in whole and not whole[name](value):
+            raise ValueError(f"{_PROGRESS}: {name} is {str(value)[:60]}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_numbers(*groups: Any) -> bool:
+    """Whether every value in these mappings is a number; a nested "skipped" has its own turn."""
+    return all(isinstance(group, dict) for group in groups) and all(
+        isinstance(value, int | float) and math.isfinite(value)
+        for group in groups
+        for name, value in group.items()
+        if name != "skipped"
+    )
 
 
 def _verify(path: Path) -> None:

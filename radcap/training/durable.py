@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from radcap.console import say
+from radcap.errors import RadcapError
 
 _SECONDS_BETWEEN_WARNINGS = 60.0
 
@@ -21,9 +22,17 @@ class DurableFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file, making it where there is none."""
+        """Open the file, making it where there is none; a link would lead out of the folder.
+
+        Raises:
+            RadcapError: it cannot be opened, or is a link.
+        """
         self.path = path
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        try:
+            self._descriptor = os.open(path, flags, 0o666)
+        except OSError as error:
+            raise RadcapError(f"{path} cannot be written: {error.strerror}") from None
         self._size = os.fstat(self._descriptor).st_size
         self._waiting = bytearray()
         self._warned = -_SECONDS_BETWEEN_WARNINGS

@@ -196,11 +196,11 @@ class RunFolder:
 
     def _acquire(self) -> IO[str]:
         # The kernel drops the lock with the process, so a killed run leaves none behind.
-        lock = (self.path / ".lock").open("a+")
+        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        lock = os.fdopen(descriptor, "r+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.seek(0)
             holder = lock.read().strip() or "unknown"
             lock.close()
             raise RadcapError(
@@ -223,7 +223,8 @@ os.register_at_fork(after_in_child=lambda: [lock.close() for lock in _LOCKS])
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file by a new text: after a crash it holds either the old one or the new."""
     beside = path.with_name(f".{path.name}.partial")
-    with beside.open("w") as file:
+    beside.unlink(missing_ok=True)  # a link there would lead elsewhere
+    with beside.open("x") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

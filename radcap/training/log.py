@@ -217,7 +217,8 @@ def _drop_events_after(folder: Path, step: int) -> None:
         if len(kept) == len(records):
             continue
         beside = path.with_name(f".{path.name}.partial")
-        with beside.open("wb") as file:
+        beside.unlink(missing_ok=True)
+        with beside.open("xb") as file:
             writer = RecordWriter(file)
             for record in kept:
                 writer.write(record)

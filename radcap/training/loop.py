@@ -28,7 +28,7 @@ from radcap.training.mirror import open_mirror
 from radcap.training.processes import check_same_start, decide, finish_together
 from radcap.training.profiling import Profiling
 from radcap.training.progress import Progress
-from radcap.training.saver import Saver, snapshot
+from radcap.training.saver import Saver, restore, snapshot
 from radcap.training.schedule import Every, in_steps, learning_rate_factor, run_length
 from radcap.training.signals import Stopped, StopRequest
 from radcap.training.step import TrainStep
@@ -121,8 +121,7 @@ class Run:
                 self.model, config.optimizer, encoder=self.model.image_parameters()
             )
             if restored:
-                self.optimizer.load_state_dict(dict(restored.optimizer))
-                self.runtime.set_random_state(restored.random)
+                restore(self, restored)
         self.first_step_s = dict(clock.seconds)
         self.clock = Clock(progress.get("seconds"))
         for purpose, seconds in clock.seconds.items():

@@ -52,6 +52,8 @@ class Mirror:
                 self._fetch(f"{_CHECKPOINTS}/step-{step}", folder / _CHECKPOINTS)
             for path in self._files(""):
                 name = path.rpartition("/")[2]
+                if name.startswith("."):  # such as the lock in use
+                    continue
                 partial = folder / f".{name}.partial"
                 self._fs.get_file(path, str(partial))
                 partial.replace(folder / name)

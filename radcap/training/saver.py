@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from radcap.console import say
-from radcap.errors import RadcapError
+from radcap.errors import RadcapError, first_line
 from radcap.training.checkpoint import Checkpoint, prune, save_checkpoint
 from radcap.training.mirror import Mirror
 
@@ -116,3 +116,22 @@ def snapshot(run: Run, random: dict[str, Any]) -> Checkpoint:
             "processes": run.runtime.num_processes,
         },
     )
+
+
+def restore(run: Run, checkpoint: Checkpoint) -> None:
+    """Give a run's optimizer and random generators back what `snapshot` took.
+
+    Raises:
+        RadcapError: the checkpoint does not fit the run.
+    """
+    try:
+        run.optimizer.load_state_dict(dict(checkpoint.optimizer))
+        for parameter, state in run.optimizer.state.items():
+            if any(t.ndim and t.shape != parameter.shape for t in state.values()):
+                raise ValueError("the optimizer's state is of other parameters")
+        run.runtime.set_random_state(checkpoint.random)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+        raise RadcapError(
+            f"{run.folder.checkpoints}/step-{checkpoint.step} does not fit this run: "
+            f"{first_line(error)}; run.fresh=true starts anew"
+        ) from None
