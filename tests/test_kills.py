@@ -79,7 +79,9 @@ def events(run: Path) -> dict[str, list[int]]:
     """Tag -> steps in TensorBoard's files, in order."""
     found: dict[str, list[int]] = defaultdict(list)
     for file in run.glob("events.out.tfevents.*"):
-        for event in EventFileLoader(str(file)).Load():
+        records = list(EventFileLoader(str(file)).Load())
+        assert len(records) > 1, "a file that shows nothing"
+        for event in records:
             for value in event.summary.value:
                 found[value.tag].append(event.step)
     return {tag: sorted(steps) for tag, steps in found.items()}

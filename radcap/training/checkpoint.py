@@ -66,14 +66,15 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         partial.mkdir(parents=True)
         weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.items()}
         safetensors.torch.save_file(weights, partial / _MODEL)
-        torch.save(checkpoint.optimizer, partial / _OPTIMIZER)
-        torch.save(checkpoint.random, partial / _RANDOM)
+        for name, state in ((_OPTIMIZER, checkpoint.optimizer), (_RANDOM, checkpoint.random)):
+            with (partial / name).open("wb") as file:  # a file of ours tells why a write fails
+                torch.save(state, file)
         progress = {"step": checkpoint.step, **checkpoint.progress}
         (partial / _PROGRESS).write_text(json.dumps(progress))
-        manifest = {file.name: _fingerprint(file) for file in sorted(partial.iterdir())}
+        manifest = {path.name: _fingerprint(path) for path in sorted(partial.iterdir())}
         (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-        for file in partial.iterdir():
-            _flush_to_disk(file)
+        for path in partial.iterdir():
+            _flush_to_disk(path)
         _flush_to_disk(partial)
         _remove(final)
         partial.rename(final)
@@ -82,12 +83,23 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         # torch and safetensors have their own errors for a disk that is full.
         shutil.rmtree(partial, ignore_errors=True)
         before = list_checkpoints(folder)
-        rest = f"{before[-1].name} is whole, and the same command goes on from there"
-        raise RadcapError(
-            f"cannot save {final}: {first_line(error)}; "
-            + (rest if before else "there is no checkpoint before it")
-        ) from error
+        rest = (
+            f"{before[-1].name} is whole, and the same command goes on from there"
+            if before
+            else "there is no checkpoint before it"
+        )
+        raise RadcapError(f"cannot save {final}: {_reason(error)}; {rest}") from error
     return final
+
+
+def _reason(error: BaseException) -> str:
+    """What the disk said: torch raises errors of its own while it handles the first one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__context__
+    return first_line(error)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

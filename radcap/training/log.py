@@ -214,6 +214,9 @@ def _drop_events_after(folder: Path, step: int) -> None:
             continue
         records = list(RawEventFileLoader(str(path)).Load())
         kept = [record for record in records if Event.FromString(record).step <= step]
+        if len(kept) <= 1:  # its first record holds the format's version
+            path.unlink()
+            continue
         if len(kept) == len(records):
             continue
         beside = path.with_name(f".{path.name}.partial")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,8 @@ class Saver:
         mirror: gets a copy of every checkpoint, and of the curves.
         """
         self._folder, self._keep, self._mirror = folder / "checkpoints", keep, mirror
-        self._thread: threading.Thread | None = None
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="radcap-saver")
+        self._writing: Future[None] | None = None
         self._failed: RadcapError | None = None
         self.saved_step = saved_step
 
@@ -52,10 +53,7 @@ class Saver:
         """
         self.wait()
         self._failed = None
-        self._thread = threading.Thread(
-            target=self._write, args=(checkpoint, best_step), name="radcap-saver"
-        )
-        self._thread.start()
+        self._writing = self._executor.submit(self._write, checkpoint, best_step)
 
     def finish(self) -> None:
         """Wait for the last checkpoint.
@@ -77,22 +75,25 @@ class Saver:
             say(f"warning: {error}; the run folder here is whole")
 
     def wait(self) -> None:
-        """Wait for the checkpoint under way, however it ends."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        """Wait for the checkpoint under way, whether it can be written or not."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()  # raises what is nobody's disk's fault, but ours
 
     def _write(self, checkpoint: Checkpoint, best_step: int | None) -> None:
         try:
             save_checkpoint(self._folder, checkpoint)
             self.saved_step = checkpoint.step
-            prune(self._folder, keep=self._keep, best_step=best_step)
-            self.push()
         except RadcapError as error:
             self._failed = error
             say(f"warning: {error}")
+        try:
+            # After a failure too: what is no longer needed may be the room that was missing.
+            prune(self._folder, keep=self._keep, best_step=best_step)
         except OSError as error:  # an old one that cannot be deleted is no loss
             say(f"warning: {self._folder}: {error.strerror or error}")
+        if self._failed is None:
+            self.push()
 
 
 def snapshot(run: Run, random: dict[str, Any]) -> Checkpoint:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -123,6 +124,21 @@ def test_a_write_that_fails_leaves_the_one_before(
     with pytest.raises(RadcapError, match=r"step-2: .*No space left"):
         save_checkpoint(tmp_path, moment(2))
     assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
+
+
+def test_the_first_save_of_all_may_fail_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object, file: IO[bytes]) -> None:
+        try:
+            raise OSError(28, "No space left on device")
+        finally:  # as torch does
+            raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 1 vs 2")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RadcapError, match="step-2: No space left on device; there is no"):
+        save_checkpoint(tmp_path, moment(2))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_prune_keeps_the_newest_and_the_best(tmp_path: Path) -> None:

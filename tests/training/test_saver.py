@@ -67,6 +67,17 @@ def test_a_missed_checkpoint_is_told_and_the_next_one_taken(
     assert saver.saved_step == 3 and steps(tmp_path) == ["step-3"]
 
 
+def test_a_fault_of_our_own_is_not_swallowed(tmp_path: Path, monkeypatch: Any) -> None:
+    def broken(*_: Any) -> Path:
+        raise IndexError("ours")
+
+    monkeypatch.setattr(saver_module, "save_checkpoint", broken)
+    saver = Saver(tmp_path, keep=1, saved_step=0)
+    saver.submit(moment(1), None)
+    with pytest.raises(IndexError, match="ours"):
+        saver.finish()
+
+
 def test_a_mirror_follows_and_its_fault_is_no_fault_of_the_run(tmp_path: Path, capsys: Any) -> None:
     there = tmp_path / "there"
     mirror = Mirror(f"file://{there}")

@@ -1,0 +1,235 @@
+"""What may come between a run and its end: full disks, torn files, a second command, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import command, environment, metrics, run_python, summary, train, wait_for_step
+
+from radcap.training.checkpoint import list_checkpoints, load_checkpoint
+
+WORDS = (
+    "+experiment=smoke",
+    "runtime=cpu",
+    "runtime.threads=1",
+    "trainer.max_steps=24",
+    "trainer.save_every=4",
+    "trainer.eval_every=null",
+    "trainer.log_every=1",
+    "trainer.caption_rows=0",
+    "trainer.samples=0",
+)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    cwd = tmp_path_factory.mktemp("unbroken")
+    done = train(cwd, cache, *WORDS)
+    assert done.returncode == 0, done.stderr
+    return cwd / "runs" / "smoke"
+
+
+def same_curve(run: Path, unbroken: Path) -> bool:
+    names = ("step", "loss", "grad_norm", "tokens", "lr")
+    curves = [[[line[n] for n in names] for line in metrics(r)] for r in (run, unbroken)]
+    return curves[0] == curves[1]
+
+
+def start(cwd: Path, cache: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(words),
+        cwd=cwd,
+        env=environment(cache),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def test_a_checkpoint_that_finds_no_room_is_missed_and_the_run_goes_on(
+    tmp_path: Path, cache: Path, unbroken: Path
+) -> None:
+    """A limit on the size of files breaks every save off in the middle of its optimizer state."""
+    words = (*WORDS, "trainer.save_every=8")
+    limit = 15_000_000  # the weights have 12 MB, the optimizer 24
+    process = start(
+        tmp_path,
+        cache,
+        *words,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    out, err = process.communicate(timeout=200)
+    run = tmp_path / "runs" / "smoke"
+    assert process.returncode == 1, err
+    assert "warning: cannot save runs/smoke/checkpoints/step-8: File too large" in out
+    assert "warning: cannot save runs/smoke/checkpoints/step-16: " in out
+    assert err.splitlines()[-1].startswith("radcap: cannot save runs/smoke/checkpoints/step-24: ")
+    assert len(metrics(run)) == 24  # it went on to its last step
+    assert list((run / "checkpoints").iterdir()) == []
+    assert train(tmp_path, cache, *words).returncode == 0
+    assert same_curve(run, unbroken)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk with room for two checkpoints of the tiny model and for half of a third."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=92m", "radcap-test", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk; the test above needs none")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_save(
+    small_disk: Path, tmp_path: Path, cache: Path, unbroken: Path
+) -> None:
+    run = small_disk / "run"
+    words = (*WORDS, f"run.dir={run}", "trainer.keep_checkpoints=5")
+    done = train(tmp_path, cache, *words)
+    assert done.returncode == 1, done.stderr
+    assert "No space left on device" in done.stderr
+    assert "step-8 is whole, and the same command goes on from there" in done.stderr
+    assert "warning: cannot save" in done.stdout  # at 12 already, and the run went on
+    assert [path.name for path in list_checkpoints(run / "checkpoints")] == ["step-4", "step-8"]
+    assert [load_checkpoint(path).step for path in list_checkpoints(run / "checkpoints")] == [4, 8]
+    assert not list((run / "checkpoints").glob(".*"))
+    done = train(tmp_path, cache, *words, "trainer.keep_checkpoints=1")
+    assert done.returncode == 0, done.stderr
+    assert same_curve(run, unbroken)
+
+
+@pytest.mark.parametrize("damage", ["torn", "gone"])
+def test_a_damaged_newest_checkpoint_is_named_and_costs_no_more_than_its_steps(
+    tmp_path: Path, cache: Path, unbroken: Path, damage: str
+) -> None:
+    run = tmp_path / "runs" / "smoke"
+    words = (*WORDS, "trainer.keep_checkpoints=5")
+    shutil.copytree(unbroken, run)
+    for file in (run / "summary.json", run / "val_metrics.jsonl"):
+        file.unlink()
+    newest = list_checkpoints(run / "checkpoints")[-1]
+    before = list_checkpoints(run / "checkpoints")[-2].name.removeprefix("step-")
+    file = newest / "optimizer.pt"
+    if damage == "torn":
+        os.truncate(file, file.stat().st_size - 1)
+    else:
+        file.unlink()
+    done = train(tmp_path, cache, *words)
+    assert done.returncode == 0, done.stderr
+    assert f"{newest.name} is damaged: optimizer.pt" in done.stdout
+    assert f"resumed after step {before}" in done.stdout
+    assert summary(run)["resumed_from"] == int(before)
+    assert same_curve(run, unbroken)
+
+
+def test_a_second_command_on_the_same_folder_is_refused(
+    tmp_path: Path, cache: Path, unbroken: Path
+) -> None:
+    process = start(tmp_path, cache, *WORDS)
+    run = tmp_path / "runs" / "smoke"
+    wait_for_step(run, 2, process)
+    begin = time.monotonic()
+    for words in (WORDS, (*WORDS, "run.fresh=true")):
+        second = train(tmp_path, cache, *words)
+        assert second.returncode == 1
+        assert second.stderr.count("\n") == 1 and "runs/smoke is in use by" in second.stderr
+    assert time.monotonic() - begin < 20
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert same_curve(run, unbroken)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["smoke"]
+
+
+def test_a_signal_in_a_validation_breaks_it_off_and_saves(
+    tmp_path: Path, cache: Path, unbroken: Path
+) -> None:
+    # One row a batch would take a while: 40 captions of 32 tokens, 40 times over.
+    words = (*WORDS, "trainer.eval_every=6", "trainer.save_every=null", "trainer.caption_rows=40")
+    process = start(tmp_path, cache, *words)
+    run = tmp_path / "runs" / "smoke"
+    wait_for_step(run, 6, process)  # logged before the validation begins
+    begin = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - begin < 30
+    assert process.returncode == 75, err
+    last = len(metrics(run))
+    assert f"stopped after step {last}, saved" in out
+    assert (run / "checkpoints" / f"step-{last}" / "manifest.json").is_file()
+    assert train(tmp_path, cache, *words).returncode == 0
+    assert same_curve(run, unbroken)
+    validated = [json.loads(s)["step"] for s in (run / "val_metrics.jsonl").open()]
+    # The validation that was broken off is not made up for: its step has passed.
+    assert validated == ([12, 18, 24] if last == 6 else [6, 12, 18, 24])
+
+
+def test_a_second_signal_ends_at_once_and_says_what_is_safe(tmp_path: Path, cache: Path) -> None:
+    process = start(tmp_path, cache, *WORDS, "trainer.max_steps=400")
+    wait_for_step(tmp_path / "runs" / "smoke", 10, process)
+    process.send_signal(signal.SIGSTOP)  # both signals wait for it
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75
+    (step,) = [
+        int(p.name.removeprefix("step-"))
+        for p in list_checkpoints(tmp_path / "runs" / "smoke" / "checkpoints")
+    ][-1:]
+    assert f"step {step} is saved, and the same command goes on from there" in err
+
+
+@pytest.mark.slow
+def test_a_signal_while_xla_compiles_is_answered_within_seconds(
+    tmp_path: Path, cache: Path
+) -> None:
+    words = ("+experiment=smoke", "runtime=xla_cpu", "runtime.devices=8", "data.workers=1")
+    process = start(tmp_path, cache, *words)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("device:"):
+            break
+    time.sleep(2)  # the first step is being traced or compiled
+    begin = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - begin < 30
+    assert process.returncode == 75, err
+    run = tmp_path / "runs" / "smoke"
+    saved = list_checkpoints(run / "checkpoints")
+    assert saved or "nothing is saved yet, and the same command goes on from there" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_what_a_device_has_written_opens_without_its_library(tmp_path: Path, cache: Path) -> None:
+    words = ("+experiment=smoke", "runtime=xla_cpu", "runtime.devices=2", "trainer.max_steps=2")
+    done = train(tmp_path, cache, *words, "trainer.caption_rows=0", "trainer.samples=0")
+    assert done.returncode == 0, done.stderr
+    program = (
+        "import pathlib, sys\n"
+        "sys.modules['torch_xla'] = None\n"  # importing it fails
+        "import safetensors.torch, torch\n"
+        f"files = sorted(pathlib.Path({str(tmp_path)!r}).rglob('step-*/*'))\n"
+        "for file in files:\n"
+        "    if file.suffix == '.pt': torch.load(file)\n"
+        "    if file.suffix == '.safetensors': safetensors.torch.load_file(file)\n"
+        "print(*[file.name for file in files])\n"
+    )
+    opened = run_python(program)
+    assert opened.returncode == 0, opened.stderr
+    names = "manifest.json model.safetensors optimizer.pt progress.json random.pt"
+    assert opened.stdout.split() == names.split()
