@@ -241,3 +241,16 @@ def test_a_signal_while_the_loader_stalls_saves_and_stops(
     last = max(line["step"] for line in metrics(run))
     assert f"stopped after step {last}, saved" in out
     assert (run / "checkpoints" / f"step-{last}" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("token", ["hf_OpenSesame", "hf_OpenSesame\u00e9"])
+def test_the_token_reaches_no_file_and_no_line(
+    stand_in: StandInHub, tmp_path: Path, token: str
+) -> None:
+    words = ["trainer.max_steps=12", "data.cache=kept", "run.mirror=memory://runs"]
+    done = finish(start(stand_in.endpoint, tmp_path, *words, HF_TOKEN=token))
+    assert done[0] == (0 if token.isascii() else 1), done
+    assert "OpenSesame" not in done[1] + done[2], done
+    assert stand_in.token == (f"Bearer {token}" if token.isascii() else None)
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or b"OpenSesame" not in file.read_bytes(), file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -98,22 +99,34 @@ def test_a_killed_run_goes_on_with_dropout_bit_for_bit(tmp_path: Path, cache: Pa
 
 
 @needs_xla
-def test_a_run_moves_from_eight_devices_to_one_and_to_the_cpu(tmp_path: Path, cache: Path) -> None:
+def test_a_run_moves_from_eight_devices_to_anything_else(tmp_path: Path, cache: Path) -> None:
     """The next batches are those of the unbroken run: so are their tokens and losses."""
     words = ("+experiment=smoke", "model.dropout=0", "trainer.eval_every=null")
-    words = (*words, "trainer.caption_rows=0", "trainer.samples=0")
+    words = (*words, "trainer.caption_rows=0", "trainer.samples=0", "trainer.max_steps=14")
     assert train(tmp_path, cache, *words, "runtime=cpu", "run.name=whole").returncode == 0
-    for steps, runtime in (
-        (6, ("runtime=xla_cpu", "runtime.devices=8")),
-        (12, ("runtime=xla_cpu", "runtime.devices=1")),
-        (20, ("runtime=cpu",)),
+    eight = ("runtime=xla_cpu", "runtime.devices=8", "trainer.max_steps=6")
+    assert train(tmp_path, cache, *words, *eight).returncode == 0
+    runs = tmp_path / "runs"
+    whole = metrics(runs / "whole")
+    print("8 devices, then         largest difference of a loss")
+    for name, processes, runtime in (
+        ("4 devices", 1, ("runtime=xla_cpu", "runtime.devices=4")),
+        ("2 devices", 1, ("runtime=xla_cpu", "runtime.devices=2")),
+        ("1 device", 1, ("runtime=xla_cpu", "runtime.devices=1")),
+        ("a CPU, 2 loaders", 1, ("runtime=cpu", "data.workers=2")),
+        ("2 processes", 2, ("runtime=cpu", "runtime.threads=1")),
     ):
-        done = train(tmp_path, cache, *words, *runtime, f"trainer.max_steps={steps}")
+        run = runs / name.replace(" ", "-")
+        shutil.copytree(runs / "smoke", run)
+        done = train(tmp_path, cache, *words, *runtime, f"run.dir={run}", processes=processes)
         assert done.returncode == 0, done.stderr
-    whole, moved = (metrics(tmp_path / "runs" / name) for name in ("whole", "smoke"))
-    assert [line["tokens"] for line in moved] == [line["tokens"] for line in whole]
-    found, expected = ([line["loss"] for line in curve] for curve in (moved, whole))
-    assert found == pytest.approx(expected, rel=1e-3)
+        assert summary(run)["resumed_from"] == 6
+        moved = metrics(run)
+        assert [line["tokens"] for line in moved] == [line["tokens"] for line in whole]
+        found, expected = losses(run), losses(runs / "whole")
+        worst = max(abs(f / e - 1) for f, e in zip(found, expected, strict=True))
+        print(f"{name:22s}  {worst:.1e}")
+        assert found == pytest.approx(expected, rel=1e-3), name
 
 
 def start(cwd: Path, cache: Path, *words: str, processes: int = 1) -> subprocess.Popen[str]:
