@@ -142,6 +142,11 @@ def write_phantom(
     (folder / "README.md").write_text(phantom_rows.dataset_card(NOTICE))
 
 
+def phantom_folder(cache_root: Path, *, train_rows: int, val_rows: int, seed: int = 0) -> Path:
+    """Where `ensure_phantom` keeps a set of this size; whole if it is there."""
+    return cache_root / f"phantom-v{FORMAT_VERSION}-{train_rows}-{val_rows}-seed{seed}"
+
+
 def ensure_phantom(
     cache_root: Path,
     *,
@@ -158,15 +163,14 @@ def ensure_phantom(
     Raises:
         ValueError: as `write_phantom`.
     """
-    name = f"phantom-v{FORMAT_VERSION}-{train_rows}-{val_rows}-seed{seed}"
-    folder = cache_root / name
+    folder = phantom_folder(cache_root, train_rows=train_rows, val_rows=val_rows, seed=seed)
     if folder.is_dir():
         return folder
     cache_root.mkdir(parents=True, exist_ok=True)
-    with (cache_root / f".{name}.lock").open("w") as lock:
+    with (cache_root / f".{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if we are killed
         if not folder.is_dir():
-            partial = cache_root / f".{name}.partial"
+            partial = cache_root / f".{folder.name}.partial"
             # We hold the lock: whoever left a partial set here is gone.
             shutil.rmtree(partial, ignore_errors=True)
             write_phantom(

@@ -20,7 +20,7 @@ def open_runtime(config: RuntimeConfig, *, threads: int | None = None) -> Runtim
     Raises:
         RadcapError: the device is not there; the message says what to set instead.
     """
-    name = _best_there_is() if config.name == "auto" else config.name
+    name = best_there_is() if config.name == "auto" else config.name
     if name in ("cpu", "cuda"):
         from radcap.runtime.native import NativeRuntime
 
@@ -48,7 +48,8 @@ def default_precision(name: str) -> str:
     return "bf16" if name == "tpu" else "fp32"
 
 
-def _best_there_is() -> str:
+def best_there_is() -> str:
+    """The device that `auto` takes: tpu, cuda or cpu."""
     if tpu_is_usable():
         return "tpu"
     import torch

@@ -24,7 +24,7 @@ _PJRT_NAMES = {"tpu": "TPU", "xla_cpu": "CPU"}
 
 def tpu_is_usable(root: Path = Path("/")) -> bool:
     """Whether chip, driver file, libtpu and torch_xla are all here."""
-    return _has_torch_xla() and _has_libtpu() and num_chips(root) > 0 and _has_device_file(root)
+    return has_torch_xla() and has_libtpu() and num_chips(root) > 0 and has_device_file(root)
 
 
 def num_chips(root: Path = Path("/")) -> int:
@@ -89,7 +89,7 @@ def prepare_environment(name: str, devices: int | None, root: Path = Path("/")) 
         RadcapError: torch_xla, libtpu or the chip is missing.
         ConfigError: the environment contradicts the configuration.
     """
-    if not _has_torch_xla():
+    if not has_torch_xla():
         raise RadcapError(f"runtime={name} needs torch_xla, which is not installed: {INSTALL}")
     wanted = _PJRT_NAMES[name]
     found = os.environ.setdefault("PJRT_DEVICE", wanted)
@@ -106,14 +106,14 @@ def prepare_environment(name: str, devices: int | None, root: Path = Path("/")) 
 
 
 def _check_tpu(root: Path) -> None:
-    if not _has_libtpu():
+    if not has_libtpu():
         raise RadcapError(f"runtime=tpu needs libtpu, which is not installed: {INSTALL}")
     if not num_chips(root):
         raise RadcapError(
             "runtime=tpu: this machine has no TPU chip; use runtime=auto, or runtime=xla_cpu for "
             "the same program on virtual CPU devices"
         )
-    if not _has_device_file(root):
+    if not has_device_file(root):
         raise RadcapError(
             "runtime=tpu: the chip has no /dev/accel* or /dev/vfio file; in a container, start it "
             "with --privileged"
@@ -137,14 +137,17 @@ def _positive(count: str) -> int:
     return int(count)
 
 
-def _has_torch_xla() -> bool:
+def has_torch_xla() -> bool:
+    """Whether torch_xla is installed; it is not loaded."""
     return importlib.util.find_spec("torch_xla") is not None
 
 
-def _has_libtpu() -> bool:
+def has_libtpu() -> bool:
+    """Whether the TPU's compiler and driver is installed, or named by TPU_LIBRARY_PATH."""
     return "TPU_LIBRARY_PATH" in os.environ or importlib.util.find_spec("libtpu") is not None
 
 
-def _has_device_file(root: Path) -> bool:
+def has_device_file(root: Path = Path("/")) -> bool:
+    """Whether the kernel shows a chip to this machine or container."""
     files = [*root.glob("dev/accel*"), *root.glob("dev/vfio/[0-9]*")]
     return bool(files)

@@ -1,0 +1,113 @@
+"""The data that the configuration names: there, allowed, and cut finely enough."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from radcap.config import Config
+from radcap.data.download import Hub
+from radcap.data.phantom import phantom_folder
+from radcap.data.source import Source, open_source
+from radcap.diagnosis.check import FAIL, OK, WARN, Check
+from radcap.errors import RadcapError
+from radcap.training.inputs import cache_folder
+
+# Long enough for a slow line, short enough to wait for.
+_PATIENCE_S = 10.0
+
+
+def token(config: Config) -> Iterator[Check]:
+    """Whether there is a token for the Hub. It is never shown."""
+    if not _on_hub(config):
+        return
+    from huggingface_hub import constants, get_token
+
+    if get_token():
+        place = "HF_TOKEN" if os.environ.get("HF_TOKEN") else constants.HF_TOKEN_PATH
+        yield Check("token", OK, f"given by {place}")
+    else:
+        fix = "accept the terms on the data set's page, then export HF_TOKEN=..."
+        yield Check("token", WARN, "HF_TOKEN is not set, and the data set is gated", fix)
+
+
+def splits(config: Config) -> Iterator[Check]:
+    """Both splits, opened as a run does, and how finely the first one is cut."""
+    data = config.data
+    folder, hub = data.path, None
+    if folder is None and data.name == "phantom":
+        size = data.phantom
+        drawn = phantom_folder(
+            cache_folder(), train_rows=size.train_rows, val_rows=size.val_rows, seed=size.seed
+        )
+        if not drawn.is_dir():
+            rows = f"{size.train_rows + size.val_rows:,}"
+            yield Check("data", OK, f"phantom: {rows} pictures are drawn at the first run")
+            return
+        folder = str(drawn)
+    elif folder is None:
+        assert data.hub_id, "checked with the configuration"
+        patience = min(_PATIENCE_S, data.hub_patience_s)
+        hub = Hub(data.hub_id, patience_s=patience, timeout_s=min(_PATIENCE_S, data.hub_timeout_s))
+    try:
+        train, val = (
+            open_source(
+                split=split, path=folder, config=data.config, hub=hub, revision=data.revision
+            )
+            for split in (data.train_split, data.val_split)
+        )
+    except RadcapError as error:
+        yield Check("data", FAIL, str(error), _fix(hub))
+        return
+    yield Check("data", OK, f"{train.name}: {train.num_rows:,} training, {val.num_rows:,} val rows")
+    yield _cut(config, train)
+
+
+def encoder_weights(config: Config) -> Iterator[Check]:
+    """Whether the encoder's start is here, or has to be fetched."""
+    source = config.model.encoder_weights
+    if source == "none":
+        return
+    if source != "imagenet":
+        if Path(source).is_file():
+            yield Check("encoder", OK, source)
+        else:
+            fix = "model.encoder_weights=imagenet, none, or a file that is there"
+            yield Check("encoder", FAIL, f"{source}: no such file", fix)
+        return
+    import torch
+    from torchvision.models import MobileNet_V3_Small_Weights
+
+    url = MobileNet_V3_Small_Weights.IMAGENET1K_V1.url
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    if file.is_file():
+        yield Check("encoder", OK, f"ImageNet weights in {file}")
+    else:
+        fix = f"without a network: fetch {url} elsewhere, and model.encoder_weights=FILE"
+        yield Check("encoder", WARN, "ImageNet weights are downloaded at the first run", fix)
+
+
+def _on_hub(config: Config) -> bool:
+    return config.data.path is None and config.data.name == "hub"
+
+
+def _fix(hub: Hub | None) -> str:
+    if hub is None:
+        return "data.path=FOLDER with CONFIG/SPLIT-*.parquet; scripts/make_dataset.py makes one"
+    return "data=phantom works without network and token"
+
+
+def _cut(config: Config, train: Source) -> Check:
+    """Row groups against lanes and workers."""
+    data, groups = config.data, len(train.row_groups)
+    files = len({group.file for group in train.row_groups})
+    found = f"{groups:,} row groups in {files:,} files; data.lanes={data.lanes}"
+    lanes = min(data.lanes, groups)
+    if data.workers > lanes:
+        fix = f"data.workers={lanes}; more have nothing to read"
+        return Check("row groups", WARN, f"{found}, data.workers={data.workers}", fix)
+    if groups < data.lanes:
+        fix = f"data.lanes={groups}, or write smaller row groups: batches mix fewer places"
+        return Check("row groups", WARN, f"{found}: more than there are row groups", fix)
+    return Check("row groups", OK, f"{found}, data.workers={data.workers}")

@@ -1,0 +1,108 @@
+"""The host: cores, memory, limits, clock."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from radcap.config import Config
+from radcap.diagnosis.check import FAIL, OK, WARN, Check, gigabytes
+
+_ROOT = Path("/")
+
+# Resident memory of the training process of the card's model on a CPU without its data, and of a
+# loader process beside what it shares with it: both rounded up.
+_TRAINER_BYTES = 3e9
+_WORKER_BYTES = 0.4e9
+
+_LEAST_OPEN_FILES = 1024
+_NCCL_SHM_BYTES = 1e9
+_DAY_S = 86_400.0
+
+
+def cores(config: Config) -> Iterator[Check]:
+    """CPU cores against loader processes."""
+    count, workers = len(os.sched_getaffinity(0)), config.data.workers
+    found = f"{count} for the trainer and data.workers={workers}"
+    if workers > count:
+        yield Check("cores", WARN, found, f"data.workers={max(1, count - 1)}")
+    else:
+        yield Check("cores", OK, found)
+
+
+def memory(config: Config, root: Path = _ROOT) -> Iterator[Check]:
+    """Memory against a rough need: the trainer, its loaders and the window of rows."""
+    left = _memory_left(root)
+    need = _TRAINER_BYTES + config.data.workers * _WORKER_BYTES + config.data.window_gb * 1e9
+    found = f"{gigabytes(left)} to spare, about {gigabytes(need)} needed"
+    if left < need:
+        fix = "lower data.workers, data.window_gb or data.batch_size, or take a larger machine"
+        yield Check("memory", WARN, found, fix)
+    else:
+        yield Check("memory", OK, found)
+
+
+def shared_memory(config: Config, root: Path = _ROOT) -> Iterator[Check]:
+    """/dev/shm: radcap's loader does without, NCCL between GPUs does not."""
+    folder = root / "dev/shm"
+    if not folder.is_dir():
+        yield Check("shared memory", OK, "no /dev/shm; radcap's loader does not use it")
+        return
+    disk = os.statvfs(folder)
+    size = disk.f_blocks * disk.f_frsize
+    found = f"{gigabytes(size)} in /dev/shm"
+    if config.runtime.name == "cuda" and size < _NCCL_SHM_BYTES:
+        fix = "for several GPUs start the container with --shm-size=4g (--ipc=host)"
+        yield Check("shared memory", WARN, found, fix)
+    else:
+        yield Check("shared memory", OK, f"{found}; radcap's loader does not use it")
+
+
+def open_files(config: Config) -> Iterator[Check]:
+    """How many files a process may have open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    found = "no limit" if soft == resource.RLIM_INFINITY else f"{soft:,} a process"
+    if soft != resource.RLIM_INFINITY and soft < _LEAST_OPEN_FILES:
+        allowed = hard == resource.RLIM_INFINITY or hard >= _LEAST_OPEN_FILES
+        fix = f"ulimit -n {_LEAST_OPEN_FILES}" + ("" if allowed else ", as root")
+        yield Check("open files", WARN, found, fix)
+    else:
+        yield Check("open files", OK, found)
+
+
+def clock(config: Config, now: float | None = None) -> Iterator[Check]:
+    """The time of day: certificates fail, and curves lie, where it is far off.
+
+    Args:
+        now: seconds since 1970, for tests.
+    """
+    now = time.time() if now is None else now
+    # Nothing here was installed in the future.
+    written = Path(__file__).stat().st_mtime
+    found = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+    if now < written - _DAY_S:
+        fix = "set the clock (sudo timedatectl set-ntp true), or no certificate will be valid"
+        yield Check("clock", FAIL, f"{found}, before radcap was installed here", fix)
+    else:
+        yield Check("clock", OK, found)
+
+
+def _memory_left(root: Path) -> float:
+    """Bytes that may still be taken: of the machine, or of the container where that is less."""
+    lines = (root / "proc/meminfo").read_text().splitlines()
+    fields = {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
+    left = float(fields["MemAvailable"][0]) * 1024
+    for limit, used in (
+        ("memory.max", "memory.current"),  # cgroup 2
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # cgroup 1
+    ):
+        group = root / "sys/fs/cgroup"
+        try:
+            allowed = int((group / limit).read_text())
+            left = min(left, allowed - int((group / used).read_text()))
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+    return left

@@ -1,0 +1,116 @@
+"""`python -m radcap.doctor`: what this machine has and lacks, and the fix for each."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from radcap.console import run_command, say
+from radcap.errors import EXIT_DONE, EXIT_FAILED
+
+if TYPE_CHECKING:
+    from radcap.config import Config
+    from radcap.diagnosis.check import Check
+
+USAGE = """
+usage: python -m radcap.doctor [OVERRIDE ...] [--json] [--config-dir FOLDER] [--show-config]
+
+Look at this machine with the eyes of a run: Python and packages, TPU and GPU, cores, memory, disk,
+token, data set. Says what is there, what is wrong, and how to put it right. Takes seconds, trains
+nothing, and changes nothing.
+
+overrides: those of python -m radcap.train; what is looked at is what that run would need
+
+options:
+  --json                a list of {name, status, found, fix}, status being ok, warn or fail
+  --config-dir FOLDER   a folder of your own with experiment/NAME.yaml and the like
+  --show-config         print the whole configuration and stop
+  -h, --help            print this and stop
+
+exit status:
+  0 fine, perhaps with warnings   1 something fails: the run would not begin
+  2 wrong configuration
+
+examples:
+  python -m radcap.doctor
+  python -m radcap.doctor +experiment=epoch1
+  python -m radcap.doctor +experiment=epoch1 run.mirror=gs://BUCKET/runs/epoch1 --json
+"""
+
+_WIDTH = 100
+_NAME_WIDTH = 16
+
+
+def main(words: Sequence[str]) -> int:
+    """Look, and tell.
+
+    Returns:
+        The exit status.
+    """
+    from radcap.compose import read_command_line
+
+    as_json = "--json" in words
+    config = read_command_line([word for word in words if word != "--json"])
+    if config is None:
+        return EXIT_DONE
+
+    checks: list[Check] = []
+    for check in examine(config):
+        checks.append(check)
+        if not as_json:
+            for line in lines(check):
+                say(line)
+    failed = [check for check in checks if check.status == "fail"]
+    if as_json:
+        say(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        warned = sum(check.status == "warn" for check in checks)
+        say(f"\n{len(checks)} checks: {len(failed)} failed, {warned} with a warning")
+    return EXIT_FAILED if failed else EXIT_DONE
+
+
+def examine(config: Config) -> Iterator[Check]:
+    """Look at everything that a run of this configuration needs, one thing after the other."""
+    from radcap.diagnosis import dataset, devices, machine, software, storage
+
+    for probe in (
+        software.python,
+        software.packages,
+        software.torch,
+        devices.tpu,
+        devices.cuda,
+        devices.runtime,
+        machine.cores,
+        machine.memory,
+        machine.shared_memory,
+        machine.open_files,
+        machine.clock,
+        storage.run_folder,
+        storage.mirror,
+        storage.temporary_folder,
+        storage.cache,
+        dataset.token,
+        dataset.splits,
+        dataset.encoder_weights,
+    ):
+        yield from probe(config)
+
+
+def lines(check: Check) -> list[str]:
+    """A check for people, at most 100 columns wide."""
+    start = f"{check.status:<5} {check.name:<{_NAME_WIDTH}}"
+    indent = " " * len(start)
+    told = textwrap.wrap(check.found, _WIDTH, initial_indent=start, subsequent_indent=indent)
+    if check.fix:
+        told += textwrap.wrap(
+            f"fix: {check.fix}", _WIDTH, initial_indent=indent, subsequent_indent=indent + "  "
+        )
+    return told
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, USAGE))

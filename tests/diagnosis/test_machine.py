@@ -1,0 +1,112 @@
+"""Memory, limits, the clock, folders: each judged on a machine that lacks it."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from radcap.compose import compose
+from radcap.diagnosis import dataset, machine, software, storage
+from radcap.diagnosis.check import Check
+
+
+def only(checks: Iterator[Check]) -> Check:
+    (check,) = checks
+    return check
+
+
+def host(root: Path, available_kb: int, limit: str | None = None, used: int = 0) -> Path:
+    (root / "proc").mkdir()
+    (root / "proc/meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable:   {available_kb} kB\n")
+    if limit is not None:
+        (root / "sys/fs/cgroup").mkdir(parents=True)
+        (root / "sys/fs/cgroup/memory.max").write_text(f"{limit}\n")
+        (root / "sys/fs/cgroup/memory.current").write_text(f"{used}\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("available_kb", "limit", "used", "status", "found"),
+    [
+        (64_000_000, None, 0, "ok", "65.5 GB"),
+        (2_000_000, None, 0, "warn", "2.0 GB"),
+        (64_000_000, "max", 0, "ok", "65.5 GB"),
+        (64_000_000, "5000000000", 4_000_000_000, "warn", "1.0 GB"),
+    ],
+)
+def test_memory_is_the_machines_or_the_containers(
+    tmp_path: Path, available_kb: int, limit: str | None, used: int, status: str, found: str
+) -> None:
+    check = only(machine.memory(compose([]), host(tmp_path, available_kb, limit, used)))
+    assert (check.status, check.found.split(" to spare")[0]) == (status, found)
+
+
+def test_more_loaders_than_cores_is_a_warning() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert only(machine.cores(compose([f"data.workers={cores}"]))).status == "ok"
+    assert only(machine.cores(compose([f"data.workers={cores + 1}"]))).status == "warn"
+
+
+def test_few_open_files_is_a_warning_with_its_command() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        check = only(machine.open_files(compose([])))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert check.status == "warn" and check.fix.startswith("ulimit -n 1024")
+
+
+def test_a_clock_before_the_installation_fails() -> None:
+    assert only(machine.clock(compose([]))).status == "ok"
+    wrong = only(machine.clock(compose([]), now=0.0))
+    assert wrong.status == "fail" and "1970-01-01" in wrong.found
+
+
+def test_the_size_of_a_checkpoint_is_that_of_the_model(tmp_path: Path) -> None:
+    config = compose(["model=card", f"run.dir={tmp_path / 'run'}"])
+    check = only(storage.run_folder(config))
+    # 49,566,298 parameters, float32 with two moments; two newest, the best, one being written.
+    assert f"{(4 * 12 * 49_566_298 + 50e6) / 1e9:.1f} GB" in check.found
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_would_be_refused_fails(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    check = only(storage.run_folder(compose([f"run.dir={tmp_path}"])))
+    assert check.status == "fail" and "holds no run" in check.found
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_unknown_mirror_fails(tmp_path: Path) -> None:
+    assert list(storage.mirror(compose([]))) == []
+    assert only(storage.mirror(compose(["run.mirror=nowhere://x"]))).status == "fail"
+    assert only(storage.mirror(compose([f"run.mirror={tmp_path}"]))).status == "ok"
+
+
+def test_encoder_weights_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert list(dataset.encoder_weights(compose([]))) == []
+    wanted = compose(["model.encoder_weights=imagenet"])
+    assert only(dataset.encoder_weights(wanted)).status == "warn"
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/mobilenet_v3_small-047dcff4.pth").touch()
+    assert only(dataset.encoder_weights(wanted)).status == "ok"
+    missing = compose([f"model.encoder_weights={tmp_path / 'x.pt'}"])
+    assert only(dataset.encoder_weights(missing)).status == "fail"
+
+
+def test_pins_are_held_against_what_is_installed() -> None:
+    from packaging.requirements import Requirement
+
+    assert software.unmet(Requirement("torch==2.9.0")) is None
+    assert software.unmet(Requirement("torch==1.0")) == "torch is 2.9.0, not ==1.0"
+    assert software.unmet(Requirement("radcap-nothing>=1")) == "radcap-nothing is missing"
+    needed, extras = software.requirements()
+    assert "torch" in {entry.name for entry in needed}
+    assert "tpu" in extras and "dev" not in extras

@@ -1,0 +1,97 @@
+"""`python -m radcap.doctor` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import environment
+from hub.stand_in import StandInHub, serving
+
+from radcap.data.phantom import write_phantom
+from radcap.diagnosis.check import Check
+from radcap.doctor import lines
+
+SECRET = "hf_thisIsASecret0123456789"
+
+
+def doctor(cwd: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "radcap.doctor", *words],
+        cwd=cwd,
+        env=environment(cwd / "cache") | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInHub]:
+    folder = tmp_path_factory.mktemp("phantom")
+    write_phantom(folder, train_rows=320, val_rows=16, row_group_size=20, processes=1)
+    with serving(folder) as stand_in:
+        yield stand_in
+
+
+def by_name(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, str]]:
+    return {check["name"]: check for check in json.loads(done.stdout)}
+
+
+def test_a_healthy_machine_passes_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    done = doctor(tmp_path, "runtime=cpu")
+    assert done.returncode == 0, done.stdout
+    assert ": 0 failed" in done.stdout.splitlines()[-1]
+    assert not [line for line in done.stdout.splitlines() if len(line) > 100]
+    assert "8,600 pictures are drawn at the first run" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_gated_data_set_without_and_with_a_token(hub: StandInHub, tmp_path: Path) -> None:
+    words = ("+experiment=epoch1", "data.workers=1", "--json")
+    variables = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "http_proxy": ""}
+    variables["HF_HOME"] = str(tmp_path / "home")
+    hub.fault = lambda number, method, path: 401
+    try:
+        refused = doctor(tmp_path, *words, **variables)
+    finally:
+        hub.fault = lambda number, method, path: None
+    assert refused.returncode == 1
+    found = by_name(refused)
+    assert found["token"]["status"] == "warn"
+    assert found["data"]["status"] == "fail" and "accept its terms" in found["data"]["found"]
+
+    allowed = doctor(tmp_path, *words, HF_TOKEN=SECRET, **variables)
+    assert allowed.returncode == 0, allowed.stdout
+    found = by_name(allowed)
+    assert hub.token == f"Bearer {SECRET}"  # it was used
+    assert found["token"] == {
+        "name": "token", "status": "ok", "found": "given by HF_TOKEN", "fix": ""
+    }  # fmt: skip
+    assert "320 training, 16 val" in found["data"]["found"]
+    # 16 row groups cannot serve 64 lanes.
+    assert found["row groups"]["status"] == "warn"
+    assert found["row groups"]["fix"].startswith("data.lanes=16")
+    for text in (allowed.stdout, allowed.stderr):
+        assert SECRET not in text
+
+
+def test_a_wrong_option_is_refused(tmp_path: Path) -> None:
+    done = doctor(tmp_path, "--jason")
+    assert (
+        done.returncode == 2
+        and done.stderr == "radcap: --jason: no such option; --help lists them\n"
+    )
+
+
+def test_a_long_check_is_wrapped() -> None:
+    told = lines(Check("data", "fail", "word " * 40, "do " * 60))
+    assert max(map(len, told)) <= 100
+    assert told[0].startswith("fail  data            word")
+    assert " ".join(told).count("word") == 40 and " ".join(told).count("do") == 60
