@@ -271,6 +271,16 @@ def option_names(schema: type = Config, prefix: str = "") -> Iterator[str]:
             yield prefix + entry.name
 
 
+def options(section: Any, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yield the full name, type (as written in the schema) and value of every option."""
+    for entry, nested in fields(type(section)):
+        value, name = getattr(section, entry.name), prefix + entry.name
+        if nested:
+            yield from options(value, f"{name}.")
+        else:
+            yield name, str(entry.type), value
+
+
 def fields(schema: type) -> Iterator[tuple[dataclasses.Field, type | None]]:
     """Yield the fields of a section, each with its own section class or None."""
     for entry in dataclasses.fields(schema):

@@ -7,6 +7,7 @@ TensorBoard's tags (metrics.jsonl has the same values under the name after the s
     train/  loss perplexity tokens lr grad_norm epoch images_per_s step_s
     data/   wait_s skipped truncated retries hub_wait_s
     val/    loss perplexity loss_per_caption rows tokens slots/NAME samples/N captions
+and those of `radcap.training.dashboard`.
 """
 
 from __future__ import annotations
@@ -18,20 +19,22 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-from tensorboard.compat.proto.tensor_pb2 import TensorProto
-from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from radcap.training import dashboard
 from radcap.training.durable import DurableFile
 from radcap.training.folder import write_atomically
+
+if TYPE_CHECKING:
+    from radcap.data.phantom import Floor
+    from radcap.training.captions import Sample
 
 _TAGS = {
     "loss": "train/loss",
@@ -82,7 +85,7 @@ class RunLog:
         scalars |= {f"data/{name}": value for name, value in data.items()}
         self._write(
             record["step"],
-            [Summary.Value(tag=t, simple_value=v) for t, v in scalars.items()],
+            dashboard.scalars(scalars),
             record["time"],
         )
 
@@ -90,52 +93,50 @@ class RunLog:
         """Log how the data fares after a log interval: `DataHealth.record`."""
         self._health.append(_line(record))
 
-    def validation(self, record: Mapping[str, Any], slots: Mapping[str, float]) -> bool:
+    def validation(
+        self, record: Mapping[str, Any], slots: Mapping[str, float], floor: Floor | None = None
+    ) -> bool:
         """Log one validation. A step has one: False for a repeated one.
 
         Args:
             record: `step`, `time` and the scores.
             slots: share of captions that state the right label, by slot.
+            floor: the lowest reachable loss, for TensorBoard.
         """
         if record["step"] in self._validated:
             return False
         self._validated.add(record["step"])
         self._validations.append(_line({**record, "slots": dict(slots)}))
-        scalars = {name: value for name, value in record.items() if name not in ("step", "time")}
-        scalars |= {f"slots/{name}": value for name, value in slots.items()}
-        self._write(
-            record["step"],
-            [Summary.Value(tag=f"val/{name}", simple_value=v) for name, v in scalars.items()],
-            record["time"],
-        )
+        scores = {f"val/{n}": v for n, v in record.items() if n not in ("step", "time")}
+        scores |= {f"val/slots/{name}": value for name, value in slots.items()}
+        values = [*dashboard.scalars(scores), *dashboard.floor_lines(floor)]
+        self._write(record["step"], values, record["time"])
         return True
 
-    def samples(
-        self, step: int, images: Sequence[np.ndarray], captions: Sequence[tuple[str, str]]
-    ) -> None:
+    def samples(self, step: int, samples: Sequence[Sample]) -> None:
         """Show validation images with their captions.
 
         Args:
             step: the step of the weights.
-            images: uint8 [3, H, W] each.
-            captions: (generated, reference) each.
+            samples: with images uint8 [3, H, W].
         """
         values = []
-        for number, image in enumerate(images):
-            height, width = image.shape[1:]
+        rows = ["| image | generated | reference |", "| --- | --- | --- |"]
+        for number, sample in enumerate(samples):
+            height, width = sample.image.shape[1:]
             encoded = io.BytesIO()
-            Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(encoded, "PNG")
+            pixels = np.ascontiguousarray(sample.image.transpose(1, 2, 0))
+            Image.fromarray(pixels).save(encoded, "PNG")
             picture = Summary.Image(
                 height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue()
             )
             values.append(Summary.Value(tag=f"val/samples/{number}", image=picture))
-        rows = [f"| {number} | {made} | {true} |" for number, (made, true) in enumerate(captions)]
-        table = "\n".join(["| image | generated | reference |", "| --- | --- | --- |", *rows])
-        self._write(step, [*values, _text("val/captions", table)])
+            rows.append(f"| {number} | {sample.generated} | {sample.reference} |")
+        self._write(step, [*values, dashboard.text("val/captions", "\n".join(rows))])
 
-    def text(self, tag: str, markdown: str) -> None:
-        """Show a text, at step 0."""
-        self._write(0, [_text(tag, markdown)])
+    def show(self, step: int, values: Sequence[Any]) -> None:
+        """Show what `radcap.training.dashboard` made."""
+        self._write(step, values)
 
     def close(self) -> None:
         """Close all files."""
@@ -145,7 +146,7 @@ class RunLog:
         if self._events is not None:
             self._events.close()
 
-    def _write(self, step: int, values: list[Any], when: float | None = None) -> None:
+    def _write(self, step: int, values: Sequence[Any], when: float | None = None) -> None:
         if self._events is not None:
             when = time.time() if when is None else when
             self._events.add(Event(wall_time=when, step=step, summary=Summary(value=values)))
@@ -156,7 +157,7 @@ class _Events:
 
     def __init__(self, folder: Path) -> None:
         seconds, rest = divmod(time.time_ns(), 10**9)  # the rest tells two of one second apart
-        name = f"events.out.tfevents.{seconds}.{socket.gethostname()}.{os.getpid()}.{rest}"
+        name = f"events.out.tfevents.{seconds}.{socket.gethostname()}.{os.getpid()}.{rest:09d}"
         self._file = DurableFile(folder / name)
         self.add(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
@@ -171,16 +172,6 @@ class _Events:
 
 def _line(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record).encode() + b"\n"
-
-
-def _text(tag: str, markdown: str) -> Any:
-    tensor = TensorProto(
-        dtype=DT_STRING,
-        string_val=[markdown.encode()],
-        tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)]),
-    )
-    plugin = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
-    return Summary.Value(tag=tag, metadata=plugin, tensor=tensor)
 
 
 def _open_after(path: Path, step: int) -> DurableFile:
@@ -202,8 +193,12 @@ def _step_of(line: str) -> int:
     return step if isinstance(step, int) else 0
 
 
+def _stays(event: Any, step: int) -> bool:
+    return event.step <= step and not dashboard.is_closing(event.summary)
+
+
 def _drop_events_after(folder: Path, step: int) -> None:
-    """Rewrite TensorBoard's files without the events past a step.
+    """Rewrite TensorBoard's files without the events past a step, and without an earlier end.
 
     TensorBoard itself hides such events only for some kinds of summary, and readers of the files
     see both.
@@ -213,7 +208,7 @@ def _drop_events_after(folder: Path, step: int) -> None:
             path.unlink()
             continue
         records = list(RawEventFileLoader(str(path)).Load())
-        kept = [record for record in records if Event.FromString(record).step <= step]
+        kept = [record for record in records if _stays(Event.FromString(record), step)]
         if len(kept) <= 1:  # its first record holds the format's version
             path.unlink()
             continue

@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import Tensor
 
-from radcap.compose import to_yaml
 from radcap.config import Config, Duration
 from radcap.console import say
 from radcap.data.collate import Batch
@@ -21,6 +20,7 @@ from radcap.runtime.select import open_runtime
 from radcap.training.build import build_model
 from radcap.training.checkpoint import load_latest
 from radcap.training.clock import Clock
+from radcap.training.dashboard import closing, opening
 from radcap.training.folder import RunFolder
 from radcap.training.inputs import Inputs
 from radcap.training.log import RunLog
@@ -143,7 +143,7 @@ class Run:
         path = folder.path if folder.is_ours else None
         self.log = RunLog(path, resume_step=self.step, tensorboard=config.logger.tensorboard)
         if not restored:
-            self.log.text("config", f"```yaml\n{to_yaml(config)}```")
+            self.log.show(0, opening(config, inputs.floor))
         self.bar = Progress(
             self.total_steps, self.step, shown=config.logger.progress if folder.is_ours else False
         )
@@ -203,6 +203,8 @@ class Run:
                     completed = self.step == self.total_steps
                 stop.saving = True
                 self._finish_saving()
+                if completed and self.validation is not None:
+                    self.log.show(self.step, closing(self.validation))
         except DataError:
             if not several and self.step > self.saver.saved_step:
                 self._finish_saving()  # the steps so far are good
@@ -280,12 +282,8 @@ class Run:
         if better:
             self.best = {"step": self.step, "val_loss": result.loss}
         record = {"step": self.step, "time": time.time(), **result.scores()}
-        if self.log.validation(record, result.accuracies()):
-            self.log.samples(
-                self.step,
-                [sample.image for sample in result.samples],
-                [(sample.generated, sample.reference) for sample in result.samples],
-            )
+        if self.log.validation(record, result.accuracies(), self.inputs.floor):
+            self.log.samples(self.step, result.samples)
         self.bar.note(
             f"step {self.step}: validation loss {result.loss:.4f}, "
             f"perplexity {result.perplexity:.3f} over {result.rows} rows"

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from radcap.training import dashboard
+from radcap.training.captions import Sample
 from radcap.training.log import RunLog
 
 
@@ -97,7 +99,7 @@ def test_a_line_torn_in_the_middle_costs_no_other(tmp_path: Path) -> None:
 def test_a_run_that_begins_again_has_one_of_each_text(tmp_path: Path) -> None:
     for _ in range(2):
         log = RunLog(tmp_path, resume_step=0, tensorboard=True)
-        log.text("config", "seed: 0")
+        log.show(0, [dashboard.text("config", "seed: 0")])
         log.close()
     assert len(EventAccumulator(str(tmp_path)).Reload().Tensors("config")) == 1
 
@@ -121,8 +123,8 @@ def test_a_process_without_a_folder_logs_into_nothing() -> None:
 def test_samples_and_texts_reach_tensorboard(tmp_path: Path) -> None:
     log = RunLog(tmp_path, resume_step=0, tensorboard=True)
     picture = np.full((3, 8, 6), 200, np.uint8)
-    log.samples(4, [picture], [("ct scan of the lung", "ct examination of the lung")])
-    log.text("config", "```yaml\nseed: 0\n```")
+    log.samples(4, [Sample(7, picture, "ct scan of the lung", "ct examination of the lung")])
+    log.show(0, [dashboard.text("config", "```yaml\nseed: 0\n```")])
     log.close()
     events = EventAccumulator(str(tmp_path)).Reload()
     (image,) = events.Images("val/samples/0")

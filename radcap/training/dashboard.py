@@ -1,0 +1,174 @@
+"""What makes TensorBoard a dashboard of a run, beside its curves.
+
+- Custom scalars: the charts that tell how a run fares, side by side (`charts`).
+- HParams: what the run was told and its final scores, so that the runs of a sweep compare.
+- The floor: the lowest loss that the data set allows, as a line beside the run's own.
+
+Tags: floor/loss, floor/perplexity; final/loss, final/perplexity, final/loss_per_caption,
+final/slots/NAME.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as custom_scalars
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.plugins.hparams import metadata as hparams
+
+from radcap.compose import to_yaml
+from radcap.config import Config, options
+
+if TYPE_CHECKING:
+    from radcap.data.phantom import Floor
+    from radcap.training.validate import Validation
+
+# Category -> chart -> tags, as regular expressions of the whole tag.
+_CHARTS = {
+    "Learning": {
+        "loss (nats a token)": ["train/loss", "val/loss", "floor/loss"],
+        "perplexity": ["train/perplexity", "val/perplexity", "floor/perplexity"],
+        "learning rate": ["train/lr"],
+        "gradient norm": ["train/grad_norm"],
+    },
+    "Captions": {
+        "slots: captions that state the right label": ["val/slots/.*"],
+    },
+    "Speed": {
+        "throughput (images/s)": ["train/images_per_s"],
+        "step and input wait (s)": ["train/step_s", "data/wait_s"],
+    },
+    "Data": {
+        "masked rows, so far": ["data/skipped"],
+        "requests to the Hub sent again, so far": ["data/retries"],
+    },
+}
+
+# Sections and options that a sweep may turn. Where the run lies and how often it is saved is none.
+_TOLD = ("seed", "trainer.max_", "trainer.accumulate", "data.batch_size", "data.lanes")
+_TOLD_SECTIONS = ("model.", "optimizer.", "schedule.", "runtime.precision")
+
+_FINAL = "final/"
+_FINAL_SCORES = ("loss", "perplexity", "loss_per_caption")
+_FINAL_SLOTS = ("modality", "location", "pathology", "abnormal", "all")
+
+
+def opening(config: Config, floor: Floor | None) -> list[Any]:
+    """What a new run shows at step 0.
+
+    Args:
+        config: what it was told.
+        floor: the lowest reachable validation loss, where the data set knows it.
+    """
+    return [
+        text("config", f"```yaml\n{to_yaml(config)}```"),
+        charts(),
+        *floor_lines(floor),
+        *_session(config),
+    ]
+
+
+def charts() -> Any:
+    """The layout of the Custom Scalars tab."""
+    categories = [
+        layout_pb2.Category(
+            title=title,
+            chart=[
+                layout_pb2.Chart(
+                    title=name,
+                    multiline=layout_pb2.MultilineChartContent(tag=[f"{tag}$" for tag in tags]),
+                )
+                for name, tags in found.items()
+            ],
+        )
+        for title, found in _CHARTS.items()
+    ]
+    layout = layout_pb2.Layout(category=categories).SerializeToString()
+    metadata = custom_scalars.create_summary_metadata()
+    tensor = TensorProto(dtype=DT_STRING, string_val=[layout], tensor_shape=TensorShapeProto())
+    return Summary.Value(tag=custom_scalars.CONFIG_SUMMARY_TAG, metadata=metadata, tensor=tensor)
+
+
+def floor_lines(floor: Floor | None) -> list[Any]:
+    """A point of the floor's lines; nothing for data without one."""
+    if floor is None:
+        return []
+    loss = floor.nats_per_token
+    return scalars({"floor/loss": loss, "floor/perplexity": math.exp(loss)})
+
+
+def closing(result: Validation) -> list[Any]:
+    """What a run shows at its end: its final scores, for comparison with others'."""
+    scores = result.scores()
+    found = {f"{_FINAL}{name}": scores[name] for name in _FINAL_SCORES}
+    found |= {f"{_FINAL}slots/{name}": share for name, share in result.accuracies().items()}
+    status = api_pb2.Status.Value("STATUS_SUCCESS")
+    info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+    data = plugin_data_pb2.HParamsPluginData(session_end_info=info)
+    return [*scalars(found), _hparams_value(hparams.SESSION_END_INFO_TAG, data)]
+
+
+def is_closing(summary: Any) -> bool:
+    """Whether a summary is what `closing` made: a run that goes on is not at its end."""
+    return any(value.tag.startswith(_FINAL) for value in summary.value)
+
+
+def scalars(values: Mapping[str, float]) -> list[Any]:
+    """Numbers by tag."""
+    return [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+
+
+def text(tag: str, markdown: str) -> Any:
+    """A text for the Text tab."""
+    tensor = TensorProto(
+        dtype=DT_STRING,
+        string_val=[markdown.encode()],
+        tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)]),
+    )
+    plugin = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
+    return Summary.Value(tag=tag, metadata=plugin, tensor=tensor)
+
+
+def _session(config: Config) -> Iterable[Any]:
+    """The columns of the HParams tab, and what this run has in them."""
+    infos = []
+    start = plugin_data_pb2.SessionStartInfo(
+        group_name=config.run.name, start_time_secs=time.time()
+    )
+    for name, kind, value in options(config):
+        if not name.startswith((*_TOLD, *_TOLD_SECTIONS)):
+            continue
+        # A column has one type: what may be null, or is a list, is text in all runs.
+        if kind in ("int", "float"):
+            start.hparams[name].number_value = value
+            column = "DATA_TYPE_FLOAT64"
+        elif kind == "bool":
+            start.hparams[name].bool_value = value
+            column = "DATA_TYPE_BOOL"
+        else:
+            start.hparams[name].string_value = "null" if value is None else str(value)
+            column = "DATA_TYPE_STRING"
+        infos.append(api_pb2.HParamInfo(name=name, type=api_pb2.DataType.Value(column)))
+    tags = [*_FINAL_SCORES, *(f"slots/{name}" for name in _FINAL_SLOTS)]
+    metrics = [
+        api_pb2.MetricInfo(name=api_pb2.MetricName(tag=f"{_FINAL}{tag}"), display_name=tag)
+        for tag in tags
+    ]
+    experiment = api_pb2.Experiment(hparam_infos=infos, metric_infos=metrics)
+    told = plugin_data_pb2.HParamsPluginData(experiment=experiment)
+    yield _hparams_value(hparams.EXPERIMENT_TAG, told)
+    begun = plugin_data_pb2.HParamsPluginData(session_start_info=start)
+    yield _hparams_value(hparams.SESSION_START_INFO_TAG, begun)
+
+
+def _hparams_value(tag: str, data: Any) -> Any:
+    metadata = hparams.create_summary_metadata(data)
+    return Summary.Value(tag=tag, metadata=metadata, tensor=hparams.NULL_TENSOR)

@@ -1,0 +1,157 @@
+"""TensorBoard's further tabs, read back with TensorBoard's own loaders and its own HTTP answers."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import summary, train
+from tensorboard import program
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import metadata
+from werkzeug.test import Client
+
+from radcap.compose import compose
+from radcap.data.phantom import Floor
+from radcap.training import dashboard
+from radcap.training.log import RunLog
+from radcap.training.validate import Validation
+
+FLOOR = Floor(rows=600, tokens=8445, nats_per_caption=3.7, nats_per_token=0.25)
+
+
+def validation(loss: float) -> Validation:
+    slots = {"location": {"accuracy": 0.5, "correct": 1, "count": 2}}
+    return Validation(
+        loss=loss, perplexity=math.exp(loss), tokens=9, rows=2, loss_per_caption=4 * loss,
+        slots=slots, samples=[], traffic=None,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def write(folder: Path, resume_step: int, last: int, loss: float, *words: str) -> None:
+    folder.mkdir(exist_ok=True)
+    log = RunLog(folder, resume_step=resume_step, tensorboard=True)
+    if not resume_step:
+        log.show(0, dashboard.opening(compose(words), FLOOR))
+    result = validation(loss)
+    log.validation({"step": last, "time": 1.8e9, **result.scores()}, result.accuracies(), FLOOR)
+    log.show(last, dashboard.closing(result))
+    log.close()
+
+
+def read(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+
+
+def points(events: EventAccumulator, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, pytest.approx(event.value)) for event in events.Scalars(tag)]
+
+
+def test_every_chart_shows_tags_that_a_run_writes(tmp_path: Path, cache: Path) -> None:
+    done = train(tmp_path, cache, "+experiment=smoke", "runtime=cpu")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs/smoke"
+    events = read(run)
+    content = events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    layout = layout_pb2.Layout.FromString(content)
+    there = events.Tags()["scalars"]
+    for category in layout.category:
+        for chart in category.chart:
+            for tag in chart.multiline.tag:
+                assert [name for name in there if re.match(tag, name)], tag
+    end = summary(run)
+    floor = end["floor"]["nats_per_token"]
+    assert points(events, "floor/loss") == [(0, floor), (10, floor), (20, floor)]
+    assert points(events, "floor/perplexity")[0][1] == math.exp(floor)
+    assert points(events, "final/loss") == [(20, end["val_loss"])]
+    slots = {name: score["accuracy"] for name, score in end["slots"].items()}
+    assert points(events, "final/slots/all") == [(20, slots["all"])]
+    # And once more, as the browser asks for them.
+    experiment = ask(tmp_path / "runs", "hparams/experiment", {"experimentName": ""})
+    assert "optimizer.lr" in [info["name"] for info in experiment["hparamInfos"]]
+    assert ask(tmp_path / "runs", "custom_scalars/layout", None)["category"][0]["title"] == (
+        "Learning"
+    )
+
+
+def test_a_run_that_goes_on_has_one_end(tmp_path: Path) -> None:
+    write(tmp_path, 0, 10, 3.0)
+    write(tmp_path, 10, 20, 2.0)
+    events = read(tmp_path)
+    assert points(events, "final/loss") == [(20, 2.0)]
+    assert points(events, "val/loss") == [(10, 3.0), (20, 2.0)]
+    # Killed after its last checkpoint and before its end: the end is told again, once.
+    write(tmp_path, 20, 20, 2.0)
+    events = read(tmp_path)
+    assert points(events, "final/loss") == [(20, 2.0)]
+    assert points(events, "floor/loss") == [(0, 0.25), (10, 0.25), (20, 0.25)]
+    assert len(events.Tensors(metadata.SESSION_START_INFO_TAG)) == 1
+
+
+def test_the_runs_of_a_sweep_compare(tmp_path: Path) -> None:
+    for rate, loss in ((1e-3, 0.5), (2e-3, 0.4)):
+        write(tmp_path / f"lr{rate}", 0, 10, loss, f"optimizer.lr={rate}", f"run.name=lr{rate}")
+    statuses = {"allowedStatuses": ["STATUS_SUCCESS", "STATUS_RUNNING", "STATUS_UNKNOWN"]}
+    columns = [{"metric": {"tag": "final/loss"}, "order": "ORDER_ASC"}]
+    wanted = {"experimentName": "", "colParams": columns, "startIndex": 0, "sliceSize": 10}
+    answer = ask(tmp_path, "hparams/session_groups", {**wanted, **statuses})
+    groups = answer["sessionGroups"]
+    assert [group["name"] for group in groups] == ["lr0.002", "lr0.001"]  # the best first
+    assert [group["hparams"]["optimizer.lr"] for group in groups] == [2e-3, 1e-3]
+    assert groups[0]["metricValues"][0]["value"] == pytest.approx(0.4)
+    assert groups[0]["sessions"][0]["status"] == "STATUS_SUCCESS"
+
+
+def test_columns_have_one_type_whatever_is_set() -> None:
+    def kinds(*words: str) -> dict[str, int]:
+        values = dashboard.opening(compose(words), None)
+        (told,) = [value for value in values if value.tag == metadata.EXPERIMENT_TAG]
+        content = told.metadata.plugin_data.content
+        infos = metadata.parse_experiment_plugin_data(content).hparam_infos
+        return {info.name: info.type for info in infos}
+
+    given = kinds("optimizer.clip_norm=1", "runtime.precision=bf16", "trainer.max_steps=5")
+    assert given == kinds()
+    assert {"seed", "model.dropout", "schedule.warmup", "data.batch_size"} <= set(given)
+    assert not [name for name in given if name.startswith(("run.", "logger.", "preflight."))]
+
+
+class Captured:
+    """In the place of TensorBoard's server: keeps what would be served."""
+
+    def __init__(self, app: Any, flags: Any) -> None:
+        self.app = app
+        board.append(self)
+
+    def serve_forever(self) -> None:
+        pass
+
+    def get_url(self) -> str:
+        return ""
+
+
+board: list[Captured] = []
+
+
+def ask(logdir: Path, path: str, content: dict[str, Any] | None) -> Any:
+    """TensorBoard's own answer to its page."""
+    tensorboard = program.TensorBoard(server_class=Captured)
+    words = ["--logdir", str(logdir), "--load_fast", "false", "--reload_interval", "0"]
+    tensorboard.configure(argv=["tensorboard", *words])
+    tensorboard.launch()
+    client = Client(board.pop().app)
+    deadline = time.monotonic() + 30
+    while True:  # the files are read beside
+        address = f"/data/plugin/{path}"
+        answer = client.get(address) if content is None else client.post(address, json=content)
+        found = json.loads(answer.data) if answer.status_code == 200 else {}
+        if found.get("sessionGroups") or found.get("hparamInfos") or found.get("category"):
+            return found
+        assert time.monotonic() < deadline, answer.data
+        time.sleep(0.1)
