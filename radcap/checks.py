@@ -38,6 +38,11 @@ def check(config: Config) -> None:
             f"model.num_heads={model.num_heads}: model.embed_dim={model.embed_dim} does not "
             f"divide by it; the nearest that does is {nearest}"
         )
+    if not model.train_encoder and model.encoder_weights == "none":
+        raise ConfigError(
+            "model.train_encoder=false: an encoder from random weights sees nothing; set "
+            "model.encoder_weights to imagenet or a file"
+        )
     if len(config.optimizer.betas) != 2:
         raise ConfigError(f"optimizer.betas={config.optimizer.betas}: give two numbers")
     steps = config.trainer.profile_steps

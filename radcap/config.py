@@ -163,6 +163,7 @@ class ModelConfig:
     num_heads: int = option("attention heads", at_least=1)
     dropout: float = option("dropout in the decoder", at_least=0, below=1)
     encoder_weights: str = option("start of the image encoder: imagenet, none or a file")
+    train_encoder: bool = option("false keeps the encoder's weights and statistics as they start")
     batch_norm_momentum: float | None = option(
         "share of a batch in the running statistics; null: 0.01, from random weights 0.1",
         above=0,

@@ -193,3 +193,24 @@ def test_the_list_of_options_is_frozen() -> None:
     """A new option is a promise: add it here on purpose, with its comment in configs/."""
     frozen = (Path(__file__).parent / "options.txt").read_text().split()
     assert sorted(option_names(Config)) == frozen
+
+
+def test_a_frozen_encoder_needs_weights() -> None:
+    with pytest.raises(ConfigError, match="random weights sees nothing"):
+        compose(["model.train_encoder=false"])
+    assert not compose(["+experiment=frozen_encoder"]).model.train_encoder
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"), [("epoch3", 6_699), ("v5e-8", 1_117), ("v3-32", 559), ("epoch1", 2_250)]
+)
+def test_the_headers_of_the_experiments_are_right(name: str, steps: int) -> None:
+    from radcap.training.schedule import run_length
+
+    config = compose([f"+experiment={name}"])
+    batch_size = config.data.batch_size
+    per_epoch = -(-750_009 // batch_size)
+    length = run_length(config.trainer, batch_size=batch_size, steps_per_epoch=per_epoch)
+    assert length == steps
+    header = (configs_folder() / f"experiment/{name}.yaml").read_text().split("defaults:")[0]
+    assert f"{steps:,} " in header

@@ -39,6 +39,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, batch_norm_momentum: float = 0.01) -> None:
         super().__init__()
+        self.frozen = False
         if not 0.0 < batch_norm_momentum <= 1.0:
             raise ValueError(f"batch_norm_momentum must be in (0, 1], not {batch_norm_momentum}")
         norm_layer = partial(nn.BatchNorm2d, eps=0.001, momentum=batch_norm_momentum)
@@ -57,6 +58,17 @@ class ImageEncoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    def freeze(self) -> None:
+        """Keep the weights and the running statistics as they are, in training too."""
+        self.frozen = True
+        self.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        """As of any module; a frozen encoder stays in evaluation mode."""
+        super().train(mode and not self.frozen)
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [B, 3, 224, 224] to feature maps [B, 576, 7, 7].

@@ -36,10 +36,13 @@ def keep_execution_flags(optimizer: Optimizer) -> None:
 def parameter_groups(
     model: nn.Module, options: OptimizerConfig, encoder: Iterable[nn.Parameter]
 ) -> list[dict[str, Any]]:
-    """The parameters as torch's groups, those of the encoder apart, each with its `lr_scale`."""
+    """The parameters as torch's groups, those of the encoder apart, each with its `lr_scale`.
+
+    Parameters that are not trained are left out.
+    """
     chosen = {id(parameter) for parameter in encoder}
     parts: dict[float, list[nn.Parameter]] = {1.0: [], options.encoder_lr_scale: []}
-    for parameter in model.parameters():
+    for parameter in (p for p in model.parameters() if p.requires_grad):
         parts[options.encoder_lr_scale if id(parameter) in chosen else 1.0].append(parameter)
     return [
         {"params": params, "lr": options.lr * scale, "lr_scale": scale}

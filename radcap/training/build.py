@@ -21,7 +21,7 @@ def make_model(config: ModelConfig, *, vocab_size: int) -> ImageCaptioningModel:
     momentum = config.batch_norm_momentum
     if momentum is None:
         momentum = 0.1 if config.encoder_weights == "none" else 0.01
-    return ImageCaptioningModel(
+    model = ImageCaptioningModel(
         vocab_size,
         config.embed_dim,
         config.num_layers,
@@ -29,6 +29,9 @@ def make_model(config: ModelConfig, *, vocab_size: int) -> ImageCaptioningModel:
         dropout=config.dropout,
         batch_norm_momentum=momentum,
     )
+    if not config.train_encoder:
+        model.encoder.freeze()
+    return model
 
 
 def build_model(

@@ -127,3 +127,23 @@ def test_validation_sums_ignore_padding(runtime: NativeRuntime) -> None:
     )
     assert padded["tokens"].item() == alone["tokens"].item()
     assert padded["loss_sum"].item() == pytest.approx(alone["loss_sum"].item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+def test_a_frozen_encoder_keeps_every_bit_and_the_rest_learns(
+    runtime: NativeRuntime, clip_norm: float | None
+) -> None:
+    model = small_model()
+    model.encoder.freeze()
+    before = {name: entry.clone() for name, entry in model.state_dict().items()}
+    step = make_step(model, runtime, clip_norm=clip_norm)
+    losses = [step(*rows(4))["loss"].item() for _ in range(3)]
+    assert losses[2] < losses[0]
+    assert model.training and not model.encoder.training
+    changed = {name for name, entry in model.state_dict().items() if not entry.equal(before[name])}
+    assert not [name for name in changed if name.startswith("encoder.")]
+    assert {"vis_proj.weight", "graph_layer.msg_linear.weight", "fc_out.bias"} <= changed
+    # Three moments a parameter that learns, none for the others.
+    optimizer = runtime.make_adam(model, OPTIMIZER, encoder=model.image_parameters())
+    held = sum(len(group["params"]) for group in optimizer.param_groups)
+    assert held == sum(not name.startswith("encoder.") for name, _ in model.named_parameters())
