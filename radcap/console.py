@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from radcap.errors import EXIT_DONE, EXIT_FAILED, RadcapError
 
@@ -57,6 +58,36 @@ def heartbeat(text: str, *, every_s: float = 15.0) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+
+
+@contextmanager
+def progress(
+    text: str, unit: str, *, every_s: float = 15.0
+) -> Iterator[Callable[[int, int], None]]:
+    """Show how far a block is: a bar on a terminal, elsewhere a line now and then.
+
+    Yields:
+        What to call with (units done, units in all). Nothing is shown before.
+    """
+    bar: Any = None
+    last = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal bar, last
+        if on_terminal():
+            from tqdm import tqdm
+
+            bar = bar or tqdm(total=total, desc=text, unit=f" {unit}", dynamic_ncols=True)
+            bar.update(done - bar.n)
+        elif time.monotonic() - last >= every_s:
+            last = time.monotonic()
+            say(f"{text}: {done:,} of {total:,} {unit}")
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def on_terminal() -> bool:

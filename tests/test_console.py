@@ -8,7 +8,7 @@ import time
 import pytest
 from command_line import run_python
 
-from radcap.console import heartbeat
+from radcap.console import heartbeat, progress
 
 
 def test_a_long_block_gives_signs_of_life(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,3 +43,29 @@ def test_a_muted_process_says_nothing_but_its_error() -> None:
     )
     done = run_python(program)
     assert (done.returncode, done.stdout, done.stderr) == (1, "before\n", "radcap: broken\n")
+
+
+def test_progress_is_a_line_now_and_then_where_nobody_watches(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with progress("copying", "MB", every_s=0.0) as show:
+        show(1_000, 4_000)
+        show(4_000, 4_000)
+    assert capsys.readouterr().out.splitlines() == [
+        "copying: 1,000 of 4,000 MB",
+        "copying: 4,000 of 4,000 MB",
+    ]
+    with progress("copying", "MB") as show:
+        show(1, 2)
+    assert capsys.readouterr().out == ""
+
+
+def test_progress_is_a_bar_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("radcap.console.on_terminal", lambda: True)
+    with progress("copying", "MB") as show:
+        show(1, 4)
+        show(4, 4)
+    out, err = capsys.readouterr()
+    assert out == "" and "copying: 100%" in err and "4/4" in err

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from radcap.console import progress
 from radcap.data.download import Hub
 from radcap.data.faults import DataError, one_line
 from radcap.data.hub import list_files, split_files
@@ -90,7 +91,13 @@ def _download(hub: Hub, folder: Path, name: str, commit: str) -> int:
         have = min(stream.tell(), size)
         stream.truncate(have)
         # Pieces come in order, so that what is there is always a beginning of the file.
-        hub.fetch(url, have, size, lambda at, data: write_at(stream.fileno(), at, data))
+        with progress(name, "MB") as show:
+
+            def write(at: int, data: bytes) -> None:
+                write_at(stream.fileno(), at, data)
+                show((at + len(data)) // 10**6, size // 10**6)
+
+            hub.fetch(url, have, size, write)
         os.fsync(stream.fileno())
     part.replace(final)
     return size

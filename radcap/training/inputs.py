@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radcap.config import Config
-from radcap.console import say
+from radcap.console import progress, say
 from radcap.data.download import Hub, Traffic
 from radcap.data.order import Order, wide_window
 from radcap.data.shelf import SPOOLED_BYTES, Cache
@@ -239,24 +239,15 @@ class Inputs:
         return rows
 
     def _phantom_folder(self) -> Path:
-        from radcap.data.phantom import ensure_phantom, read_floor
+        from radcap.data.phantom import ensure_phantom, phantom_folder, read_floor
 
         size = self._config.data.phantom
-        told = False
-
-        def progress(done: int, total: int) -> None:
-            nonlocal told
-            if not told:
-                say(f"drawing the phantom data set, {total:,} images, once ...")
-                told = True
-
-        folder = ensure_phantom(
-            cache_folder(),
-            train_rows=size.train_rows,
-            val_rows=size.val_rows,
-            seed=size.seed,
-            progress=progress,
-        )
+        sizes = {"train_rows": size.train_rows, "val_rows": size.val_rows, "seed": size.seed}
+        if not phantom_folder(cache_folder(), **sizes).is_dir():
+            rows = size.train_rows + size.val_rows
+            say(f"drawing the phantom data set, {rows:,} images, once ...")
+        with progress("drawing", "images") as show:
+            folder = ensure_phantom(cache_folder(), **sizes, progress=show)
         self.floor = read_floor(folder)["val"]
         return folder
 
