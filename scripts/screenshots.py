@@ -1,7 +1,8 @@
 """Open TensorBoard in a headless browser and photograph its tabs.
 
-    python scripts/screenshots.py RUNS FOLDER      (pip install playwright; Debian: apt install chromium)
+    python scripts/screenshots.py RUNS FOLDER
 
+Needs `pip install playwright` and a Chromium: Debian's (apt install chromium) or playwright's own.
 Writes dashboard.png (custom scalars), hparams.png, images.png and text.png into FOLDER. Ends with
 status 1 where a tab shows none of the run's data.
 """

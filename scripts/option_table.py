@@ -1,0 +1,63 @@
+"""Write README.md's table of options anew, from the schema and configs/.
+
+python scripts/option_table.py
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from radcap.compose import compose
+from radcap.config import fields, options
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- options: scripts/option_table.py -->", "<!-- end of options -->"
+
+
+def table() -> str:
+    """Every option with its default value and what it means, as Markdown."""
+    config = compose([])
+    values = {name: value for name, _, value in options(config)}
+    rows = [
+        f"| `{name}` | `{_shown(values[name])}` | {_meaning(metadata)} |"
+        for name, metadata in _metadata(type(config))
+    ]
+    return "\n".join(["| option | default | means |", "| --- | --- | --- |", *rows])
+
+
+def with_table(readme: str) -> str:
+    """The text of README.md with the table put in its place."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
+def _metadata(schema: type, prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for entry, nested in fields(schema):
+        name = prefix + entry.name
+        found += _metadata(nested, f"{name}.") if nested else [(name, entry.metadata)]
+    return found
+
+
+def _meaning(metadata: Any) -> str:
+    choices = metadata["choices"]
+    return metadata["meaning"] + (f" ({', '.join(choices)})" if choices else "")
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML has it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def main() -> int:
+    README.write_text(with_table(README.read_text()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""How a test runs each command line of README.md, keyed by the line as it stands there.
+
+A new command line gets a new entry, or tests/test_readme.py fails:
+
+    Run("...")                   run as it stands, with these words added to keep it small
+    Run(prepare=make_pictures)   ... after a function has put what it needs into the folder
+    Covered("tests/x.py::name")  that test runs the same command
+    Extra("name")                pip install 'radcap[name]': the extra exists
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+# A model and a data set so small that a run takes seconds: two steps of eight rows.
+TINY = (
+    "runtime=cpu model=tiny data.batch_size=8 data.workers=0 data.phantom.train_rows=320 "
+    "data.phantom.val_rows=40 trainer.caption_rows=8 debug.limit=2"
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run the line with `words` added, after `prepare`; it must end with status 0."""
+
+    words: str = ""
+    prepare: Callable[[Path], None] | None = None
+
+
+@dataclass(frozen=True)
+class Covered:
+    """Another test runs this command."""
+
+    test: str
+
+
+@dataclass(frozen=True)
+class Extra:
+    """The install of an extra."""
+
+    name: str
+
+
+def make_pictures(folder: Path) -> None:
+    """PICTURES and captions.csv."""
+    (folder / "PICTURES").mkdir()
+    lines = ["file,caption,modality"]
+    for number in range(48):
+        noise = np.random.default_rng(number).integers(0, 256, (40, 30), np.uint8)
+        Image.fromarray(noise).save(folder / "PICTURES" / f"{number}.png")
+        lines.append(f"{number}.png,ct scan of the lung chest with edema present,ct")
+    (folder / "captions.csv").write_text("\n".join(lines) + "\n")
+
+
+def make_data(folder: Path) -> None:
+    """my_data, from such pictures."""
+    from radcap.data.phantom import write_phantom
+
+    write_phantom(folder / "my_data", train_rows=40, val_rows=16, processes=1)
+
+
+RECIPES: dict[str, Run | Covered | Extra] = {
+    "bash scripts/quickstart.sh": Covered("tests/test_readme.py::test_the_two_scripts"),
+    "bash scripts/test.sh": Covered("tests/test_readme.py::test_the_two_scripts"),
+    "python -m radcap.doctor": Run(),
+    "python -m radcap.doctor +experiment=epoch1": Covered(
+        "tests/test_doctor.py::test_a_gated_data_set_without_and_with_a_token"
+    ),
+    "python -m radcap.train": Run(TINY),
+    "python -m radcap.train +experiment=smoke": Covered(
+        "tests/test_train.py::test_smoke_leaves_curves_checkpoints_and_captions"
+    ),
+    "python -m radcap.train +experiment=epoch1": Run(
+        f"{TINY} data=phantom model.encoder_weights=none"
+    ),
+    "python -m radcap.train data.path=my_data run.name=mine trainer.max_steps=500": Run(
+        TINY, prepare=make_data
+    ),
+    "python -m radcap.train +experiment=epoch1 data=phantom runtime=cpu "
+    "model.encoder_weights=none data.batch_size=8 trainer.max_steps=3": Covered(
+        "tests/test_train.py::test_the_cards_model_trains_with_the_documented_command"
+    ),
+    "python scripts/make_dataset.py PICTURES captions.csv my_data": Run(prepare=make_pictures),
+    "python -m radcap.train data.path=my_data run.name=mine": Run(TINY),
+    "scripts/tpu_vm.sh create --zone us-central1-a --dry-run": Run(),
+    "scripts/tpu_vm.sh setup --zone us-central1-a --dry-run": Run(),
+    "scripts/tpu_vm.sh train --zone us-central1-a --watch --mirror gs://BUCKET/runs/epoch1 "
+    "+experiment=epoch1 --dry-run": Run(),
+    "scripts/tpu_vm.sh status --zone us-central1-a --dry-run": Run(),
+    "scripts/tpu_vm.sh tensorboard --zone us-central1-a --dry-run": Run(),
+    "scripts/tpu_vm.sh delete --zone us-central1-a --dry-run": Run(),
+    "docker build -f Dockerfile.tpu -t radcap .": Covered(
+        "tests/test_dockerfile.py::test_what_it_copies_installs_and_its_dependencies_resolve"
+    ),
+    'docker run --rm --init --privileged --network=host -e HF_TOKEN -v "$PWD/runs:/work/runs" '
+    "radcap radcap.train +experiment=epoch1 runtime=tpu": Covered(
+        "tests/test_dockerfile.py::test_what_it_copies_installs_and_its_dependencies_resolve"
+    ),
+    "python -m radcap.rehearse +experiment=smoke rehearse.kill_at=[5,12]": Covered(
+        "tests/test_rehearse.py::test_a_killed_run_draws_the_unbroken_curve"
+    ),
+    "tensorboard --logdir runs": Covered(
+        "tests/training/test_dashboard.py::test_every_chart_shows_tags_that_a_run_writes"
+    ),
+    "torchrun --nproc-per-node=4 -m radcap.train +experiment=epoch1 runtime=cuda": Covered(
+        "tests/test_runtimes.py::test_processes_finish_with_one_summary"
+    ),
+    "python -m radcap.train +experiment=smoke runtime=xla_cpu runtime.devices=8": Covered(
+        "tests/test_runtimes.py::test_one_training_graph_through_everything_that_a_run_does"
+    ),
+    "python -m radcap.train +experiment=epoch1 trainer.profile_steps=[10,15]": Run(
+        f"{TINY} data=phantom model.encoder_weights=none debug.limit=16"
+    ),
+    "pip install 'radcap[preflight]'": Extra("preflight"),
+    "python -m radcap.preflight +experiment=epoch1 preflight.topology=v3-8": Covered(
+        "tests/test_preflight.py::test_epoch1_fits_v3_8_without_a_gather"
+    ),
+}
