@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,11 @@ def say(text: str) -> None:
             print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def wrapped(text: str) -> str:
+    """A long sentence in lines of at most 100 columns."""
+    return textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False)
 
 
 @contextmanager
@@ -111,6 +117,17 @@ def run_command(main: Callable[[Sequence[str]], int], usage: str) -> int:
         sys.stdout.flush()
         print(f"radcap: {error}", file=sys.stderr, flush=True)
         return error.exit_status
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "radcap"):
+            raise
+        print(
+            f"radcap: the package {package} is not installed in {sys.prefix}; pip install radcap "
+            "brings it, and in a checkout bash scripts/quickstart.sh does",
+            file=sys.stderr,
+            flush=True,
+        )
+        return EXIT_FAILED
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -19,7 +19,8 @@ whatever device is there, without network or token. The same command again goes 
 interrupted run stopped.
 
 overrides:
-  +experiment=NAME      a whole experiment: epoch1 (the model card's run), smoke (seconds)
+  +experiment=NAME      a whole experiment: epoch1 (the model card's run), smoke (seconds), epoch3,
+                        frozen_encoder, large_decoder, v5e-8, v3-32
   GROUP=OPTION          data=phantom|radimagenet_vqa  model=card|small|tiny
                         runtime=auto|tpu|cuda|cpu|xla_cpu  schedule=constant|cosine
                         debug=overfit|limit|profile
@@ -73,11 +74,9 @@ def main(words: Sequence[str]) -> int:
         if folder.finished:
             summary = folder.summary()
             loss = summary.get("val_loss", math.nan)
-            say(
-                f"{folder.path} is finished: {summary.get('steps')} steps, validation loss "
-                f"{loss:.4f}. A longer trainer.max_steps goes on from there, run.fresh=true starts "
-                "anew."
-            )
+            steps = summary.get("steps")
+            say(f"{folder.path} is finished: {steps} steps, validation loss {loss:.4f}")
+            say("a longer trainer.max_steps goes on from there, run.fresh=true starts anew")
             return EXIT_DONE
         from radcap.training.inputs import Inputs
 

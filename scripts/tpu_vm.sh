@@ -80,6 +80,7 @@ overrides=() place=()
 folder=radcap
 log_file=radcap-train.log
 status_file=radcap-train.status
+process_file=radcap-train.pid
 
 read_arguments() {
   while (($#)); do
@@ -202,9 +203,11 @@ gcloud storage rsync --recursive $(printf %q "$mirror") runs/$name_of_run || tru
   fi
   line="$(printf '%q ' .venv/bin/python -m radcap.train runtime=tpu "${words[@]}")"
   line="${line% }; echo \$? >../$status_file"
-  on_all "cd $folder || exit
+  on_all "if $(is_training); then echo 'a run is in progress here'; exit; fi
+cd $folder || exit
 ${fetch}rm -f ../$status_file
 nohup setsid bash -c $(printf %q "$line") >>../$log_file 2>&1 </dev/null &
+echo \$! >../$process_file
 sleep 1" || return
   [[ -n "$dry_run" ]] || echo "training on $name; scripts/tpu_vm.sh logs follows it"
 }
@@ -302,8 +305,13 @@ run_state() {
 
 state_script() {
   echo "if [ -s $status_file ]; then cat $status_file
-elif pgrep -f '[r]adcap\\.train' >/dev/null; then echo running
+elif $(is_training); then echo running
 else echo gone; fi"
+}
+
+# A number may have been given to another process since.
+is_training() {
+  echo "grep -qs radcap.train \"/proc/\$(cat $process_file 2>/dev/null)/cmdline\""
 }
 
 # Whether the type has several hosts.

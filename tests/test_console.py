@@ -69,3 +69,17 @@ def test_progress_is_a_bar_on_a_terminal(
         show(4, 4)
     out, err = capsys.readouterr()
     assert out == "" and "copying: 100%" in err and "4/4" in err
+
+
+def test_a_missing_package_is_told_in_a_line_and_a_missing_part_of_radcap_is_not() -> None:
+    program = (
+        "from radcap.console import run_command\n"
+        "def main(words):\n"
+        "    import {name}\n"
+        "raise SystemExit(run_command(main, 'usage'))\n"
+    )
+    done = run_python(program.format(name="hydra_is_not_here.core"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("radcap: the package hydra_is_not_here is not installed in ")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" in run_python(program.format(name="radcap.nothing")).stderr

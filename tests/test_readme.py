@@ -52,7 +52,8 @@ def test_the_lines_of_a_block_run_one_after_the_other(
 ) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
-    (tools / "python").symlink_to(sys.executable)
+    (tools / "python").write_text(f'#!/usr/bin/env bash\nexec {sys.executable} "$@"\n')
+    (tools / "python").chmod(0o755)
     work = tmp_path / "work"
     work.mkdir()
     (work / "scripts").symlink_to(ROOT / "scripts")

@@ -27,6 +27,7 @@ if [[ "$*" == *radcap.train* ]]; then
   echo '{"step": 7}' > runs/epoch1/metrics.jsonl
   status="$(head -n 1 "$STAND_IN_GCLOUD/ends")"
   sed -i 1d "$STAND_IN_GCLOUD/ends"
+  while [[ -e "$STAND_IN_GCLOUD/hold" ]]; do sleep 0.1; done
   exit "${status:-0}"
 fi
 """
@@ -203,6 +204,18 @@ def test_train_starts_on_all_hosts_and_hostile_words_arrive_whole(cloud: Cloud) 
     assert "--worker=all" in cloud.asked()[-1]
     status = cloud.run("status").stdout
     assert status == 'VM radcap: READY\nrun: 0\n{"step": 7}\n'
+
+
+def test_a_run_in_progress_is_left_alone(cloud: Cloud) -> None:
+    ready(cloud)
+    (cloud.home / "hold").touch()
+    cloud.run("train", "+experiment=epoch1")
+    try:
+        assert cloud.run("status").stdout.splitlines()[1] == "run: running"
+        assert "a run is in progress here" in cloud.run("train", "+experiment=epoch1").stdout
+    finally:
+        (cloud.home / "hold").unlink()
+    assert len(cloud.trained()) == 1
 
 
 def test_the_hosts_of_a_slice_fetch_the_run_first(cloud: Cloud) -> None:

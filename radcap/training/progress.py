@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from radcap.console import on_terminal, say
+from radcap.console import on_terminal, say, wrapped
 from radcap.training.clock import duration_text
 
 _SECONDS_BETWEEN_LINES = 15.0
@@ -50,7 +50,7 @@ class Progress:
             self._last_line = now
             left = (now - self._start) / max(step - self._first, 1) * (self._total - step)
             say(f"step {step}/{self._total}: {figures}, {duration_text(left)} left")
-            say(health)
+            say(wrapped(health))
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from radcap.console import say
+from radcap.console import say, wrapped
 from radcap.training.clock import duration_text
 from radcap.training.validate import Validation
 
@@ -67,7 +67,7 @@ def conclude(run: Run) -> None:
         f"({counts['images']:,} images, {health.num_skipped} masked, {counts['truncated']} "
         "captions cut)"
     )
-    say(health.words())
+    say(wrapped(health.words()))
     for number, sample in enumerate(result.samples, 1):
         say(f"caption {number}: {sample.generated}\nreference: {sample.reference}")
     for line in _slot_lines(result):
@@ -92,7 +92,7 @@ def _slot_lines(result: Validation) -> list[str]:
     if not shares:
         return []
     captioned = max(score["count"] for score in result.slots.values())
-    return [f"captions of {captioned} validation images are right in: {', '.join(shares)}"]
+    return [wrapped(f"captions of {captioned} validation images are right in: {', '.join(shares)}")]
 
 
 def summarize(run: Run) -> dict[str, Any]:
