@@ -22,7 +22,7 @@ options (each may stand in the environment instead):
   --project PROJECT  RADCAP_TPU_PROJECT  else gcloud's own setting
   --version VERSION  RADCAP_TPU_VERSION  the VM's image; by default the one for the type
   --mirror ADDRESS   RADCAP_TPU_MIRROR   gs://BUCKET/runs/NAME, keeps a copy of the run NAME
-  --on-demand        create: a VM that is not taken away; the default is spot
+  --on-demand        create, train --watch: a VM that is not taken away; the default is spot
   --watch            train: stay, and when the VM is preempted make it anew and go on with the run
   --poll SECONDS     train --watch: how often to look (default 60)
   --dry-run          print the commands instead of running them
@@ -74,7 +74,7 @@ project="${RADCAP_TPU_PROJECT:-}"
 version="${RADCAP_TPU_VERSION:-}"
 mirror="${RADCAP_TPU_MIRROR:-}"
 command="" spot=yes watch="" poll_s=60 dry_run=""
-overrides=() place=()
+overrides=() place=() # read as ${x[@]+"${x[@]}"}: the bash of macOS calls an empty list unset
 
 # On the VM, relative to the home folder.
 folder=radcap
@@ -188,7 +188,7 @@ send_token() {
 }
 
 start_training() {
-  local words=("${overrides[@]}") fetch="" line
+  local words=(${overrides[@]+"${overrides[@]}"}) fetch="" line
   if [[ -n "$mirror" ]]; then
     local name_of_run="${mirror##*/}"
     words+=("run.name=$name_of_run" "run.mirror=$mirror")
@@ -201,7 +201,7 @@ gcloud storage rsync --recursive $(printf %q "$mirror") runs/$name_of_run || tru
   elif [[ -n "$spot" ]]; then
     echo "without --mirror, a spot VM that is preempted takes the run with it"
   fi
-  line="$(printf '%q ' .venv/bin/python -m radcap.train runtime=tpu "${words[@]}")"
+  line="$(printf '%q ' .venv/bin/python -m radcap.train runtime=tpu ${words[@]+"${words[@]}"})"
   line="${line% }; echo \$? >../$status_file"
   on_all "if $(is_training); then echo 'a run is in progress here'; exit; fi
 cd $folder || exit
@@ -329,12 +329,12 @@ on_first() {
 
 # copy FILE PATH: to every host.
 copy() {
-  run gcloud compute tpus tpu-vm scp "$1" "$name:$2" --worker=all --quiet "${place[@]}"
+  run gcloud compute tpus tpu-vm scp "$1" "$name:$2" --worker=all --quiet ${place[@]+"${place[@]}"}
 }
 
 # tpu VERB ARGUMENT...: gcloud's command for this VM.
 tpu() {
-  run gcloud compute tpus tpu-vm "$1" "$name" "${place[@]}" "${@:2}"
+  run gcloud compute tpus tpu-vm "$1" "$name" ${place[@]+"${place[@]}"} "${@:2}"
 }
 
 run() {
