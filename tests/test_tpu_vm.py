@@ -60,7 +60,7 @@ class Cloud:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=180,
         )
 
     def asked(self) -> list[list[str]]:
@@ -194,7 +194,7 @@ def test_train_starts_on_all_hosts_and_hostile_words_arrive_whole(cloud: Cloud) 
     ready(cloud)
     done = cloud.run("train", 'data.path=it\'s "$HOME";x', "+experiment=epoch1")
     assert done.returncode == 0, done.stderr
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (cloud.home / "vm/radcap-train.status").is_file():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radcap.config import Config
-from radcap.console import progress, say
+from radcap.console import heartbeat, progress, say
 from radcap.data.download import Hub, Traffic
 from radcap.data.order import Order, wide_window
 from radcap.data.shelf import SPOOLED_BYTES, Cache
@@ -190,20 +190,21 @@ class Inputs:
             )
             self.hub = None
             return train, val
-        train = open_source(
-            split=data.train_split,
-            path=folder,
-            config=data.config,
-            hub=self.hub,
-            revision=revision,
-        )
-        val = open_source(
-            split=data.val_split,
-            path=folder,
-            config=data.config,
-            hub=self.hub,
-            revision=train.revision,
-        )
+        with heartbeat("opening the data set"):
+            train = open_source(
+                split=data.train_split,
+                path=folder,
+                config=data.config,
+                hub=self.hub,
+                revision=revision,
+            )
+            val = open_source(
+                split=data.val_split,
+                path=folder,
+                config=data.config,
+                hub=self.hub,
+                revision=train.revision,
+            )
         return train, val
 
     def _hub(self) -> Hub:

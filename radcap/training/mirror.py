@@ -9,7 +9,7 @@ from pathlib import Path
 
 import fsspec
 
-from radcap.console import say
+from radcap.console import heartbeat, say
 from radcap.errors import RadcapError, first_line
 
 _CHECKPOINTS = "checkpoints"
@@ -47,18 +47,22 @@ class Mirror:
             if newest <= max(_local_steps(folder), default=0):
                 return
             say(f"{folder}: going on from step {newest} of {self.address}")
-            (folder / _CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-            for step in there:
-                self._fetch(f"{_CHECKPOINTS}/step-{step}", folder / _CHECKPOINTS)
-            for path in self._files(""):
-                name = path.rpartition("/")[2]
-                if name.startswith("."):  # such as the lock in use
-                    continue
-                partial = folder / f".{name}.partial"
-                self._fs.get_file(path, str(partial))
-                partial.replace(folder / name)
+            with heartbeat("fetching it"):
+                self._fetch_all(there, folder)
         except OSError as error:
             raise self._unusable(error) from error
+
+    def _fetch_all(self, steps: Iterable[int], folder: Path) -> None:
+        (folder / _CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        for step in steps:
+            self._fetch(f"{_CHECKPOINTS}/step-{step}", folder / _CHECKPOINTS)
+        for path in self._files(""):
+            name = path.rpartition("/")[2]
+            if name.startswith("."):  # such as the lock in use
+                continue
+            partial = folder / f".{name}.partial"
+            self._fs.get_file(path, str(partial))
+            partial.replace(folder / name)
 
     def push(self, folder: Path) -> None:
         """Copy what is new: checkpoints first, then the curves, then drop old checkpoints.
