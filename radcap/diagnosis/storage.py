@@ -26,7 +26,7 @@ def run_folder(config: Config) -> Iterator[Check]:
     """The run folder: writable, free, fit for this configuration, and large enough."""
     path = Path(config.run.dir)
     state = "new"
-    if path.exists():
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
         try:
             folder = RunFolder(config)
         except RadcapError as error:

@@ -76,6 +76,15 @@ def test_the_size_of_a_checkpoint_is_that_of_the_model(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_is_only_looked_at(tmp_path: Path) -> None:
+    assert only(storage.run_folder(compose([f"run.dir={tmp_path}"]))).status == "ok"
+    assert list(tmp_path.iterdir()) == []
+    file = tmp_path / "file"
+    file.touch()
+    assert only(storage.run_folder(compose([f"run.dir={file}"]))).status == "fail"
+    assert only(storage.run_folder(compose(["run.dir=/proc/1/run"]))).status == "fail"
+
+
 def test_a_run_that_would_be_refused_fails(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     check = only(storage.run_folder(compose([f"run.dir={tmp_path}"])))
