@@ -97,7 +97,8 @@ RECIPES: dict[str, Run | Covered | Extra] = {
     "docker build -f Dockerfile.tpu -t radcap .": Covered(
         "tests/test_dockerfile.py::test_what_it_copies_installs_and_its_dependencies_resolve"
     ),
-    'docker run --rm --init --privileged --network=host -e HF_TOKEN -v "$PWD/runs:/work/runs" '
+    "docker run --rm --init --privileged --network=host -e HF_TOKEN "
+    '-v "$PWD/runs:/home/radcap/runs" '
     "radcap radcap.train +experiment=epoch1 runtime=tpu": Covered(
         "tests/test_dockerfile.py::test_what_it_copies_installs_and_its_dependencies_resolve"
     ),
