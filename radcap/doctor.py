@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -58,6 +59,7 @@ def main(words: Sequence[str]) -> int:
     if config is None:
         return EXIT_DONE
 
+    logging.getLogger("radcap").setLevel(logging.ERROR)  # the checks say it
     checks: list[Check] = []
     for check in examine(config):
         checks.append(check)
