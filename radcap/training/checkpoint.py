@@ -190,6 +190,7 @@ def _check_progress(progress: Any, step: int) -> None:
         "position": lambda p: p is None or (isinstance(p, dict) and _is_count(p.get("batch"))),
         "schedule_steps": _is_count,
         "best": lambda b: b is None or (isinstance(b, dict) and _is_count(b.get("step"))),
+        "validated": _is_count,
         "counts": lambda c: isinstance(c, dict) and _are_numbers(c.get("skipped", {}), c),
         "seconds": _are_numbers,
         "threads": lambda n: _is_count(n) and 0 < n <= _MOST_THREADS,

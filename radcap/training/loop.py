@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from radcap.config import Config, Duration
+from radcap.config import Config
 from radcap.console import say
 from radcap.data.collate import Batch
 from radcap.data.faults import DataError
@@ -29,7 +29,7 @@ from radcap.training.processes import check_same_start, decide, finish_together
 from radcap.training.profiling import Profiling
 from radcap.training.progress import Progress
 from radcap.training.saver import Saver, restore, snapshot
-from radcap.training.schedule import Every, in_steps, learning_rate_factor, run_length
+from radcap.training.schedule import Every, learning_rate, run_length
 from radcap.training.signals import Stopped, StopRequest
 from radcap.training.step import TrainStep
 from radcap.training.steplog import StepLog
@@ -51,7 +51,8 @@ class Run:
         position: where the data goes on after `step`.
         first_step_s: seconds from the start of this process to its first step, by purpose.
         best: step and loss of the best validation so far.
-        validation: the last one.
+        validated: the step of the last validation, or the one that this process began at.
+        validation: the last one of this process.
     """
 
     def __init__(self, config: Config, folder: RunFolder, inputs: Inputs, clock: Clock) -> None:
@@ -91,6 +92,7 @@ class Run:
         # Scores on other rows are no measure of these.
         same = (self.position or {}).get("revision") in (None, inputs.revision)
         self.best: dict[str, Any] | None = progress.get("best") if same else None
+        self.validated: int = progress.get("validated", self.step)
         self.validation: Validation | None = None
         # Loader processes are started before the device is opened: a process forked after that
         # would inherit the device's threads and locks.
@@ -181,6 +183,9 @@ class Run:
         try:
             with stop.listening():
                 with suppress(Stopped), self._profiling() as profiling:
+                    broken_off = self.validated < self.step and eval_due.due(self.step)
+                    if broken_off and self._validate():
+                        self._save()
                     while self.step < self.total_steps and not stopping:
                         profiling.before(self.step + 1)
                         purpose = self.runtime.purpose("train", self.step + 1)
@@ -237,13 +242,7 @@ class Run:
             batch, images, tokens = next(batches)
         data_wait = time.monotonic() - waiting
         self.step += 1
-        schedule = self.config.schedule
-        rate = self.config.optimizer.lr * learning_rate_factor(
-            self.step,
-            schedule,
-            warmup_steps=in_steps(Duration.parse(schedule.warmup), **self.units),
-            total_steps=self.schedule_steps,
-        )
+        rate = learning_rate(self.config, self.step, self.schedule_steps, **self.units)
         self.runtime.set_learning_rate(self.optimizer, rate)
         began = time.monotonic()
         scalars = self.train_step(images, tokens)
@@ -275,7 +274,7 @@ class Run:
                 max_new_tokens=self.config.data.max_length,
             )
         self.step_log.resume_timing()
-        self.validation = result
+        self.validation, self.validated = result, self.step
         self.step_log.health.add_traffic(result.traffic)
         better = self.best is None or result.loss < self.best["val_loss"]
         better = self.runtime.gather(better)[0]

@@ -111,6 +111,7 @@ def snapshot(run: Run, random: dict[str, Any]) -> Checkpoint:
             "position": run.position,
             "schedule_steps": run.schedule_steps,
             "best": run.best,
+            "validated": run.validated,
             "counts": copy.deepcopy(run.step_log.health.counts),
             "seconds": dict(run.clock.seconds),
             "threads": torch.get_num_threads(),

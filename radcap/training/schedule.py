@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-from radcap.config import RUN_LENGTHS, Duration, ScheduleConfig, TrainerConfig
+from radcap.config import RUN_LENGTHS, Config, Duration, ScheduleConfig, TrainerConfig
 
 
 def in_steps(duration: Duration, *, batch_size: int, steps_per_epoch: int) -> float:
@@ -68,6 +68,19 @@ class Every:
     def done(self) -> None:
         """Start the minutes anew."""
         self._last = self._clock()
+
+
+def learning_rate(
+    config: Config, step: int, total_steps: int, *, batch_size: int, steps_per_epoch: int
+) -> float:
+    """The rate of a step, counted from 1, of a run whose schedule has `total_steps`."""
+    warmup = Duration.parse(config.schedule.warmup)
+    return config.optimizer.lr * learning_rate_factor(
+        step,
+        config.schedule,
+        warmup_steps=in_steps(warmup, batch_size=batch_size, steps_per_epoch=steps_per_epoch),
+        total_steps=total_steps,
+    )
 
 
 def learning_rate_factor(
