@@ -12,7 +12,7 @@ import pytest
 from command_line import run_python
 
 PACKAGE = Path(__file__).parent.parent / "radcap"
-ROOMS = {"data", "model", "runtime", "training", "scoring", "aot", "diagnosis"}
+ROOMS = {"data", "model", "runtime", "training", "scoring", "aot", "diagnosis", "serving"}
 COMMANDS = {file.stem for file in PACKAGE.glob("*.py") if "run_command(" in file.read_text()} - {
     "console"
 }
@@ -26,6 +26,7 @@ ALLOWED = {
     "training": {"data", "model", "runtime", "scoring"},
     "aot": {"data", "model", "runtime", "training"},
     "diagnosis": {"data", "model", "runtime", "training"},
+    "serving": {"data", "model", "runtime", "scoring", "training"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -99,14 +99,23 @@ def load_captioner_weights(path: str | Path) -> dict[str, Tensor]:
         WeightsError: not a captioner's state dict; the message names what is missing.
     """
     state = read_weights(path)
+    check_captioner(state, str(path))
+    return state
+
+
+def check_captioner(state: Mapping[str, Tensor], origin: str) -> None:
+    """Hold a state dict against the captioner of the sizes it shows.
+
+    Raises:
+        WeightsError: not a captioner's; the message begins with `origin`.
+    """
     try:
         sizes = captioner_sizes(state)
     except KeyError as error:
-        raise WeightsError(f"{path}: not a captioner's weights, has no {error.args[0]}") from None
+        raise WeightsError(f"{origin}: not a captioner's weights, has no {error.args[0]}") from None
     with torch.device("meta"):
         model = ImageCaptioningModel(**sizes, num_heads=1)  # no shape depends on the heads
-    _check_names_and_shapes(state, model.state_dict(), str(path))
-    return state
+    _check_names_and_shapes(state, model.state_dict(), origin)
 
 
 def captioner_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:

@@ -17,7 +17,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{path} is not a checkpoint of radcap: {first_line(error)}") from None
 
 
+def load_model(path: Path) -> tuple[int, dict[str, torch.Tensor]]:
+    """Read the step and the model's state dict of one checkpoint, on the host, and nothing else.
+
+    Raises:
+        ValueError: as `load_checkpoint`.
+    """
+    _verify(path, (_MODEL, _PROGRESS))
+    try:
+        step = json.loads((path / _PROGRESS).read_text())["step"]
+        return step, safetensors.torch.load_file(path / _MODEL)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a checkpoint of radcap: {first_line(error)}") from None
+
+
 def load_latest(
     folder: Path, warn: Callable[[str], None], *, is_ours: bool = True
 ) -> Checkpoint | None:
@@ -178,6 +192,15 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
+def best_step(path: Path) -> int | None:
+    """The step that had the lowest validation loss when a checkpoint was written, where known."""
+    try:
+        best = json.loads((path / _PROGRESS).read_text()).get("best")
+    except (OSError, ValueError, AttributeError):  # damaged: reading the weights will say so
+        return None
+    return best.get("step") if isinstance(best, dict) else None
+
+
 def _step_of(path: Path) -> int:
     number = path.name.removeprefix("step-")
     return int(number) if number.isdecimal() else -1
@@ -217,14 +240,14 @@ def _are_numbers(*groups: Any) -> bool:
     )
 
 
-def _verify(path: Path) -> None:
+def _verify(path: Path, names: Sequence[str] = (_MODEL, _OPTIMIZER, _RANDOM, _PROGRESS)) -> None:
     try:
         manifest = json.loads((path / _MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged: no readable {_MANIFEST} ({error})") from None
     if not isinstance(manifest, dict):
         raise ValueError(f"{path} is damaged: {_MANIFEST} is not what was written")
-    for name in (_MODEL, _OPTIMIZER, _RANDOM, _PROGRESS):
+    for name in names:
         try:
             whole = manifest.get(name) == _fingerprint(path / name)
         except OSError as error:

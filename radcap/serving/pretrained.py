@@ -1,0 +1,216 @@
+"""Trained weights from wherever they lie -> a captioner that is ready to use.
+
+    a run folder          its best checkpoint where that is kept, else its newest whole one
+    a checkpoint folder   runs/NAME/checkpoints/step-N
+    an exported folder    model.safetensors or pytorch_model.bin, config.json, vocab.txt
+    a weights file        .safetensors .bin .pt .pth
+    a Hub id              owner/name or owner/name@revision
+
+The number of heads leaves no trace in the weights. It comes from a `config.json` beside them, else
+from the `config.yaml` of the run they lie in, else it is the model card's 8. No file is unpickled
+but by `torch.load(weights_only=True)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from torch import Tensor
+
+from radcap.data.collate import load_tokenizer
+from radcap.errors import RadcapError
+from radcap.model.captioner import ImageCaptioningModel
+from radcap.model.weights import (
+    WeightsError,
+    WeightsUnavailable,
+    captioner_sizes,
+    check_captioner,
+    load_captioner_weights,
+)
+from radcap.serving.hub import MODEL_FILES, download_model, hub_model_id
+from radcap.training.checkpoint import best_step, list_checkpoints, load_model
+
+if TYPE_CHECKING:
+    from transformers import BertTokenizer
+
+CARD_HEADS = 8
+WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The sizes of a captioner: what `config.json` of an exported folder holds."""
+
+    vocab_size: int
+    embed_dim: int
+    num_layers: int
+    num_heads: int
+    graph_steps: int = 3
+
+    def make_model(self) -> ImageCaptioningModel:
+        """A captioner of these sizes with random weights."""
+        return ImageCaptioningModel(**dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained captioner and where it came from.
+
+    Attributes:
+        model: float32 on the CPU, in evaluation mode.
+        tokenizer: of the model's vocabulary.
+        origin: the source in words, for people.
+        architecture: the model's sizes.
+        run: the run folder that the weights lie in; None for any other source.
+        step: the training step of the weights, where known.
+    """
+
+    model: ImageCaptioningModel
+    tokenizer: BertTokenizer
+    origin: str
+    architecture: Architecture
+    run: Path | None = None
+    step: int | None = None
+
+
+def load_pretrained(source: str | Path) -> Pretrained:
+    """Load a trained captioner.
+
+    Args:
+        source: see the module. What lies on this machine wins over a Hub id of the same name.
+
+    Raises:
+        WeightsUnavailable: nothing there, or out of reach.
+        WeightsError: not a captioner's weights, or a config.json that contradicts them.
+    """
+    path = Path(source)
+    if path.is_file():
+        return _assemble(load_captioner_weights(path), str(source), path.parent)
+    if path.is_dir():
+        return _load_folder(path, str(source))
+    hub_id = hub_model_id(str(source))
+    if hub_id is None or path.suffix in WEIGHTS_SUFFIXES:
+        raise WeightsUnavailable(f"{source}: no such file or folder")
+    return _load_folder(download_model(*hub_id), str(source))
+
+
+def _load_folder(path: Path, name: str) -> Pretrained:
+    if (path / "manifest.json").is_file():
+        return _load_checkpoint(path, name)
+    if list_checkpoints(path / "checkpoints"):
+        return _load_run(path, name)
+    for file in MODEL_FILES:
+        if (path / file).is_file():
+            return _assemble(load_captioner_weights(path / file), name, path)
+    if (path / "config.yaml").is_file():
+        raise WeightsUnavailable(f"{name}: this run has no checkpoint yet")
+    raise WeightsError(
+        f"{name}: neither a run, a checkpoint nor an exported folder: it holds no checkpoints/, "
+        f"{' or '.join(MODEL_FILES)}"
+    )
+
+
+def _load_run(path: Path, name: str) -> Pretrained:
+    """The best checkpoint, or else the newest one that is whole."""
+    kept = list_checkpoints(path / "checkpoints")[::-1]
+    best = best_step(kept[0])
+    faults = []
+    for checkpoint in sorted(kept, key=lambda one: one.name != f"step-{best}"):
+        try:
+            return _load_checkpoint(checkpoint, name)
+        except WeightsError as error:
+            faults.append(str(error))
+    raise WeightsError(f"{name}: no checkpoint can be read; {faults[0]}")
+
+
+def _load_checkpoint(path: Path, name: str) -> Pretrained:
+    try:
+        step, state = load_model(path)
+    except ValueError as error:
+        raise WeightsError(str(error)) from None
+    check_captioner(state, str(path))
+    run = path.resolve().parent.parent
+    found = _assemble(state, f"{name}, step {step}", path)
+    return dataclasses.replace(
+        found, run=run if (run / "config.yaml").is_file() else None, step=step
+    )
+
+
+def _assemble(state: Mapping[str, Tensor], origin: str, folder: Path) -> Pretrained:
+    facts = _facts_beside(folder)
+    architecture = _architecture(captioner_sizes(state), facts, origin)
+    try:
+        model = architecture.make_model()
+    except ValueError as error:  # heads that do not divide the width
+        raise WeightsError(f"{origin}: config.json or config.yaml beside it: {error}") from None
+    model.load_state_dict(state)
+    tokenizer = _tokenizer_of(folder)
+    if len(tokenizer) != architecture.vocab_size:
+        raise WeightsError(
+            f"{origin}: the model has {architecture.vocab_size} word pieces and the tokenizer "
+            f"{len(tokenizer)}; put the vocab.txt that it was trained with beside the weights"
+        )
+    return Pretrained(model.eval(), tokenizer, origin, architecture)
+
+
+def _architecture(sizes: Mapping[str, int], facts: Mapping[str, Any], origin: str) -> Architecture:
+    """The weights' own sizes, and what they do not show from the files beside them."""
+    for key, size in sizes.items():
+        if facts.get(key, size) != size:
+            raise WeightsError(f"{origin}: {key} is {size}, but beside it stands {facts[key]}")
+    heads = facts.get("num_heads", CARD_HEADS)
+    steps = facts.get("graph_steps", Architecture.graph_steps)
+    for key, value, least in (("num_heads", heads, 1), ("graph_steps", steps, 0)):
+        if not isinstance(value, int) or value < least:
+            raise WeightsError(f"{origin}: beside it stands {key} {value!r}, not a number of them")
+    return Architecture(**sizes, num_heads=heads, graph_steps=steps)
+
+
+def _facts_beside(folder: Path) -> dict[str, Any]:
+    """What config.json says about the model, or else the config.yaml of the run."""
+    file = folder / "config.json"
+    if file.is_file():
+        return _read_mapping(file)
+    for file in (folder / "config.yaml", folder.resolve().parent.parent / "config.yaml"):
+        if file.is_file():
+            model = _read_mapping(file).get("model")
+            if not isinstance(model, dict) or "num_heads" not in model:
+                raise WeightsError(f"{file} is damaged: no model.num_heads in it")
+            return {"num_heads": model["num_heads"]}
+    return {}
+
+
+def _read_mapping(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise WeightsUnavailable(f"{file}: {error.strerror}") from None
+    except (ValueError, RecursionError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, dict):
+        raise WeightsError(f"{file} is damaged: not a mapping of names to values")
+    return content
+
+
+def _tokenizer_of(folder: Path) -> BertTokenizer:
+    """The tokenizer whose files lie in a folder, else that of bert-base-uncased."""
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return load_tokenizer()
+    from transformers import BertTokenizer
+
+    try:
+        return BertTokenizer.from_pretrained(str(folder), local_files_only=True)
+    # The tokenizers library raises plain Exception for a damaged file.
+    except Exception as error:  # noqa: BLE001
+        reason = " ".join(str(error).split())[:200]
+        raise RadcapError(
+            f"{folder}: cannot read the tokenizer beside the weights ({reason})"
+        ) from None
