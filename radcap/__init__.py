@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from radcap.model.captioner import ImageCaptioningModel
     from radcap.model.graph import GraphPropagationLayer
+    from radcap.serving.captioner import Captioner
 
 __version__ = "0.1.0"
-__all__ = ["GraphPropagationLayer", "ImageCaptioningModel", "__version__"]
+__all__ = ["Captioner", "GraphPropagationLayer", "ImageCaptioningModel", "__version__"]
 
 _HOMES = {
+    "Captioner": "radcap.serving.captioner",
     "ImageCaptioningModel": "radcap.model.captioner",
     "GraphPropagationLayer": "radcap.model.graph",
 }

@@ -47,6 +47,17 @@ def wrapped(text: str) -> str:
     return textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False)
 
 
+def report(text: str) -> None:
+    """Print a line on standard error, without breaking a progress bar."""
+    if _muted:
+        return
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is not None:
+        tqdm.tqdm.write(f"radcap: {text}", file=sys.stderr)
+    else:
+        print(f"radcap: {text}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def heartbeat(text: str, *, every_s: float = 15.0) -> Iterator[None]:
     """Say `text` and the time gone by, again and again, while a block takes long."""

@@ -98,7 +98,8 @@ def _generate(
         state = tree_map(stand_in, state)
         watched = runtime.watch([*_tensors(state.cache), state.written])
         state = greedy_step(model, state, end_id=_END, pad_id=_PAD)
-        new = (state.ids, state.lengths, state.ended, state.position, state.ended.all())
+        done = state.ended.all()
+        new = (state.ids, state.lengths, state.log_probs, state.ended, state.position, done)
         yield "token", runtime.program(new, watched)
 
 

@@ -52,18 +52,19 @@ _DECODE_FAULTS = (
 
 class ImageError(ValueError):
     """An image that cannot be used. `reason` is one of "empty", "undecodable", "truncated",
-    "too large"."""
+    "too large", or tells of a frame that is not there."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) -> np.ndarray:
     """Decode, orient (EXIF), turn into RGB, resize and crop: uint8 [3, 224, 224].
 
     Transparent pixels are laid on black. Greys of more than 8 bits are scaled from their real
-    range (least to greatest finite value) to 0..255. Of several frames the first is taken.
+    range (least to greatest finite value) to 0..255. Of several frames one is taken, counted
+    from 0.
 
     Raises ImageError; the size is checked from the header, before any pixel is decoded.
     """
@@ -71,14 +72,15 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise ImageError("empty")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels or max(width, height) > _MAX_SIDE:
-                raise ImageError("too large")
+            if frame:
+                check_frame(frame, getattr(image, "n_frames", 1))
+                image.seek(frame)
+            check_size(*image.size, max_pixels=max_pixels)
             if image.format == "JPEG":
                 # Lets the JPEG decoder halve the picture while it stays twice the final size.
                 image.draft(image.mode, (2 * _RESIZE, 2 * _RESIZE))
             image.load()
-            return _transform(image)
+            return image_pixels(image)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -89,7 +91,47 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise ImageError("truncated" if "truncated" in str(error) else "undecodable") from error
 
 
-def _transform(image: Image.Image) -> np.ndarray:
+def check_size(width: int, height: int, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Raise ImageError for a picture that is too large to decode."""
+    if width * height > max_pixels or max(width, height) > _MAX_SIDE:
+        raise ImageError("too large")
+
+
+def check_frame(frame: int, count: int) -> None:
+    """Raise ImageError for a frame that a file of `count` frames does not have."""
+    if not 0 <= frame < count:
+        raise ImageError(
+            f"no frame {frame}: the frames are 0 to {count - 1}"
+            if count > 1
+            else f"no frame {frame}: there is a single one, 0"
+        )
+
+
+def array_pixels(array: np.ndarray) -> np.ndarray:
+    """An array as if it came from a file: uint8 [3, 224, 224].
+
+    Args:
+        array: grey [H, W] or [H, W, 1], RGB [H, W, 3] or RGBA [H, W, 4]. uint8 is taken as it is;
+            any other number is scaled from its real range (least to greatest finite value).
+
+    Raises:
+        ImageError: no such array, or too large.
+    """
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
+        raise ImageError(
+            f"an array of shape {list(array.shape)}: not [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]"
+        )
+    if array.dtype.kind not in "buif" or array.size == 0:
+        raise ImageError("an array without numbers")
+    check_size(array.shape[1], array.shape[0])
+    grey = array if array.dtype == np.uint8 else scale_to_bytes(array)
+    return image_pixels(Image.fromarray(np.ascontiguousarray(grey)))
+
+
+def image_pixels(image: Image.Image) -> np.ndarray:
+    """A loaded picture, oriented (EXIF), as RGB, resized and cropped: uint8 [3, 224, 224]."""
     orientation = image.getexif().get(_ORIENTATION, 1)
     flat = _to_grey_or_rgb(image)
     width, height = flat.size
@@ -106,7 +148,7 @@ def _transform(image: Image.Image) -> np.ndarray:
 def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
     """The same picture in mode "L" or "RGB"."""
     if image.mode.startswith("I") or image.mode == "F":
-        return _scale_grey(image)
+        return Image.fromarray(scale_to_bytes(np.asarray(image)))
     if image.has_transparency_data:
         visible = image.convert("RGBA")
         black = Image.new("RGBA", visible.size, (0, 0, 0, 255))
@@ -126,12 +168,24 @@ def _same(one: Image.Image, other: Image.Image) -> bool:
     return ImageChops.difference(one, other).getbbox() is None
 
 
-def _scale_grey(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.float64)
+def scale_to_bytes(
+    values: np.ndarray, least: float | None = None, greatest: float | None = None
+) -> np.ndarray:
+    """Numbers of any kind as uint8 of the same shape.
+
+    Args:
+        values: what is not finite counts as `least`.
+        least, greatest: become 0 and 255; None for the least and greatest finite value.
+
+    Raises:
+        ImageError: no finite value.
+    """
+    values = values.astype(np.float64)
     finite = np.isfinite(values)
     if not finite.any():
         raise ImageError("undecodable")
-    least, greatest = values[finite].min(), values[finite].max()
+    least = values[finite].min() if least is None else least
+    greatest = values[finite].max() if greatest is None else greatest
     scale = 255.0 / (greatest - least) if greatest > least else 0.0
-    grey = (np.clip(np.nan_to_num(values, nan=least), least, greatest) - least) * scale
-    return Image.fromarray(np.rint(grey).astype(np.uint8))
+    scaled = (np.clip(np.nan_to_num(values, nan=least), least, greatest) - least) * scale
+    return np.rint(scaled).astype(np.uint8)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from radcap.model.beam import beam_search
 from radcap.model.decoder import TransformerDecoder
 from radcap.model.encoder import NUM_CHANNELS, ImageEncoder
-from radcap.model.generate import greedy_search
+from radcap.model.generate import Hypotheses, greedy_search
 from radcap.model.graph import GraphPropagationLayer
 
 if TYPE_CHECKING:
@@ -119,18 +120,21 @@ class ImageCaptioningModel(nn.Module):
         max_len: int = 80,
         tokenizer: Any = None,
         *,
+        num_beams: int = 1,
         start_id: int = 101,
         end_id: int = 102,
         pad_id: int = 0,
         step_boundary: Callable[[], None] | None = None,
     ) -> Tensor:
-        """Caption images [B, 3, 224, 224] greedily.
+        """Caption images [B, 3, 224, 224].
 
         Args:
             images: as for `encode_images`.
             max_len: new tokens at most; the start token is not counted.
             tokenizer: takes the place of the three ids with its `cls_token_id`, `sep_token_id`
                 and `pad_token_id`.
+            num_beams: 1 takes the likeliest token at every step; more keep so many of the
+                likeliest beginnings and return the likeliest whole caption among them.
             start_id, end_id, pad_id: [CLS], [SEP] and [PAD] of bert-base-uncased.
             step_boundary: called after every token; on an XLA device, the function that runs
                 what was recorded so far (else the whole caption becomes one large graph).
@@ -138,17 +142,44 @@ class ImageCaptioningModel(nn.Module):
         Returns:
             int64 ids on the CPU, as wide as the longest row, at most [B, 1 + max_len]. A row
             begins with the start token; the end token is not in it; [PAD] follows.
+
+        Raises:
+            ValueError: `max_len` or `num_beams` out of range, or an id outside the vocabulary.
         """
         if tokenizer is not None:
             start_id = tokenizer.cls_token_id
             end_id = tokenizer.sep_token_id
             pad_id = tokenizer.pad_token_id
-        return greedy_search(
-            self,
+        found = self.search(
             images,
             max_len,
+            num_beams=num_beams,
             start_id=start_id,
             end_id=end_id,
             pad_id=pad_id,
             step_boundary=step_boundary,
         )
+        best = found.ids[:, 0]
+        return best[:, : 1 + int(found.lengths[:, 0].max())] if len(best) else best
+
+    def search(
+        self,
+        images: Tensor,
+        max_len: int = 80,
+        *,
+        num_beams: int = 1,
+        start_id: int = 101,
+        end_id: int = 102,
+        pad_id: int = 0,
+        step_boundary: Callable[[], None] | None = None,
+    ) -> Hypotheses:
+        """As `generate`, with every caption kept and their log-probabilities."""
+        options: dict[str, Any] = {
+            "start_id": start_id,
+            "end_id": end_id,
+            "pad_id": pad_id,
+            "step_boundary": step_boundary,
+        }
+        if num_beams == 1:
+            return greedy_search(self, images, max_len, **options)
+        return beam_search(self, images, max_len, num_beams=num_beams, **options)

@@ -1,15 +1,16 @@
-"""Greedy decoding with a key/value cache whose shapes never change.
+"""Greedy search with a key/value cache whose shapes never change, and what every search shares.
 
 Every tensor of the loop has its final size from the start and the position is a tensor, so that
 all tokens of all captions run the same XLA graph.
 
-Shape legend: B batch, L memory tokens, S cached positions, D width, H heads, d = D / H,
-V vocabulary.
+Shape legend: B batch, K captions kept for an image, R = B * K rows, T tokens, L memory tokens,
+S cached positions, D width, H heads, d = D / H, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -26,16 +27,33 @@ if TYPE_CHECKING:
 _TOKENS_BETWEEN_READS = 8
 
 
+class Hypotheses(NamedTuple):
+    """Captions found for B images, K for each, the likeliest first; on the CPU.
+
+    Attributes:
+        ids: int64 [B, K, 1 + T], T that of the longest. A row begins with the start token; the end
+            token is not in it; [PAD] follows.
+        lengths: int64 [B, K], tokens after the start token.
+        log_probs: float32 [B, K], natural logarithm of a caption's probability: the sum over its
+            tokens, and over its end token unless the limit came first.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+    log_probs: Tensor
+
+
 class SearchState(NamedTuple):
     """All that a search carries from token to token, on the device.
 
     Attributes:
-        memory_kv: the memory's keys and values, a pair of [B, H, L, d] a layer.
-        cache: self-attention keys and values of the tokens so far, a pair of [B, H, S, d] a layer.
-        ids: int64 [B], the newest tokens.
-        written: int64 [B, S], the captions, [PAD] where nothing is written yet.
-        lengths: int64 [B], tokens in each caption.
-        ended: bool [B].
+        memory_kv: the memory's keys and values, a pair of [R, H, L, d] a layer.
+        cache: self-attention keys and values of the tokens so far, a pair of [R, H, S, d] a layer.
+        ids: int64 [R], the newest tokens.
+        written: int64 [R, S], the captions, [PAD] where nothing is written yet.
+        lengths: int64 [R], tokens in each caption.
+        log_probs: float32 [R], of the captions so far.
+        ended: bool [R].
         position: int64 [1], of the newest tokens; a tensor, so that every position runs the same
             XLA graph.
     """
@@ -45,6 +63,7 @@ class SearchState(NamedTuple):
     ids: Tensor
     written: Tensor
     lengths: Tensor
+    log_probs: Tensor
     ended: Tensor
     position: Tensor
 
@@ -99,7 +118,13 @@ def decode_step(
 
 
 def begin_search(
-    model: ImageCaptioningModel, images: Tensor, max_len: int, *, start_id: int, pad_id: int
+    model: ImageCaptioningModel,
+    images: Tensor,
+    max_len: int,
+    *,
+    start_id: int,
+    pad_id: int,
+    num_beams: int = 1,
 ) -> SearchState:
     """Look at images [B, 3, 224, 224] and write the start token of every row.
 
@@ -108,13 +133,18 @@ def begin_search(
         images: see `ImageCaptioningModel.encode_images`.
         max_len: new tokens S at most.
         start_id, pad_id: special tokens.
+        num_beams: rows K for each image, one below the other.
     """
-    batch, device = images.shape[0], images.device
+    rows, device = len(images) * num_beams, images.device
     memory_kv = model.decoder.project_memory(model.encode_images(images))
+    if num_beams > 1:
+        memory_kv = [
+            KeyValue(*(part.repeat_interleave(num_beams, dim=0) for part in kv)) for kv in memory_kv
+        ]
     ended = _never(memory_kv[0].key[:, 0, 0, 0])
 
     def spread(value: int, *shape: int) -> Tensor:
-        full = torch.full((batch, *shape), value, dtype=torch.int64, device=device)
+        full = torch.full((rows, *shape), value, dtype=torch.int64, device=device)
         return full.masked_fill(ended.view(-1, *(1 for _ in shape)), value + 1)
 
     return SearchState(
@@ -123,6 +153,7 @@ def begin_search(
         ids=spread(start_id),
         written=spread(pad_id, max_len),
         lengths=spread(0),
+        log_probs=spread(0).to(torch.float32),
         ended=ended,
         position=torch.zeros(1, dtype=torch.int64, device=device),
     )
@@ -134,11 +165,17 @@ def greedy_step(
     """Write the likeliest next token of every row that has not ended; `state` is used up."""
     logits = decode_step(model, state.memory_kv, state.cache, state.ids, state.position)
     following = logits.argmax(dim=-1)
+    logits = logits.to(torch.float32)
+    gained = logits.amax(dim=-1) - logits.logsumexp(dim=-1)  # of `following`, without a gather
     ended = state.ended | (following == end_id)
     ids = following.masked_fill(ended, pad_id)
     state.written.index_copy_(1, state.position, ids[:, None])
     return state._replace(
-        ids=ids, lengths=state.lengths + ~ended, ended=ended, position=state.position + 1
+        ids=ids,
+        lengths=state.lengths + ~ended,
+        log_probs=state.log_probs + gained.masked_fill(state.ended, 0.0),
+        ended=ended,
+        position=state.position + 1,
     )
 
 
@@ -151,10 +188,21 @@ def greedy_search(
     end_id: int,
     pad_id: int,
     step_boundary: Callable[[], None] | None = None,
-) -> Tensor:
-    """Take the likeliest token at every step; see `ImageCaptioningModel.generate`.
+) -> Hypotheses:
+    """Take the likeliest token at every step; see `ImageCaptioningModel.search`."""
+    with searching(model, max_len, start_id=start_id, end_id=end_id, pad_id=pad_id):
+        state = begin_search(model, images, max_len, start_id=start_id, pad_id=pad_id)
+        state = run_search(
+            state,
+            lambda state: greedy_step(model, state, end_id=end_id, pad_id=pad_id),
+            step_boundary,
+        )
+    return hypotheses(state, start_id=start_id)
 
-    Works in evaluation mode without gradients and leaves every module's mode as it was.
+
+@contextmanager
+def searching(model: ImageCaptioningModel, max_len: int, **ids: int) -> Iterator[None]:
+    """Evaluation mode without gradients; leaves every module's mode as it was.
 
     Raises:
         ValueError: `max_len` out of range, or an id outside the vocabulary.
@@ -162,41 +210,54 @@ def greedy_search(
     num_positions = model.pos_encoder.shape[1]
     if not 1 <= max_len <= num_positions:
         raise ValueError(f"max_len must be in [1, {num_positions}], not {max_len}")
-    for name, token_id in (("start_id", start_id), ("end_id", end_id), ("pad_id", pad_id)):
+    for name, token_id in ids.items():
         if not 0 <= token_id < model.vocab_size:
             raise ValueError(f"{name} {token_id} is outside the vocabulary of {model.vocab_size}")
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad():
-            return _greedy_search(model, images, max_len, start_id, end_id, pad_id, step_boundary)
+            yield
     finally:
         for module, training in modes:
             module.training = training
 
 
-def _greedy_search(
-    model: ImageCaptioningModel,
-    images: Tensor,
-    max_len: int,
-    start_id: int,
-    end_id: int,
-    pad_id: int,
+def run_search(
+    state: SearchState,
+    step: Callable[[SearchState], SearchState],
     step_boundary: Callable[[], None] | None,
-) -> Tensor:
-    state = begin_search(model, images, max_len, start_id=start_id, pad_id=pad_id)
+) -> SearchState:
+    """Take steps until all rows have ended or are full.
+
+    Args:
+        state: from `begin_search`.
+        step: writes one more token; uses its argument up.
+        step_boundary: see `ImageCaptioningModel.generate`.
+    """
     if step_boundary is not None:
         step_boundary()
-    reads_every = 1 if images.device.type == "cpu" else _TOKENS_BETWEEN_READS
+    reads_every = 1 if state.ids.device.type == "cpu" else _TOKENS_BETWEEN_READS
+    max_len = state.written.shape[1]
     for num_written in range(1, max_len + 1):
-        state = greedy_step(model, state, end_id=end_id, pad_id=pad_id)
+        state = step(state)
         all_ended = state.ended.all()
         if step_boundary is not None:
             step_boundary()
         if num_written % reads_every == 0 and bool(all_ended):
             break
+    return state
 
+
+def hypotheses(state: SearchState, *, start_id: int, num_beams: int = 1) -> Hypotheses:
+    """Fetch what a search has written."""
     # Trimmed on the CPU: a width that depends on the captions would be a new graph on XLA.
-    width = int(state.lengths.cpu().max()) if len(images) else 0
-    start = torch.full((len(images), 1), start_id, dtype=torch.int64)
-    return torch.cat([start, state.written.cpu()[:, :width]], dim=1)
+    written, lengths = state.written.cpu(), state.lengths.cpu()
+    width = int(lengths.max()) if len(lengths) else 0
+    start = torch.full((len(written), 1), start_id, dtype=torch.int64)
+    ids = torch.cat([start, written[:, :width]], dim=1)
+    return Hypotheses(
+        ids.unflatten(0, (-1, num_beams)),
+        lengths.unflatten(0, (-1, num_beams)),
+        state.log_probs.cpu().unflatten(0, (-1, num_beams)),
+    )

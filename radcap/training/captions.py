@@ -1,4 +1,4 @@
-"""Captions of chosen validation images, made in batches of one size."""
+"""Captions of images on a runtime's device, and those of chosen validation images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from transformers import BertTokenizer
 from radcap.data.collate import Batch
 from radcap.labels import Labels
 from radcap.model.captioner import ImageCaptioningModel
+from radcap.model.generate import Hypotheses
 from radcap.runtime.base import Runtime
 
 
@@ -38,17 +39,56 @@ class _Row:
 
 @dataclass
 class _Images:
-    """What the device gets: a batch of the usual size."""
+    """What the device gets."""
 
     images: Tensor  # uint8 [B, 3, 224, 224]
     tokens: Tensor  # int32 [B, 1], unused
 
 
-class Captioner:
-    """Collects images and captions them, a whole batch at a time.
+def search_captions(
+    model: ImageCaptioningModel,
+    runtime: Runtime,
+    tokenizer: BertTokenizer,
+    images: Tensor,
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    num_beams: int = 1,
+) -> Hypotheses:
+    """Caption a batch of images on the runtime's device.
 
-    A batch has the size of the data's: on a compiling device all of them run the same graphs, and
+    A batch has always the same size: on a compiling device all of them run the same graphs, and
     their rows are spread over the devices like those of a data batch.
+
+    Args:
+        model: on the runtime's device.
+        tokenizer: gives the special tokens.
+        images: uint8 [N, 3, 224, 224] on the host.
+        batch_size: at least N; filled up with black images.
+        max_new_tokens: longest caption generated.
+        num_beams: see `ImageCaptioningModel.generate`.
+
+    Returns:
+        The captions of the N images.
+    """
+    padding = images.new_zeros(batch_size - len(images), *images.shape[1:])
+    batch = _Images(torch.cat([images, padding]), torch.zeros(batch_size, 1, dtype=torch.int32))
+    with runtime.purpose("generate"), runtime.arithmetic():
+        for _, on_device, _ in runtime.batches([batch]):
+            found = model.search(
+                on_device,
+                max_len=max_new_tokens,
+                num_beams=num_beams,
+                start_id=tokenizer.cls_token_id,
+                end_id=tokenizer.sep_token_id,
+                pad_id=tokenizer.pad_token_id,
+                step_boundary=runtime.step_boundary,
+            )
+    return Hypotheses(*(part[: len(images)] for part in found))
+
+
+class CaptionCollector:
+    """Collects images and captions them, a whole batch of the data's size at a time.
 
     Attributes:
         captions: the generated caption of each row and the row's labels.
@@ -94,19 +134,15 @@ class Captioner:
         if not rows:
             return
         images = torch.stack([row.image for row in rows])
-        padding = images.new_zeros(self._batch_size - len(rows), *images.shape[1:])
-        batch = _Images(
-            torch.cat([images, padding]), torch.zeros(self._batch_size, 1, dtype=torch.int32)
+        found = search_captions(
+            self._model,
+            self._runtime,
+            self._tokenizer,
+            images,
+            batch_size=self._batch_size,
+            max_new_tokens=self._max_new_tokens,
         )
-        with self._runtime.purpose("generate"), self._runtime.arithmetic():
-            for _, on_device, _ in self._runtime.batches([batch]):
-                ids = self._model.generate(
-                    on_device,
-                    max_len=self._max_new_tokens,
-                    tokenizer=self._tokenizer,
-                    step_boundary=self._runtime.step_boundary,
-                )
-        texts = self._tokenizer.batch_decode(ids[: len(rows)], skip_special_tokens=True)
+        texts = self._tokenizer.batch_decode(found.ids[:, 0], skip_special_tokens=True)
         for row, text in zip(rows, texts, strict=True):
             self.captions.append((text, row.labels))
             if row.shown:

@@ -15,7 +15,7 @@ from radcap.errors import RadcapError
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.base import Runtime
 from radcap.scoring.slots import SlotScore, slot_accuracy
-from radcap.training.captions import Captioner, Sample
+from radcap.training.captions import CaptionCollector, Sample
 from radcap.training.step import validation_sums
 
 
@@ -83,7 +83,7 @@ def validate(
     training = model.training
     model.eval()
     queued: list[dict[str, Tensor]] = []
-    captioner = Captioner(model, runtime, tokenizer, max_new_tokens)
+    collector = CaptionCollector(model, runtime, tokenizer, max_new_tokens)
     if not runtime.can_caption:
         num_captioned = num_samples = 0
     chosen = _evenly(num_rows, max(num_captioned, num_samples))
@@ -100,15 +100,15 @@ def validate(
             # A batch's rows are dealt to the processes in turn.
             number = (seen + row) * runtime.num_processes + runtime.process_index
             if number in wanted and batch.valid[row]:
-                captioner.add(batch, row, number, shown=number in shown)
+                collector.add(batch, row, number, shown=number in shown)
         seen += len(batch.rows)
-    captioner.finish()
+    collector.finish()
     rows = sum(runtime.gather(rows))
     asked = Traffic()
     for part in runtime.gather(traffic):
         asked += part
-    captions = [pair for part in runtime.gather(captioner.captions) for pair in part]
-    samples = [sample for part in runtime.gather(captioner.samples) for sample in part]
+    captions = [pair for part in runtime.gather(collector.captions) for pair in part]
+    samples = [sample for part in runtime.gather(collector.samples) for sample in part]
     scores = runtime.fetch(queued)
     loss_sum = math.fsum(score["loss_sum"] for score in scores)
     num_tokens = int(sum(score["tokens"] for score in scores))

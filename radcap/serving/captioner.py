@@ -1,0 +1,199 @@
+"""Captions from Python: `Captioner.from_pretrained(source).caption(images)`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from radcap.config import RuntimeConfig
+from radcap.errors import ConfigError
+from radcap.model.captioner import ImageCaptioningModel
+from radcap.runtime.select import open_runtime
+from radcap.serving.pictures import Picture, read_picture
+from radcap.serving.pretrained import Pretrained, load_pretrained
+from radcap.training.captions import search_captions
+
+NOT_FOR_DIAGNOSIS = "not for diagnosis"
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption of an image. Not for diagnosis.
+
+    Attributes:
+        text: the caption.
+        log_probability: natural logarithm of its probability, its end included where it has one.
+        tokens: its word pieces.
+        seconds: of the image's share in its batch.
+        alternatives: with several beams the other captions they found, the likeliest first.
+    """
+
+    text: str
+    log_probability: float
+    tokens: tuple[str, ...]
+    seconds: float = 0.0
+    alternatives: tuple[Caption, ...] = ()
+
+
+class Captioner:
+    """Captions pictures with a trained model. Not for diagnosis.
+
+    Attributes:
+        pretrained: the model, its tokenizer and where they came from.
+        device: the device in words.
+    """
+
+    def __init__(
+        self,
+        pretrained: Pretrained,
+        *,
+        device: str = "auto",
+        precision: str = "fp32",
+        batch_size: int = 16,
+    ) -> None:
+        """Bring a model to a device.
+
+        Args:
+            pretrained: see `load_pretrained`; its model moves to the device.
+            device: auto (a TPU, else a GPU, else the CPU), cpu, cuda, tpu or xla_cpu.
+            precision: fp32; bf16; or int8, on the CPU: torch's dynamic quantisation of the linear
+                layers. The last two change captions now and then.
+            batch_size: pictures captioned at a time.
+
+        Raises:
+            RadcapError: no such device here.
+            ConfigError: an argument out of range.
+        """
+        if precision not in ("fp32", "bf16", "int8"):
+            raise ConfigError(f"precision {precision}: there are fp32, bf16 and int8")
+        if batch_size < 1:
+            raise ConfigError(f"batch size {batch_size}: at least 1")
+        is_int8 = precision == "int8"
+        config = RuntimeConfig(
+            name="cpu" if is_int8 and device == "auto" else device,
+            devices=None,
+            precision="fp32" if is_int8 else precision,
+            threads=None,
+            prefetch=1,
+        )
+        self._runtime = open_runtime(config)
+        if is_int8 and self._runtime.name != "cpu":
+            raise ConfigError(f"precision int8 is for the CPU, not for {self._runtime.name}")
+        self._runtime.check_batch_size(batch_size)
+        self._model = pretrained.model
+        self._runtime.place(self._model)
+        if is_int8:
+            self._model = quantised(self._model)
+        self._batch_size = batch_size
+        self.pretrained = pretrained
+        self.device = self._runtime.describe()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        device: str = "auto",
+        precision: str = "fp32",
+        batch_size: int = 16,
+    ) -> Captioner:
+        """Load a trained captioner.
+
+        Args:
+            source: a run, a checkpoint, an exported folder, a weights file or a Hub id; see
+                `radcap.serving.pretrained`.
+            device, precision, batch_size: see the constructor.
+
+        Raises:
+            WeightsError: the weights are not there or not a captioner's.
+        """
+        return cls(
+            load_pretrained(source), device=device, precision=precision, batch_size=batch_size
+        )
+
+    def caption(
+        self,
+        images: Picture | Iterable[Picture],
+        *,
+        num_beams: int = 1,
+        max_len: int = 80,
+        frame: int = 0,
+    ) -> list[str]:
+        """Caption pictures.
+
+        Args:
+            images: paths (DICOM too), PIL images or arrays, also mixed; one of them for a list of
+                one. See `radcap.serving.pictures.read_picture`.
+            num_beams: 1 takes the likeliest word piece at every step; more search wider.
+            max_len: word pieces at most.
+            frame: of files with several, counted from 0.
+
+        Returns:
+            A caption for each, in their order.
+
+        Raises:
+            PictureError: one of them cannot be read.
+        """
+        pictures = [images] if isinstance(images, _PICTURE) else list(images)
+        captions = []
+        for start in range(0, len(pictures), self._batch_size):
+            chosen = pictures[start : start + self._batch_size]
+            pixels = np.stack([read_picture(one, frame=frame) for one in chosen])
+            captions += self.describe(pixels, num_beams=num_beams, max_len=max_len)
+        return [caption.text for caption in captions]
+
+    def describe(
+        self, pixels: np.ndarray, *, num_beams: int = 1, max_len: int = 80
+    ) -> list[Caption]:
+        """Caption pictures that `read_picture` has read, at most a batch of them.
+
+        Args:
+            pixels: uint8 [N, 3, 224, 224].
+            num_beams, max_len: see `caption`.
+        """
+        start = time.perf_counter()
+        tokenizer = self.pretrained.tokenizer
+        found = search_captions(
+            self._model,
+            self._runtime,
+            tokenizer,
+            torch.from_numpy(np.ascontiguousarray(pixels)),
+            # A compiling device would compile anew for a batch of another size.
+            batch_size=self._batch_size if self._runtime.compiles else len(pixels),
+            max_new_tokens=max_len,
+            num_beams=num_beams,
+        )
+        seconds = (time.perf_counter() - start) / max(len(pixels), 1)
+        captions = []
+        for ids, lengths, log_probs in zip(*(part.tolist() for part in found), strict=True):
+            beams = []
+            for row, length, log_prob in zip(ids, lengths, log_probs, strict=True):
+                text = str(tokenizer.decode(row, skip_special_tokens=True))
+                tokens = tokenizer.convert_ids_to_tokens(row[1 : 1 + length])
+                beams.append(Caption(text, log_prob, tuple(tokens), seconds))
+            best = beams[0]
+            captions.append(
+                Caption(best.text, best.log_probability, best.tokens, seconds, tuple(beams[1:]))
+            )
+        return captions
+
+
+_PICTURE = (str, PathLike, Image.Image, np.ndarray)
+
+
+def quantised(model: ImageCaptioningModel) -> ImageCaptioningModel:
+    """A copy whose `nn.Linear` layers compute in int8, their inputs scaled as they come.
+
+    Attention's input projections are plain parameters and stay in float32.
+    """
+    from torch.ao.quantization import quantize_dynamic
+
+    return quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)

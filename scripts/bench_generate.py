@@ -1,0 +1,88 @@
+"""Captions by radcap's cached greedy search against the model card's loop, on the CPU."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from card_loop import VOCAB_SIZE, CardModel
+from torch import Tensor
+
+from radcap.console import say
+from radcap.model.captioner import ImageCaptioningModel
+
+_BATCH, _THREADS = 16, 2
+_LENGTHS = {32: 5, 80: 3}  # new tokens -> pairs of timings
+_START, _END = 101, 102
+
+
+@torch.no_grad()
+def card_generate(model: CardModel, images: Tensor, max_len: int) -> Tensor:
+    """The card's loop: the whole prefix at every step, the output layer on its last position.
+
+    Args:
+        model: in evaluation mode.
+        images: normalised floats [B, 3, 224, 224].
+        max_len: new tokens at most.
+
+    Returns:
+        int64 ids [B, 1 + T], [CLS] first.
+    """
+    memory = model.encode_images(images)
+    ids = torch.full((len(images), 1), _START)
+    for _ in range(max_len):
+        following = model.fc_out(model.decode(memory, ids)[:, -1]).argmax(dim=-1)
+        if bool((following == _END).all()):
+            break
+        ids = torch.cat([ids, following[:, None]], dim=1)
+    return ids
+
+
+def bench_generate() -> None:
+    """Print images a second of both, batch 16, float32, the card's sizes, 2 threads.
+
+    Both have the same weights and must write the same ids; with random weights no caption ends
+    before its limit. They take turns, and the median of the pairs' ratios counts.
+    """
+    torch.set_num_threads(_THREADS)
+    torch.manual_seed(0)
+    card = CardModel().eval()
+    ours = ImageCaptioningModel(VOCAB_SIZE).eval()
+    ours.load_state_dict(_own_names(card))
+    images = torch.randn(_BATCH, 3, 224, 224)
+    say(f"captions of {_BATCH} images, float32, {_THREADS} threads: images/s")
+    say("tokens       card     radcap    ratio   (least to greatest)")
+    for length, pairs in _LENGTHS.items():
+
+        def theirs(length: int = length) -> Tensor:
+            return card_generate(card, images, length)
+
+        def own(length: int = length) -> Tensor:
+            return ours.generate(images, max_len=length, start_id=_START, end_id=_END)
+
+        found = own()
+        assert found.shape[1] == 1 + length, "a caption ended early: the loops were cut short"
+        assert torch.equal(found, theirs()), "other ids than the card's loop"
+        timed = [(_seconds(theirs), _seconds(own)) for _ in range(pairs)]
+        ratios = sorted(card_s / own_s for card_s, own_s in timed)
+        card_s, own_s = (statistics.median(column) for column in zip(*timed, strict=True))
+        say(
+            f"{length:6d} {_BATCH / card_s:10.2f} {_BATCH / own_s:10.2f}  "
+            f"{statistics.median(ratios):6.2f}x   ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        )
+
+
+def _own_names(card: CardModel) -> dict[str, Tensor]:
+    """The card's weights; radcap's encoder has torchvision's `features` under its own name."""
+    return {
+        name.replace("encoder.", "encoder.features.", 1) if name.startswith("encoder.") else name: w
+        for name, w in card.state_dict().items()
+    }
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
