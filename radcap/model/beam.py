@@ -99,5 +99,5 @@ def _first_beam_alone(state: SearchState, num_beams: int) -> SearchState:
 def _ended_stay(log_probs: Tensor, ended: Tensor, pad_id: int) -> Tensor:
     """Let an ended row go on with [PAD] alone, for nothing: float32 [R, V]."""
     is_pad = torch.arange(log_probs.shape[1], device=log_probs.device) == pad_id
-    stay = torch.zeros_like(log_probs[0]).masked_fill(~is_pad, float("-inf"))
+    stay = torch.where(is_pad, 0.0, float("-inf"))
     return torch.where(ended[:, None], stay, log_probs)

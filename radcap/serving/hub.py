@@ -39,11 +39,12 @@ def download_model(hub_id: str, revision: str | None = None) -> Path:
         WeightsUnavailable: not there, not allowed or out of reach.
         WeightsError: the repository holds no weights.
     """
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError
 
     try:
-        info = HfApi().model_info(hub_id, revision=revision, timeout=_TIMEOUT_S)
+        api = HfApi()
+        info = api.model_info(hub_id, revision=revision, timeout=_TIMEOUT_S)
         stored = {entry.rfilename for entry in info.siblings or ()}
         weights = [name for name in MODEL_FILES if name in stored][:1]
         if not weights:
@@ -52,10 +53,13 @@ def download_model(hub_id: str, revision: str | None = None) -> Path:
                 "that radcap can read"
             )
         names = [*(name for name in _BESIDE if name in stored), *weights]
-        paths = [hf_hub_download(hub_id, name, revision=info.sha) for name in names]
+        # By the revision's name, not its commit: the cache then knows the name without a network.
+        paths = [Path(api.hf_hub_download(hub_id, name, revision=revision)) for name in names]
     except (HTTPError, OSError, ValueError) as error:
         return _cached(hub_id, revision, error)
-    return Path(paths[-1]).parent
+    if len({path.parent for path in paths}) > 1:  # a folder for each commit
+        raise WeightsUnavailable(f"{hub_id} has changed while it was downloaded: try again")
+    return paths[-1].parent
 
 
 def _cached(hub_id: str, revision: str | None, error: Exception) -> Path:

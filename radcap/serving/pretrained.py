@@ -91,9 +91,13 @@ def load_pretrained(source: str | Path) -> Pretrained:
         WeightsError: not a captioner's weights, or a config.json that contradicts them.
     """
     path = Path(source)
-    if path.is_file():
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise WeightsUnavailable(f"{source}: {error.strerror}") from None
+    if is_file:
         return _assemble(load_captioner_weights(path), str(source), path.parent)
-    if path.is_dir():
+    if is_folder:
         return _load_folder(path, str(source))
     hub_id = hub_model_id(str(source))
     if hub_id is None or path.suffix in WEIGHTS_SUFFIXES:
@@ -168,7 +172,7 @@ def _architecture(sizes: Mapping[str, int], facts: Mapping[str, Any], origin: st
     heads = facts.get("num_heads", CARD_HEADS)
     steps = facts.get("graph_steps", Architecture.graph_steps)
     for key, value, least in (("num_heads", heads, 1), ("graph_steps", steps, 0)):
-        if not isinstance(value, int) or value < least:
+        if type(value) is not int or value < least:
             raise WeightsError(f"{origin}: beside it stands {key} {value!r}, not a number of them")
     return Architecture(**sizes, num_heads=heads, graph_steps=steps)
 
@@ -178,7 +182,11 @@ def _facts_beside(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if file.is_file():
         return _read_mapping(file)
-    for file in (folder / "config.yaml", folder.resolve().parent.parent / "config.yaml"):
+    above = folder.resolve().parent
+    candidates = [folder / "config.yaml"]
+    if above.name == "checkpoints":
+        candidates.append(above.parent / "config.yaml")
+    for file in candidates:
         if file.is_file():
             model = _read_mapping(file).get("model")
             if not isinstance(model, dict) or "num_heads" not in model:

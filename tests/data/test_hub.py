@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.stand_in import FAULTS, HUB_ID, StandInHub, one_in, serving
+from hub.stand_in import FAULTS, HUB_ID, StandInHub, one_in, point_client_at, serving
 
 from radcap.data.download import Hub
 from radcap.data.faults import DataError
@@ -29,12 +29,7 @@ SIZES = (5, 3, 6, 4, 2, 7, 1, 5)
 def stand_in(numbered: Any, monkeypatch: Any) -> Iterator[StandInHub]:
     numbered(3, split="val")
     with serving(numbered(*SIZES)) as hub:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
-        monkeypatch.setattr(
-            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
-            hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
-        )
-        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", hub.endpoint)
+        point_client_at(hub.endpoint, monkeypatch)
         monkeypatch.setattr("radcap.data.download._FIRST_PAUSE_S", 0.01)
         yield hub
 

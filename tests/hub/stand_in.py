@@ -1,5 +1,5 @@
 """A small stand-in for the Hub on loopback: as much of its protocol as its clients use to read a
-data set, with faults on demand."""
+data set or a model, with faults on demand."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 # Asked for every request: its number, its method and its path; a name of FAULTS, a status, or None.
 Fault = Callable[[int, str, str], str | int | None]
 
@@ -25,7 +27,7 @@ HUB_ID = "raidium/RadImageNet-VQA"
 
 
 class StandInHub(ThreadingHTTPServer):
-    """Serves one data set's folder under one id.
+    """Serves the folder of one data set, or of one model, under one id.
 
     Attributes:
         folder: the data set's files.
@@ -41,9 +43,11 @@ class StandInHub(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path, hub_id: str = HUB_ID) -> None:
+    def __init__(self, folder: Path, hub_id: str = HUB_ID, *, is_model: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.hub_id = folder, hub_id
+        self.api = f"/api/{'models' if is_model else 'datasets'}/{hub_id}"
+        self.files = f"/{hub_id}/resolve/" if is_model else f"/datasets/{hub_id}/resolve/"
         self.fault: Fault = lambda number, method, path: None
         self.stall_s = 3.0
         self.requests: Counter[str] = Counter()
@@ -122,8 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self, path: str, body: bytes, fault: str | int | None) -> None:
         hub = self.server
-        api = f"/api/datasets/{hub.hub_id}"
-        if path.startswith(f"/datasets/{hub.hub_id}/resolve/"):
+        api = hub.api
+        if path.startswith(hub.files):
             revision, _, name = path.split("/resolve/")[1].partition("/")
             if self.command == "GET" and fault is None and self._exists(revision, name):
                 # Large files lie elsewhere: to a client, another name of this host is another one.
@@ -267,9 +271,9 @@ def _etag(commit: str, name: str) -> str:
 
 
 @contextmanager
-def serving(folder: Path, hub_id: str = HUB_ID) -> Iterator[StandInHub]:
+def serving(folder: Path, hub_id: str = HUB_ID, *, is_model: bool = False) -> Iterator[StandInHub]:
     """A stand-in that runs for as long as the block."""
-    hub = StandInHub(folder, hub_id)
+    hub = StandInHub(folder, hub_id, is_model=is_model)
     thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
@@ -278,6 +282,14 @@ def serving(folder: Path, hub_id: str = HUB_ID) -> Iterator[StandInHub]:
         hub.shutdown()
         thread.join()
         hub.server_close()
+
+
+def point_client_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What HF_ENDPOINT does, in a process that has loaded the client already."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", endpoint)
 
 
 def one_in(count: int, *, kinds: tuple[str, ...] = FAULTS) -> Fault:
