@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
@@ -196,4 +197,7 @@ def quantised(model: ImageCaptioningModel) -> ImageCaptioningModel:
     """
     from torch.ao.quantization import quantize_dynamic
 
-    return quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    with warnings.catch_warnings():
+        # It leaves torch with 2.10, and radcap is held at 2.9.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)

@@ -161,6 +161,8 @@ def _assemble(state: Mapping[str, Tensor], origin: str, folder: Path) -> Pretrai
             f"{origin}: the model has {architecture.vocab_size} word pieces and the tokenizer "
             f"{len(tokenizer)}; put the vocab.txt that it was trained with beside the weights"
         )
+    if "num_heads" not in facts:
+        origin = f"{origin} ({CARD_HEADS} heads assumed)"
     return Pretrained(model.eval(), tokenizer, origin, architecture)
 
 

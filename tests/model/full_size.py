@@ -1,0 +1,87 @@
+"""Greedy captions at the card's full size against recomputed prefixes: run as `full_size.py DEVICE`.
+
+Run in a process of its own (on `xla` with PJRT_DEVICE=CPU); prints what it found as a line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from radcap.model.captioner import ImageCaptioningModel
+
+NUM_IMAGES, MAX_LEN, BATCHES = 64, 20, (16, 1)
+START, PAD = 101, 0
+
+
+def model_and_images() -> tuple[ImageCaptioningModel, Tensor]:
+    torch.manual_seed(0)
+    model = ImageCaptioningModel(30_522, batch_norm_momentum=1.0)
+    images = torch.randint(0, 256, (NUM_IMAGES, 3, 224, 224), dtype=torch.uint8)
+    images = images // torch.arange(1, 17).repeat(4)[:, None, None, None].to(torch.uint8)
+    with torch.no_grad():
+        # One pass fits batch norm to these images: else random weights see no difference in them.
+        model.train().encode_images(images)
+    return model.eval(), images
+
+
+@torch.no_grad()
+def recomputed(model: ImageCaptioningModel, images: Tensor) -> Tensor:
+    """Every token from its whole prefix, never ending: int64 [N, 1 + MAX_LEN]."""
+    rows = []
+    for part in images.split(16):
+        memory, ids = model.encode_images(part), torch.full((len(part), 1), START)
+        for _ in range(MAX_LEN):
+            following = model.fc_out(model.decode(memory, ids)[:, -1]).argmax(dim=-1)
+            ids = torch.cat([ids, following[:, None]], dim=1)
+        rows.append(ids)
+    return torch.cat(rows)
+
+
+def ended_at(ids: Tensor, end_id: int) -> list[list[int]]:
+    """Each caption before its first end token."""
+    rows = [row.tolist() for row in ids]
+    return [row[: row.index(end_id)] if end_id in row else row for row in rows]
+
+
+def main(device_name: str) -> dict[str, object]:
+    model, images = model_and_images()
+    whole = recomputed(model, images)
+    # For an end token, the word that ends about half of the captions on the way.
+    counts = Counter(token for row in whole for token in set(row[3:].tolist()))
+    end_id = min(counts, key=lambda token: (abs(counts[token] - NUM_IMAGES // 2), token))
+    expected = ended_at(whole, end_id)
+    found: dict[str, object] = {
+        "captions": len({tuple(row) for row in expected}),
+        "lengths": len({len(row) for row in expected}),
+    }
+    step_boundary, device = None, torch.device("cpu")
+    if device_name == "xla":
+        import torch_xla
+
+        step_boundary, device = torch_xla.sync, torch_xla.device()
+        model = model.to(device)
+    for batch in BATCHES:
+        rows = []
+        for part in images.split(batch):
+            ids = model.generate(
+                part.to(device), MAX_LEN, end_id=end_id, step_boundary=step_boundary
+            )
+            rows += [row.tolist() for row in ids]
+        different = 0
+        for row, wanted in zip(rows, expected, strict=True):
+            different += row != wanted + [PAD] * (len(row) - len(wanted))
+        found[f"different_{batch}"] = different
+    if device_name == "xla":
+        import torch_xla.debug.metrics as metrics
+
+        found["graphs"] = metrics.metric_data("CompileTime")[0]
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1])))

@@ -1,0 +1,102 @@
+"""Captions from Python: pictures of every kind, batches, beams, arithmetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from radcap import Captioner
+from radcap.errors import ConfigError
+from radcap.model.captioner import ImageCaptioningModel
+from radcap.serving.captioner import Caption
+from radcap.serving.pictures import PictureError, read_picture
+
+
+@pytest.fixture(scope="module")
+def captioner(weights_file: Path) -> Captioner:
+    return Captioner.from_pretrained(weights_file, device="cpu", batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[np.ndarray]:
+    draw = np.random.default_rng(0)
+    return [draw.integers(0, 40 * (i + 1), (30, 40 + i), dtype=np.uint8) for i in range(5)]
+
+
+def test_paths_images_and_arrays_in_any_mix(
+    captioner: Captioner, pictures: list[np.ndarray], tmp_path: Path
+) -> None:
+    expected = captioner.caption(pictures, max_len=6)
+    assert len(expected) == 5
+    assert all(isinstance(text, str) and len(text.split()) > 1 for text in expected)
+    files = [tmp_path / f"{number}.png" for number in range(5)]
+    for file, picture in zip(files, pictures, strict=True):
+        Image.fromarray(picture).save(file)
+    mixed = [files[0], str(files[1]), Image.open(files[2]), pictures[3], files[4]]
+    assert captioner.caption(mixed, max_len=6) == expected
+    assert captioner.caption(iter(mixed), max_len=6) == expected
+    for one in mixed:
+        assert captioner.caption(one, max_len=6) in [[text] for text in expected]
+    assert captioner.caption([]) == []
+    with pytest.raises(PictureError, match=r"none\.png"):
+        captioner.caption([files[0], tmp_path / "none.png"])
+
+
+def test_a_caption_is_what_the_model_generates(
+    captioner: Captioner, pictures: list[np.ndarray], small_model: ImageCaptioningModel
+) -> None:
+    model = captioner.pretrained.model
+    pixels = np.stack([read_picture(picture) for picture in pictures[:2]])
+    ids = model.generate(torch.from_numpy(pixels), max_len=7)
+    tokenizer = captioner.pretrained.tokenizer
+    expected = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    found = captioner.describe(pixels, max_len=7)
+    assert [caption.text for caption in found] == expected
+    for caption, row in zip(found, ids, strict=True):
+        assert list(caption.tokens) == tokenizer.convert_ids_to_tokens(row[1:].tolist())
+        assert caption.log_probability < 0
+        assert caption.seconds > 0
+        assert caption.alternatives == ()
+
+
+def test_beams_bring_alternatives_the_likeliest_first(
+    captioner: Captioner, pictures: list[np.ndarray]
+) -> None:
+    pixels = read_picture(pictures[0])[None]
+    (greedy,) = captioner.describe(pixels, max_len=5)
+    (found,) = captioner.describe(pixels, max_len=5, num_beams=4)
+    assert len(found.alternatives) == 3
+    ranked: list[Caption] = [found, *found.alternatives]
+    totals = [caption.log_probability for caption in ranked]
+    assert totals == sorted(totals, reverse=True)
+    assert len({caption.tokens for caption in ranked}) == 4
+    assert found.log_probability >= greedy.log_probability - 1e-5
+    assert captioner.caption(pictures[0], max_len=5, num_beams=4) == [found.text]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_other_arithmetic_stays_near(
+    weights_file: Path, captioner: Captioner, pictures: list[np.ndarray], precision: str
+) -> None:
+    other = Captioner.from_pretrained(weights_file, device="cpu", precision=precision)
+    pixels = np.stack([read_picture(picture) for picture in pictures])
+    near = other.describe(pixels, max_len=1)
+    exact = captioner.describe(pixels, max_len=1)
+    for one, two in zip(near, exact, strict=True):
+        assert one.log_probability != two.log_probability
+        assert one.log_probability == pytest.approx(two.log_probability, abs=0.2)
+    linear = other._model.fc_out
+    assert isinstance(linear, torch.nn.Linear) == (precision == "bf16")
+
+
+def test_wrong_arguments_are_refused(weights_file: Path) -> None:
+    for options, message in [
+        ({"precision": "fp16"}, "there are fp32, bf16 and int8"),
+        ({"batch_size": 0}, "batch size 0: at least 1"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            Captioner.from_pretrained(weights_file, device="cpu", **options)

@@ -1,0 +1,203 @@
+"""DICOM: files made here, whose picture is known, and those that pydicom ships."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from radcap.data.images import ImageError
+from radcap.serving.dicom import is_dicom, read_dicom
+from radcap.serving.pictures import PictureError, read_picture
+
+pydicom = pytest.importorskip("pydicom")
+
+SHIPPED = Path(pydicom.__file__).parent / "data" / "test_files"
+PATIENT = "Doe^Jane^Secret"
+
+
+def dicom(stored: np.ndarray, *, bits: int = 16, **header: Any) -> bytes:
+    """A file of [H, W], [frames, H, W] with NumberOfFrames, or [H, W, 3] pixels."""
+    from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset(None, Dataset(), file_meta=meta, preamble=b"\0" * 128)
+    dataset.PatientName, dataset.PatientID = PATIENT, "SECRET-ID"
+    rgb = stored.shape[-1] == 3
+    dataset.Rows, dataset.Columns = stored.shape[-3:-1] if rgb else stored.shape[-2:]
+    dataset.SamplesPerPixel = 3 if rgb else 1
+    if rgb:
+        dataset.PlanarConfiguration = 0
+    dataset.PhotometricInterpretation = "RGB" if rgb else "MONOCHROME2"
+    dataset.BitsAllocated = 8 * stored.dtype.itemsize
+    dataset.BitsStored, dataset.HighBit = bits, bits - 1
+    dataset.PixelRepresentation = int(stored.dtype.kind == "i")
+    dataset.PixelData = stored.tobytes()
+    for name, value in header.items():
+        setattr(dataset, name, value)
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def ramp(start: int = 0, dtype: type = np.int16) -> np.ndarray:
+    """[32, 64], start to start + 2047."""
+    return (start + np.arange(2048)).reshape(32, 64).astype(dtype)
+
+
+def window(hu: np.ndarray, center: float, width: float) -> np.ndarray:
+    """DICOM PS3.3 C.11.2.1.2.1, as grey levels."""
+    return np.rint(255 * np.clip((hu - (center - 0.5)) / (width - 1) + 0.5, 0, 1)).astype(np.uint8)
+
+
+def test_rescale_and_the_first_window_of_several() -> None:
+    data = dicom(
+        ramp(),
+        RescaleSlope="2",
+        RescaleIntercept="-1024",
+        WindowCenter=["40", "600"],
+        WindowWidth=["400", "1600"],
+    )
+    hu = ramp().astype(float) * 2 - 1024
+    assert np.abs(read_dicom(data).astype(int) - window(hu, 40, 400)).max() <= 1
+    # Values that fill a part of the window only are not stretched over all greys.
+    narrow = dicom(ramp(1000)[:, :1].copy(), WindowCenter="2000", WindowWidth="4000")
+    assert np.array_equal(read_dicom(narrow), window(ramp(1000)[:, :1].astype(float), 2000, 4000))
+
+
+def test_without_a_window_the_real_range_without_its_padding() -> None:
+    stored = ramp(300)
+    stored[0, :8] = -2000
+    grey = read_dicom(dicom(stored, PixelPaddingValue=-2000))
+    assert (grey[0, :8] == 0).all()
+    assert (grey[0, 8], grey[-1, -1]) == (0, 255)
+    assert abs(int(grey[16, 0]) - 128) <= 1
+    for width in ("0", "-4"):  # windows that the standard does not allow
+        assert np.array_equal(
+            read_dicom(dicom(ramp(), WindowCenter="10", WindowWidth=width)),
+            read_dicom(dicom(ramp())),
+        )
+
+
+def test_monochrome1_is_inverted() -> None:
+    options = {"WindowCenter": "1024", "WindowWidth": "2048"}
+    plain = read_dicom(dicom(ramp(), **options))
+    inverted = read_dicom(dicom(ramp(), PhotometricInterpretation="MONOCHROME1", **options))
+    assert np.array_equal(inverted, 255 - plain)
+    assert plain[0, 0] == 0
+
+
+def test_sigmoid_window_and_lookup_table() -> None:
+    data = dicom(ramp(), WindowCenter="1000", WindowWidth="500", VOILUTFunction="SIGMOID")
+    expected = 255 / (1 + np.exp(-4 * (ramp().astype(float) - 1000) / 500))
+    assert np.abs(read_dicom(data) - expected).max() <= 1
+
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    item.LUTDescriptor = [4, 1000, 16]
+    item.LUTData = np.array([0, 40, 10, 20], dtype="<u2").tobytes()
+    values = np.array([[0, 1000], [1001, 1002], [1003, 2000]], dtype=np.uint16)
+    grey = read_dicom(dicom(values, VOILUTSequence=[item]))
+    assert grey.tolist() == [[0, 0], [255, 64], [128, 128]]
+
+
+def test_frames_with_settings_of_their_own() -> None:
+    from pydicom.dataset import Dataset
+
+    def group(**settings: Any) -> Dataset:
+        rescale, voi, outer = Dataset(), Dataset(), Dataset()
+        rescale.RescaleSlope, rescale.RescaleIntercept = settings["slope"], "0"
+        voi.WindowCenter, voi.WindowWidth = settings["center"], "1000"
+        outer.PixelValueTransformationSequence = [rescale]
+        outer.FrameVOILUTSequence = [voi]
+        return outer
+
+    frames = np.stack([ramp(), ramp()])
+    data = dicom(
+        frames,
+        NumberOfFrames=2,
+        PerFrameFunctionalGroupsSequence=[
+            group(slope="1", center="500"),
+            group(slope="2", center="1500"),
+        ],
+    )
+    first, second = (read_dicom(data, frame=number) for number in (0, 1))
+    assert np.abs(first.astype(int) - window(ramp().astype(float), 500, 1000)).max() <= 1
+    assert np.abs(second.astype(int) - window(2.0 * ramp(), 1500, 1000)).max() <= 1
+    with pytest.raises(ImageError, match="no frame 2: the frames are 0 to 1"):
+        read_dicom(data, frame=2)
+
+
+def test_colour_is_kept() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    assert np.array_equal(read_dicom(dicom(rgb, bits=8)), rgb)
+
+
+def test_without_preamble_extension_or_stated_syntax() -> None:
+    shipped = (SHIPPED / "MR_small_implicit.dcm").read_bytes()
+    assert is_dicom(shipped[:132])
+    meta_length = int.from_bytes(shipped[140:144], "little")
+    stripped = shipped[144 + meta_length :]
+    assert is_dicom(stripped)
+    assert np.array_equal(read_dicom(stripped), read_dicom(shipped))
+    assert not is_dicom(b"\x89PNG\r\n\x1a\n" + bytes(200))
+
+
+def test_a_picture_too_large_is_refused_by_its_header() -> None:
+    data = dicom(ramp(), Rows=20_000, Columns=20_000)
+    with pytest.raises(ImageError, match="too large"):
+        read_dicom(data)
+
+
+def test_compressed_copies_show_the_same_picture() -> None:
+    plain = read_picture(SHIPPED / "MR_small.dcm")
+    names = ("RLE", "bigendian", "expb", "implicit", "jp2klossless", "jpeg_ls_lossless")
+    for name in names:
+        assert np.array_equal(read_picture(SHIPPED / f"MR_small_{name}.dcm"), plain), name
+    bands = read_picture(SHIPPED / "SC_rgb_rle.dcm")
+    assert bands[0, 0, 0] > 200
+    assert bands[1, 0, 0] < 50
+    for name in ("SC_rgb_rle_16bit", "SC_rgb_rle_32bit", "SC_ybr_full_422_uncompressed"):
+        difference = read_picture(SHIPPED / f"{name}.dcm").astype(int) - bands
+        assert np.abs(difference).mean() < 2, name
+
+
+def test_every_shipped_file_is_a_picture_or_a_line_without_the_patient() -> None:
+    names = sorted(path for path in SHIPPED.glob("*.dcm"))
+    pictures = 0
+    for path in names:
+        try:
+            pixels = read_picture(path)
+        except PictureError as error:
+            assert "\n" not in str(error)
+            assert str(error).startswith(f"{path}: ")
+        else:
+            assert pixels.shape == (3, 224, 224)
+            pictures += 1
+    assert pictures >= 50
+
+
+def test_the_patient_is_never_named(
+    capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    good = dicom(ramp(), PatientBirthDate="19700101")
+    damaged = [good[:n] for n in range(140, len(good), 97)]
+    # Values that pydicom complains of, quoting them.
+    damaged.append(good.replace(b"SECRET-ID", b"SECRET\\ID").replace(b"19700101", b"SECRET!!"))
+    for data in damaged:
+        try:
+            read_dicom(data)
+        except ImageError as error:
+            assert "ecret" not in str(error).lower()
+            assert error.__cause__ is None
+    said = "".join(capfd.readouterr()) + "".join(str(warning.message) for warning in recwarn)
+    assert "secret" not in said.lower()
+    assert "jane" not in said.lower()

@@ -1,0 +1,83 @@
+"""Which files the words of a command line mean, and in which order."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from radcap.serving.files import list_files
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("b.png", "a.JPG", "sub/c.dcm", "sub/deep/d.tif", ".hidden.png", ".git/e.png"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).touch()
+    (tmp_path / "set" / "notes.csv").touch()
+    (tmp_path / "set" / "readme").write_bytes(b"text")
+    for name in ("IM0001", "1.2.840.5", "DICOMDIR"):
+        (tmp_path / "set" / "sub" / name).write_bytes(b"\0" * 128 + b"DICM")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def found(*words: str, stdin: str = "") -> list[str]:
+    listing = list_files(words, io.StringIO(stdin))
+    assert not listing.faults
+    return listing.files
+
+
+def test_a_folder_gives_its_pictures_sorted(folder: Path) -> None:
+    listing = list_files(["set"], io.StringIO())
+    assert listing.files == [
+        f"set/{name}"
+        for name in ("a.JPG", "b.png", "sub/1.2.840.5", "sub/IM0001", "sub/c.dcm", "sub/deep/d.tif")
+    ]
+    assert listing.passed_over == 3  # notes.csv, readme, DICOMDIR
+    assert not listing.faults
+
+
+def test_order_is_that_of_the_words_and_each_file_comes_once(folder: Path) -> None:
+    assert found("set/b.png", "set/a.JPG", "./set/b.png", "set/*.[pJ]*") == [
+        "set/b.png",
+        "set/a.JPG",
+    ]
+    (folder / "set" / "link.png").symlink_to("b.png")
+    assert found("set/link.png", "set/b.png") == ["set/link.png"]
+    # What is named itself is taken, whatever it is called.
+    assert found("set/notes.csv", "set/.hidden.png") == ["set/notes.csv", "set/.hidden.png"]
+
+
+def test_patterns(folder: Path) -> None:
+    assert found("set/**/*.dcm", "set/**/*.tif") == ["set/sub/c.dcm", "set/sub/deep/d.tif"]
+    assert found(f"{folder}/set/*.png") == [f"{folder}/set/b.png"]
+    (folder / "odd[1].png").touch()
+    assert found("odd[1].png") == ["odd[1].png"]  # a file of that very name comes first
+
+
+def test_a_list_on_standard_input(folder: Path) -> None:
+    (folder / " spaces .png").touch()
+    assert found("set/b.png", "-", stdin="set/a.JPG\r\n\n spaces .png\nset/b.png") == [
+        "set/b.png",
+        "set/a.JPG",
+        " spaces .png",
+    ]
+
+
+def test_what_is_not_there_is_named_and_the_rest_is_found(folder: Path) -> None:
+    (folder / "bare").mkdir()
+    os.mkfifo(folder / "pipe")
+    words = ["none.png", "set/b.png", "*.nothing", "bare", "pipe", "x" * 300, "a\0b"]
+    listing = list_files(words, io.StringIO())
+    assert listing.files == ["set/b.png"]
+    assert listing.faults == [
+        "none.png: no such file or folder",
+        "*.nothing: no file matches",
+        "bare: no pictures in this folder",
+        "pipe: neither a file nor a folder",
+        f"{'x' * 300}: File name too long",
+        "a\0b: no such file or folder",
+    ]

@@ -1,0 +1,181 @@
+"""`python -m radcap.caption` in a process of its own."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_line import ROOT
+from hub.stand_in import serving
+from PIL import Image
+
+from radcap.model.captioner import ImageCaptioningModel
+
+pydicom = pytest.importorskip("pydicom")
+
+SHIPPED = Path(pydicom.__file__).parent / "data" / "test_files"
+FAST = ("--max-len", "4", "--device", "cpu")
+
+
+def caption(
+    cwd: Path, *words: str, stdin: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "radcap.caption", *words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": "http://127.0.0.1:9"}
+        | variables,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """weights.bin, and study/ with good pictures and bad ones."""
+    folder = tmp_path_factory.mktemp("caption")
+    torch.manual_seed(0)
+    torch.save(ImageCaptioningModel(30_522, 16, 1, 8).state_dict(), folder / "weights.bin")
+    study = folder / "study"
+    study.mkdir()
+    draw = np.random.default_rng(0)
+    for name in ("one.png", "two.jpg", "three.tif", "four.webp"):
+        size = (40, 50, 3) if name != "three.tif" else (40, 50)
+        Image.fromarray(draw.integers(0, 256, size, dtype=np.uint8)).save(study / name)
+    (study / "text.png").write_text("not a picture\n")
+    (study / "empty.png").touch()
+    for name in ("CT_small", "MR_small", "MR_small_jp2klossless", "SC_rgb_rle_2frame"):
+        (study / f"{name}.dcm").write_bytes((SHIPPED / f"{name}.dcm").read_bytes())
+    (study / "IM0001").write_bytes((SHIPPED / "CT_small.dcm").read_bytes())
+    return folder
+
+
+def test_a_folder_with_everything_in_it(folder: Path) -> None:
+    done = caption(folder, "weights.bin", "study", "--batch-size", "3", *FAST)
+    assert done.returncode == 1
+    captions = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    good = sorted(
+        path for path in (folder / "study").iterdir() if path.name not in ("text.png", "empty.png")
+    )
+    assert list(captions) == [str(path.relative_to(folder)) for path in good]
+    assert all(len(text) > 3 for text in captions.values())
+    assert captions["study/IM0001"] == captions["study/CT_small.dcm"]
+    assert sorted(done.stderr.splitlines()) == [
+        "radcap: not for diagnosis: captions of a research model, weights.bin (8 heads assumed)",
+        "radcap: study/empty.png: the file is empty",
+        "radcap: study/text.png: not a picture that radcap can read",
+    ]
+    header = pydicom.dcmread(SHIPPED / "CT_small.dcm")
+    for value in (header.PatientName, header.PatientID):
+        assert str(value) not in done.stdout + done.stderr
+
+
+def test_json_and_csv_say_the_same(folder: Path) -> None:
+    files = ["study/two.jpg", "study/CT_small.dcm", "study/one.png"]
+    done = caption(folder, "weights.bin", "--json", *files, "--beams", "3", *FAST)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["file"] for record in records] == files
+    for record in records:
+        assert list(record)[:6] == [
+            "file",
+            "caption",
+            "log_probability",
+            "tokens",
+            "seconds",
+            "note",
+        ]
+        assert record["note"] == "not for diagnosis"
+        assert 1 <= len(record["tokens"]) <= 4
+        totals = [other["log_probability"] for other in record["alternatives"]]
+        assert [record["log_probability"], *totals] == sorted(
+            [record["log_probability"], *totals], reverse=True
+        )
+    listed = "\n".join(files) + "\n"
+    done = caption(folder, "weights.bin", "-", "--csv", "--beams", "3", *FAST, stdin=listed)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    for row, record in zip(rows, records, strict=True):
+        assert (row["file"], row["caption"]) == (record["file"], record["caption"])
+        assert row["tokens"].split(" ") == record["tokens"]
+        assert float(row["log_probability"]) == pytest.approx(record["log_probability"], abs=1e-3)
+        assert row["note"] == "not for diagnosis"
+
+
+def test_frames_and_faults_of_single_ones(folder: Path) -> None:
+    two, one = "study/SC_rgb_rle_2frame.dcm", "study/one.png"
+    done = caption(folder, "weights.bin", two, one, "gone.png", "--frame", "1", *FAST)
+    assert done.returncode == 1
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [two]
+    assert f"radcap: {one}: no frame 1: there is a single one, 0" in done.stderr
+    assert "radcap: gone.png: no such file or folder" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "the following arguments are required: weights, files"),
+        (("weights.bin",), "the following arguments are required: files"),
+        (("weights.bin", "a.png", "--beams", "0"), "--beams 0: from 1 to 64"),
+        (("weights.bin", "a.png", "--max-len", "2001"), "--max-len 2001: from 1 to 2000"),
+        (("weights.bin", "a.png", "--batch-size", "-3"), "--batch-size -3: from 1 to"),
+        (("weights.bin", "a.png", "--frame", "-1"), "--frame -1: from 0"),
+        (("weights.bin", "a.png", "--beams", "two"), "argument --beams: invalid int value: 'two'"),
+        (("weights.bin", "a.png", "--device", "gpu"), "invalid choice: 'gpu'"),
+        (("weights.bin", "a.png", "--precision", "int8", "--device", "tpu"), "is for the CPU"),
+        (("weights.bin", "a.png", "--json", "--csv"), "not allowed with argument"),
+        (("weights.bin", "a.png", "--jsn"), "unrecognized arguments: --jsn"),
+    ],
+)
+def test_wrong_words_are_refused(
+    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from radcap.caption import read_options
+    from radcap.errors import ConfigError
+
+    with pytest.raises(ConfigError) as caught:
+        read_options(words)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_there_end_in_a_line(folder: Path) -> None:
+    for source, status in [("none.bin", 1), ("some/model", 1), ("study", 1)]:
+        done = caption(folder, source, "study/one.png", *FAST)
+        assert (done.returncode, done.stdout) == (status, "")
+        assert done.stderr.count("\n") == 1
+        assert source in done.stderr
+    done = caption(folder, "weights.bin", "a.png", "--max-len", "0")
+    assert done.returncode == 2
+
+
+def test_weights_of_the_hub_by_its_address_and_token(folder: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    (repository / "pytorch_model.bin").write_bytes((folder / "weights.bin").read_bytes())
+    (repository / "config.json").write_text('{"num_heads": 4}')
+    with serving(repository, "some/model", is_model=True) as hub:
+        done = caption(
+            folder,
+            "some/model",
+            "study/one.png",
+            *FAST,
+            HF_ENDPOINT=hub.endpoint,
+            HF_HOME=str(tmp_path / "home"),
+            HF_TOKEN="hf_secret",
+        )
+        assert done.returncode == 0, done.stderr
+        assert hub.token == "Bearer hf_secret"
+    assert done.stdout.startswith("study/one.png: ")
+    assert "some/model" in done.stderr
