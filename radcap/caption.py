@@ -67,9 +67,15 @@ def main(words: Sequence[str]) -> int:
 
     from radcap.serving.files import list_files
 
+    # Names of files need not be text.
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     listing = list_files(options.files, sys.stdin)
     for fault in listing.faults:
-        report(fault)
+        _report(fault)
+    if not listing.files and not listing.faults:
+        report("standard input names no file: nothing to caption")
     if listing.passed_over:
         report(f"passed over in folders, no pictures by their names: {listing.passed_over}")
     failed = len(listing.faults)
@@ -132,7 +138,7 @@ def _caption_all(options: argparse.Namespace, files: Sequence[str]) -> int:
         for names, pixels, faults in _batches(files, options):
             failed += len(faults)
             for fault in faults:
-                report(fault)
+                _report(fault)
             if names:
                 _caption_batch(captioner, options, names, pixels)
             bar.update(len(names) + len(faults))
@@ -172,7 +178,7 @@ def _caption_batch(
             record = _record(name, caption) | {"tokens": " ".join(caption.tokens)}
             say(_csv_line([record[column] for column in _COLUMNS]))
         else:
-            say(f"{name}: {caption.text}")
+            say(f"{_in_one_line(name)}: {caption.text}")
 
 
 def _record(name: str, caption: Caption, *, with_alternatives: bool = False) -> dict[str, Any]:
@@ -192,6 +198,15 @@ def _record(name: str, caption: Caption, *, with_alternatives: bool = False) -> 
             for other in caption.alternatives
         ]
     return record
+
+
+def _report(fault: str) -> None:
+    report(_in_one_line(fault))
+
+
+def _in_one_line(text: str) -> str:
+    """A name may hold the end of a line."""
+    return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
 def _csv_line(values: Sequence[object]) -> str:

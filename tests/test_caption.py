@@ -113,6 +113,26 @@ def test_json_and_csv_say_the_same(folder: Path) -> None:
         assert row["note"] == "not for diagnosis"
 
 
+def test_names_that_are_no_text_and_lists_of_nothing(folder: Path, tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/bad\xff\nname.png"
+    Path(os.fsdecode(odd)).write_bytes((folder / "study" / "one.png").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "radcap.caption", "weights.bin", odd, odd + b".gone", *FAST],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stdout.startswith(odd.replace(b"\n", b"\\n") + b": ")
+    assert done.stdout.count(b"\n") == 1
+    assert b"name.png.gone: no such file or folder\n" in done.stderr
+    done = caption(folder, "weights.bin", "-", stdin="\n")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "nothing to caption" in done.stderr
+
+
 def test_frames_and_faults_of_single_ones(folder: Path) -> None:
     two, one = "study/SC_rgb_rle_2frame.dcm", "study/one.png"
     done = caption(folder, "weights.bin", two, one, "gone.png", "--frame", "1", *FAST)

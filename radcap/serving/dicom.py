@@ -158,7 +158,7 @@ def _transfer_syntax(dataset: Dataset) -> UID:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep pydicom's warnings, which quote the header, from the screen."""
+    """Keep pydicom's log and warnings, which quote the header, from the screen."""
     log = logging.getLogger("pydicom")
     before = log.disabled
     log.disabled = True

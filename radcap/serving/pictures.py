@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
@@ -62,6 +63,8 @@ def _read_file(path: Path, frame: int) -> np.ndarray:
         raise ImageError(error.strerror or type(error).__name__) from None
     except ValueError:  # a null byte in the name
         raise ImageError("no such file") from None
-    if is_dicom(data):
-        return array_pixels(read_dicom(data, frame=frame))
-    return decode_image(data, frame=frame)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of decoders, about files that then decode or do not
+        if is_dicom(data):
+            return array_pixels(read_dicom(data, frame=frame))
+        return decode_image(data, frame=frame)

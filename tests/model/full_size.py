@@ -1,4 +1,4 @@
-"""Greedy captions at the card's full size against recomputed prefixes: run as `full_size.py DEVICE`.
+"""Greedy captions at the full size against recomputed prefixes: run as `full_size.py DEVICE`.
 
 Run in a process of its own (on `xla` with PJRT_DEVICE=CPU); prints what it found as a line of JSON.
 """

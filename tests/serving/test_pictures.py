@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -109,8 +108,3 @@ def test_files_and_arrays_that_cannot_be(tmp_path: Path) -> None:
             read_picture(array)
     with pytest.raises(TypeError, match="not int"):
         read_picture(3)  # type: ignore[arg-type]
-
-
-@pytest.fixture(autouse=True)
-def _warnings_of_pillow() -> None:
-    warnings.filterwarnings("ignore", module="PIL")
