@@ -120,7 +120,7 @@ def run_command(main: Callable[[Sequence[str]], int], usage: str) -> int:
     """
     words = sys.argv[1:]
     if "-h" in words or "--help" in words:
-        print(usage.strip())
+        say(usage.strip())
         return EXIT_DONE
     try:
         return main(words)

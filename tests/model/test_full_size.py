@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-
 # One thread: on a busy machine two wait for each other at every small step.
 VARIABLES = {
     "OMP_NUM_THREADS": "1",

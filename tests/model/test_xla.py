@@ -49,3 +49,6 @@ def test_whole_model_agrees_and_captions_share_their_graphs() -> None:
     assert found["captions_equal"]
     assert found["widths"] > 1
     assert found["generation_graphs"] <= 2
+    assert found["beams_equal"]
+    assert found["log_probs"] < 1e-3
+    assert found["beam_graphs"] <= 2

@@ -91,12 +91,20 @@ def whole_model() -> dict[str, Any]:
         on_xla = twin.generate(images.to(device), 20, **ids, step_boundary=torch_xla.sync)
         equal &= torch.equal(on_xla, model.generate(images, 20, **ids))
         widths.add(on_xla.shape[1])
+    greedy_graphs, before = num_compiled() - before, num_compiled()
+    wide = model.search(images, 20, num_beams=3, start_id=1, end_id=49)
+    on_xla = twin.search(
+        images.to(device), 20, num_beams=3, start_id=1, end_id=49, step_boundary=torch_xla.sync
+    )
     return {
         "loss": max_difference(found, expected),
         "gradient": gradient,
         "captions_equal": equal,
         "widths": len(widths),
-        "generation_graphs": num_compiled() - before,
+        "generation_graphs": greedy_graphs,
+        "beams_equal": torch.equal(on_xla.ids, wide.ids),
+        "log_probs": max_difference(on_xla.log_probs, wide.log_probs),
+        "beam_graphs": num_compiled() - before,
     }
 
 
