@@ -52,11 +52,8 @@ def beam_search(
     if not 1 <= num_beams <= model.vocab_size:
         raise ValueError(f"num_beams must be in [1, {model.vocab_size}], not {num_beams}")
     with searching(model, max_len, start_id=start_id, end_id=end_id, pad_id=pad_id):
-        state = begin_search(
-            model, images, max_len, start_id=start_id, pad_id=pad_id, num_beams=num_beams
-        )
         state = run_search(
-            _first_beam_alone(state, num_beams),
+            lambda: _begin(model, images, max_len, num_beams, start_id=start_id, pad_id=pad_id),
             lambda state: beam_step(model, state, num_beams, end_id=end_id, pad_id=pad_id),
             step_boundary,
         )
@@ -90,8 +87,19 @@ def beam_step(
     )
 
 
-def _first_beam_alone(state: SearchState, num_beams: int) -> SearchState:
+def _begin(
+    model: ImageCaptioningModel,
+    images: Tensor,
+    max_len: int,
+    num_beams: int,
+    *,
+    start_id: int,
+    pad_id: int,
+) -> SearchState:
     """All K rows of an image begin alike: but for the first, none may be gone on from."""
+    state = begin_search(
+        model, images, max_len, start_id=start_id, pad_id=pad_id, num_beams=num_beams
+    )
     beam = torch.arange(len(state.ids), device=state.ids.device) % num_beams
     return state._replace(log_probs=state.log_probs.masked_fill(beam > 0, float("-inf")))
 

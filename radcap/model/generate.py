@@ -191,9 +191,8 @@ def greedy_search(
 ) -> Hypotheses:
     """Take the likeliest token at every step; see `ImageCaptioningModel.search`."""
     with searching(model, max_len, start_id=start_id, end_id=end_id, pad_id=pad_id):
-        state = begin_search(model, images, max_len, start_id=start_id, pad_id=pad_id)
         state = run_search(
-            state,
+            lambda: begin_search(model, images, max_len, start_id=start_id, pad_id=pad_id),
             lambda state: greedy_step(model, state, end_id=end_id, pad_id=pad_id),
             step_boundary,
         )
@@ -224,17 +223,19 @@ def searching(model: ImageCaptioningModel, max_len: int, **ids: int) -> Iterator
 
 
 def run_search(
-    state: SearchState,
+    begin: Callable[[], SearchState],
     step: Callable[[SearchState], SearchState],
     step_boundary: Callable[[], None] | None,
 ) -> SearchState:
     """Take steps until all rows have ended or are full.
 
     Args:
-        state: from `begin_search`.
+        begin: makes the first state. It is not handed over ready: a caller that kept it would have
+            an XLA device compute its used-up cache too, in a graph of its own.
         step: writes one more token; uses its argument up.
         step_boundary: see `ImageCaptioningModel.generate`.
     """
+    state = begin()
     if step_boundary is not None:
         step_boundary()
     reads_every = 1 if state.ids.device.type == "cpu" else _TOKENS_BETWEEN_READS
