@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from radcap.config import RuntimeConfig
-from radcap.errors import ConfigError
+from radcap.errors import ConfigError, RadcapError
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.select import open_runtime
 from radcap.serving.pictures import Picture, read_picture
@@ -85,6 +85,8 @@ class Captioner:
             threads=None,
             prefetch=1,
         )
+        if device == "cuda" and not torch.cuda.is_available():
+            raise RadcapError("device cuda: torch finds no GPU here; take cpu or auto")
         self._runtime = open_runtime(config)
         if is_int8 and self._runtime.name != "cpu":
             raise ConfigError(f"precision int8 is for the CPU, not for {self._runtime.name}")

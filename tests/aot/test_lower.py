@@ -140,5 +140,6 @@ def test_captions_are_two_programs_and_the_second_goes_on_in_place(tmp_path: Pat
     token = programs["token"]
     # One layer: its cache's keys and values, and the words written.
     assert len(token["aliases"]) == 3
-    # These, the memory's keys and values, the newest ids, lengths and ends: all but the position.
-    assert sum(token["sharded"]) == 3 + 2 + 3
+    # These, the memory's keys and values, the newest ids, lengths, log-probabilities and ends: all
+    # but the position.
+    assert sum(token["sharded"]) == 3 + 2 + 4

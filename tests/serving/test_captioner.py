@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from radcap import Captioner
-from radcap.errors import ConfigError
+from radcap.errors import ConfigError, RadcapError
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.serving.captioner import Caption
 from radcap.serving.pictures import PictureError, read_picture
@@ -91,6 +91,12 @@ def test_other_arithmetic_stays_near(
         assert one.log_probability == pytest.approx(two.log_probability, abs=0.2)
     linear = other._model.fc_out
     assert isinstance(linear, torch.nn.Linear) == (precision == "bf16")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_device_that_is_not_here_is_refused(weights_file: Path) -> None:
+    with pytest.raises(RadcapError, match="device cuda: torch finds no GPU here"):
+        Captioner.from_pretrained(weights_file, device="cuda")
 
 
 def test_wrong_arguments_are_refused(weights_file: Path) -> None:
