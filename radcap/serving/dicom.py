@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radcap.data.images import MAX_PIXELS, ImageError, check_frame, check_size, scale_to_bytes
-from radcap.errors import RadcapError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -51,13 +50,12 @@ def read_dicom(data: bytes, *, frame: int = 0, max_pixels: int = MAX_PIXELS) -> 
         max_pixels: a larger picture is refused by its header.
 
     Raises:
-        ImageError: no picture in it, or not one that can be decoded.
-        RadcapError: the extra `dicom` is not installed.
+        ImageError: no picture in it, not one that can be decoded, or no extra `dicom` here.
     """
     try:
         import pydicom
     except ImportError:
-        raise RadcapError("DICOM files need pydicom: pip install 'radcap[dicom]'") from None
+        raise ImageError("a DICOM file, which needs pip install 'radcap[dicom]'") from None
     with _silent():
         try:
             dataset = pydicom.dcmread(io.BytesIO(data), force=True)

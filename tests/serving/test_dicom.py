@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,12 @@ def test_without_preamble_extension_or_stated_syntax() -> None:
     assert is_dicom(stripped)
     assert np.array_equal(read_dicom(stripped), read_dicom(shipped))
     assert not is_dicom(b"\x89PNG\r\n\x1a\n" + bytes(200))
+
+
+def test_without_the_extra_a_file_is_told_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(PictureError, match=r"CT_small.dcm: .*pip install 'radcap\[dicom\]'"):
+        read_picture(SHIPPED / "CT_small.dcm")
 
 
 def test_a_picture_too_large_is_refused_by_its_header() -> None:
