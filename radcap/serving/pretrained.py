@@ -24,6 +24,7 @@ import yaml
 from torch import Tensor
 
 from radcap.data.collate import load_tokenizer
+from radcap.console import report
 from radcap.errors import RadcapError
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.weights import (
@@ -122,15 +123,19 @@ def _load_folder(path: Path, name: str) -> Pretrained:
 
 
 def _load_run(path: Path, name: str) -> Pretrained:
-    """The best checkpoint, or else the newest one that is whole."""
+    """The best checkpoint, or else the newest one that is whole; damaged ones are named."""
     kept = list_checkpoints(path / "checkpoints")[::-1]
     best = best_step(kept[0])
     faults = []
     for checkpoint in sorted(kept, key=lambda one: one.name != f"step-{best}"):
         try:
-            return _load_checkpoint(checkpoint, name)
+            found = _load_checkpoint(checkpoint, name)
         except WeightsError as error:
             faults.append(str(error))
+            continue
+        for fault in faults:
+            report(f"{fault}; passed over")
+        return found
     raise WeightsError(f"{name}: no checkpoint can be read; {faults[0]}")
 
 

@@ -51,7 +51,7 @@ def scale_of(found: Pretrained) -> float:
 
 
 def test_a_run_gives_its_best_checkpoint_and_its_heads(
-    small_model: ImageCaptioningModel, tmp_path: Path
+    small_model: ImageCaptioningModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write_run(tmp_path / "run", small_model, {10: 1.0, 20: 2.0, 30: 3.0}, best=20)
     found = load_pretrained(run)
@@ -66,6 +66,8 @@ def test_a_run_gives_its_best_checkpoint_and_its_heads(
     damaged = run / "checkpoints" / "step-30" / "model.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     assert load_pretrained(run).step == 10
+    said = capsys.readouterr().err
+    assert "step-30 is damaged: model.safetensors is not what was written; passed over" in said
     with pytest.raises(WeightsError, match=r"step-30 is damaged: model.safetensors"):
         load_pretrained(run / "checkpoints" / "step-30")
 
