@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from torch import Tensor
 
-from radcap.data.collate import load_tokenizer
 from radcap.console import report
+from radcap.data.collate import load_tokenizer
 from radcap.errors import RadcapError
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.weights import (
