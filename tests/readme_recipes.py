@@ -64,6 +64,25 @@ def make_data(folder: Path) -> None:
     write_phantom(folder / "my_data", train_rows=40, val_rows=16, processes=1)
 
 
+def make_study(folder: Path) -> None:
+    """scan.png, study/, more/ and weights that caption them: runs/default and pytorch_model.bin."""
+    import pydicom
+    import safetensors.torch
+    import torch
+
+    from radcap import ImageCaptioningModel
+
+    for name in ("runs/default", "study", "more/a"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for name in ("scan.png", "study/1.png"):
+        Image.fromarray(np.full((40, 30), 80, np.uint8)).save(folder / name)
+    shipped = Path(pydicom.__file__).parent / "data/test_files/CT_small.dcm"
+    (folder / "more/a/1.dcm").write_bytes(shipped.read_bytes())
+    state = ImageCaptioningModel(30_522, 16, 1, 8).state_dict()
+    safetensors.torch.save_file(state, folder / "runs/default/model.safetensors")
+    torch.save(state, folder / "pytorch_model.bin")
+
+
 RECIPES: dict[str, Run | Covered | Extra] = {
     "bash scripts/quickstart.sh": Covered("tests/test_readme.py::test_the_two_scripts"),
     "bash scripts/test.sh": Covered("tests/test_readme.py::test_the_two_scripts"),
@@ -116,6 +135,15 @@ RECIPES: dict[str, Run | Covered | Extra] = {
     ),
     "python -m radcap.train +experiment=epoch1 trainer.profile_steps=[10,15]": Run(
         f"{TINY} data=phantom model.encoder_weights=none debug.limit=16"
+    ),
+    "python -m radcap.caption runs/default scan.png study/ 'more/**/*.dcm'": Run(
+        "--max-len 4", prepare=make_study
+    ),
+    "python -m radcap.caption pytorch_model.bin scan.png --json --beams 4": Run(
+        "--max-len 4", prepare=make_study
+    ),
+    "find . -name '*.dcm' | python -m radcap.caption owner/name - --csv > captions.csv": Covered(
+        "tests/test_caption.py::test_weights_of_the_hub_by_its_address_and_token"
     ),
     "pip install 'radcap[preflight]'": Extra("preflight"),
     "python -m radcap.preflight +experiment=epoch1 preflight.topology=v3-8": Covered(
