@@ -24,10 +24,10 @@ def check(config: Config) -> None:
     if len(lengths) != 1:
         named = " and ".join(f"trainer.{name}" for name in lengths or RUN_LENGTHS)
         raise ConfigError(f"{named}: set exactly one of them")
-    if config.run.mirror and urlsplit(config.run.mirror).password is not None:
+    if config.run.mirror and _holds_a_secret(config.run.mirror):
         raise ConfigError(
-            "run.mirror: no password in an address, it would stand in config.yaml; give it in "
-            "~/.config/fsspec or the file system's own settings"
+            "run.mirror: no password or query in an address, it would stand in config.yaml; give "
+            "it in ~/.config/fsspec or the file system's own settings"
         )
     _check_data(config)
     model = config.model
@@ -48,6 +48,15 @@ def check(config: Config) -> None:
     steps = config.trainer.profile_steps
     if steps is not None and (len(steps) != 2 or steps[0] > steps[1]):
         raise ConfigError(f"trainer.profile_steps={steps}: give the first and the last step")
+
+
+def _holds_a_secret(address: str) -> bool:
+    """Whether one of the file systems that fsspec chains by :: is given more than a place."""
+    try:
+        parts = [urlsplit(part) for part in address.split("::")]
+    except ValueError:
+        raise ConfigError(f"run.mirror={address}: not an address") from None
+    return any(part.password is not None or part.query for part in parts)
 
 
 def _check_data(config: Config) -> None:

@@ -65,10 +65,14 @@ def main(words: Sequence[str]) -> int:
     check_batch_size(config.data.batch_size, launch.num_processes, config.trainer.accumulate)
     if not launch.is_first:
         mute()
-    if config.run.mirror is not None and launch.is_first and not config.run.fresh:
+    if config.run.mirror is not None and launch.is_first:
         from radcap.training.mirror import Mirror
 
-        Mirror(config.run.mirror).restore(Path(config.run.dir))
+        mirror = Mirror(config.run.mirror)
+        if config.run.fresh:
+            mirror.refuse_a_run()
+        else:
+            mirror.restore(Path(config.run.dir))
     folder = RunFolder(config, is_ours=launch.is_first)
     try:
         if folder.finished:

@@ -29,6 +29,7 @@ WORDS = (
     "data.batch_size=4",
     "data.workers=1",
 )
+STOPPED = 75
 _LATEST = NUM_STEPS - 15  # a later kill might come after the end
 _DEADLINE_S = 200.0
 
@@ -112,12 +113,15 @@ def carry_out(kill: Kill, cwd: Path, cache: Path, start_s: float) -> Found:
         errors_file.seek(0)
         errors = errors_file.read()
     (cwd / "tmp" / "errors").unlink()
-    expected = {signal.SIGKILL: {-signal.SIGKILL}, signal.SIGTERM: {75}}[kill.number]
+    expected = {signal.SIGKILL: {-signal.SIGKILL}, signal.SIGTERM: {STOPPED}}[kill.number]
     if kill.phase == "start":
         expected = expected | {-kill.number, 128 + kill.number}
     assert process.returncode in expected, (kill, process.returncode, errors)
     assert "Traceback" not in errors, errors
-    return Found(_last_step(run), _newest(run), in_phase, stop_s)
+    found = Found(_last_step(run), _newest(run), in_phase, stop_s)
+    if process.returncode == STOPPED:
+        assert found.saved == found.step, (kill, found)
+    return found
 
 
 def finish(cwd: Path, cache: Path) -> None:

@@ -247,7 +247,7 @@ def test_a_signal_while_the_loader_stalls_saves_and_stops(
 def test_the_token_reaches_no_file_and_no_line(
     stand_in: StandInHub, tmp_path: Path, token: str
 ) -> None:
-    words = ["trainer.max_steps=12", "data.cache=kept", "run.mirror=memory://runs"]
+    words = ["trainer.max_steps=12", "data.cache=kept", f"run.mirror=file://{tmp_path}/mirror"]
     done = finish(start(stand_in.endpoint, tmp_path, *words, HF_TOKEN=token))
     assert done[0] == (0 if token.isascii() else 1), done
     assert "OpenSesame" not in done[1] + done[2], done

@@ -53,6 +53,8 @@ def check(count: int, cwd: Path, cache: Path, unbroken: Path, start_s: float) ->
         outcomes.append((kill, found))
     finish(cwd, cache)
     print_table(outcomes)
+    for phase in ("start", "step", "save", "validation"):
+        assert any(kill.phase == phase and found.in_phase for kill, found in outcomes), phase
 
     expected, curve = metrics(unbroken), metrics(run)
     assert [line["step"] for line in curve] == list(range(1, NUM_STEPS + 1))

@@ -76,20 +76,28 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         for path in partial.iterdir():
             _flush_to_disk(path)
         _flush_to_disk(partial)
-        _remove(final)
+        if final.exists():
+            aside = folder / f".step-{checkpoint.step}.old.partial"
+            _remove(aside)
+            final.rename(aside)  # until the next `prune`
         partial.rename(final)
         _flush_to_disk(folder)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         # torch and safetensors have their own errors for a disk that is full.
         shutil.rmtree(partial, ignore_errors=True)
-        before = list_checkpoints(folder)
-        rest = (
-            f"{before[-1].name} is whole, and the same command goes on from there"
-            if before
-            else "there is no checkpoint before it"
-        )
-        raise RadcapError(f"cannot save {final}: {_reason(error)}; {rest}") from error
+        raise RadcapError(f"cannot save {final}: {_reason(error)}; {_rest(folder)}") from error
     return final
+
+
+def _rest(folder: Path) -> str:
+    """What there is to go on from."""
+    try:
+        before = list_checkpoints(folder)
+    except OSError as error:  # a mount that has gone
+        return f"{folder} cannot be read: {error.strerror}"
+    if not before:
+        return "there is no checkpoint before it"
+    return f"{before[-1].name} is whole, and the same command goes on from there"
 
 
 def _reason(error: BaseException) -> str:
@@ -119,7 +127,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             random=torch.load(path / _RANDOM, weights_only=True, map_location="cpu"),
             progress=progress,
         )
-    except UNREADABLE as error:
+    except (OSError, *UNREADABLE) as error:
         # The manifest agrees, so this is no accident of the disk: somebody else wrote the file.
         raise ValueError(f"{path} is not a checkpoint of radcap: {first_line(error)}") from None
 
@@ -176,19 +184,34 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def prune(folder: Path, *, keep: int, best_step: int | None) -> None:
-    """Delete all but the newest `keep` checkpoints and the best one, and what a kill left half."""
-    for partial in folder.glob(".step-*.partial"):
-        _remove(partial)
-    for path in list_checkpoints(folder)[:-keep]:
-        if _step_of(path) != best_step:
+    """Delete all but the newest `keep` checkpoints and the best one, and what a kill left half.
+
+    Raises:
+        OSError: the last one that could not be deleted; the others are.
+    """
+    old = [path for path in list_checkpoints(folder)[:-keep] if _step_of(path) != best_step]
+    failed: OSError | None = None
+    for path in [*folder.glob(".step-*.partial"), *old]:
+        try:
             _remove(path)
+        except OSError as error:
+            failed = error
+    if failed is not None:
+        raise failed
 
 
 def _remove(path: Path) -> None:
-    """Delete a folder, if it is there; of a link the link, never what it leads to."""
+    """Delete a folder, if it is there; of a link the link, never what it leads to.
+
+    A checkpoint loses its name first: a kill in between leaves no half one.
+    """
     if path.is_symlink():
         path.unlink()
     elif path.exists():
+        if not path.name.startswith("."):
+            nameless = path.with_name(f".{path.name}.old.partial")
+            _remove(nameless)
+            path = path.rename(nameless)
         shutil.rmtree(path)
 
 
@@ -208,13 +231,13 @@ def _step_of(path: Path) -> int:
 
 def _check_progress(progress: Any, step: int) -> None:
     """Raise ValueError, naming the first entry that no run has written."""
-    whole = {
+    checks = {
         "step": lambda n: _is_count(n) and n == step,
         "position": lambda p: p is None or (isinstance(p, dict) and _is_count(p.get("batch"))),
-        "schedule_steps": _is_count,
-        "best": lambda b: b is None or (isinstance(b, dict) and _is_count(b.get("step"))),
-        "validated": _is_count,
-        "counts": lambda c: isinstance(c, dict) and _are_numbers(c.get("skipped", {}), c),
+        "schedule_steps": lambda n: _is_count(n) and n > 0,
+        "best": lambda b: b is None or _is_best(b),
+        "owed": lambda o: isinstance(o, bool),
+        "counts": lambda c: isinstance(c, dict) and _are_counts(dict(c)),
         "seconds": _are_numbers,
         "threads": lambda n: _is_count(n) and 0 < n <= _MOST_THREADS,
         "processes": _is_count,
@@ -222,7 +245,7 @@ def _check_progress(progress: Any, step: int) -> None:
     if not isinstance(progress, dict) or "step" not in progress:
         raise ValueError(f"{_PROGRESS} names no step")
     for name, value in progress.items():
-        if name in whole and not whole[name](value):
+        if name in checks and not checks[name](value):
             raise ValueError(f"{_PROGRESS}: {name} is {str(value)[:60]}")
 
 
@@ -230,13 +253,22 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _are_numbers(*groups: Any) -> bool:
-    """Whether every value in these mappings is a number; a nested "skipped" has its own turn."""
-    return all(isinstance(group, dict) for group in groups) and all(
-        isinstance(value, int | float) and math.isfinite(value)
-        for group in groups
-        for name, value in group.items()
-        if name != "skipped"
+def _is_best(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and _is_count(value.get("step"))
+        and _are_numbers({"val_loss": value.get("val_loss")})
+    )
+
+
+def _are_counts(value: dict[str, Any]) -> bool:
+    """Numbers, and masked rows by reason."""
+    return _are_numbers(value.pop("skipped", {})) and _are_numbers(value)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(number, int | float) and math.isfinite(number) for number in value.values()
     )
 
 

@@ -52,6 +52,13 @@ class DurableFile:
         self._size += len(self._waiting)
         self._waiting.clear()
 
+    def flush_to_disk(self) -> None:
+        """Let what is written outlive the machine."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            self._warn(error)
+
     def close(self) -> None:
         """Try once more, and close."""
         self.append(b"")

@@ -137,6 +137,12 @@ class RunFolder:
             raise self._unusable(error) from None
 
     def _begin(self) -> None:
+        for name in ("checkpoints", "profile"):
+            if (self.path / name).is_symlink():
+                raise ConfigError(
+                    f"{self.path / name} is a link, which would lead out of the run folder; link "
+                    "the whole folder instead"
+                )
         if self._config.run.fresh and self.config_file.is_file():
             old = self._lock
             move_aside(self.path)
@@ -162,9 +168,16 @@ class RunFolder:
         return _read_json(self.path / "summary.json")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Write summary.json, whole or not at all."""
+        """Write summary.json, whole or not at all.
+
+        Raises:
+            RadcapError: the folder cannot be written.
+        """
         if self.is_ours:
-            write_atomically(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+            try:
+                write_atomically(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+            except OSError as error:
+                raise self._unusable(error) from None
 
     def pin_data_revision(self, revision: str) -> None:
         """Keep the revision of the data for the run's life.

@@ -138,6 +138,11 @@ class RunLog:
         """Show what `radcap.training.dashboard` made."""
         self._write(step, values)
 
+    def flush_to_disk(self) -> None:
+        """Let the curves outlive the machine."""
+        for file in (self._steps, self._validations, self._health):
+            file.flush_to_disk()
+
     def close(self) -> None:
         """Close all files."""
         self._steps.close()

@@ -17,6 +17,7 @@ from radcap.data.collate import Batch
 from radcap.data.faults import DataError
 from radcap.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, RadcapError
 from radcap.runtime.select import open_runtime
+from radcap.training import summary
 from radcap.training.build import build_model
 from radcap.training.checkpoint import load_latest
 from radcap.training.clock import Clock
@@ -28,12 +29,12 @@ from radcap.training.mirror import open_mirror
 from radcap.training.processes import check_same_start, decide, finish_together
 from radcap.training.profiling import Profiling
 from radcap.training.progress import Progress
-from radcap.training.saver import Saver, restore, snapshot
+from radcap.training.saver import Saver
 from radcap.training.schedule import Every, learning_rate, run_length
 from radcap.training.signals import Stopped, StopRequest
+from radcap.training.snapshot import restore, snapshot
 from radcap.training.step import TrainStep
 from radcap.training.steplog import StepLog
-from radcap.training.summary import announce, announce_first_step, conclude
 from radcap.training.validate import Validation, validate
 
 # torchrun passes a signal on within moments; a second one by hand takes longer.
@@ -51,7 +52,7 @@ class Run:
         position: where the data goes on after `step`.
         first_step_s: seconds from the start of this process to its first step, by purpose.
         best: step and loss of the best validation so far.
-        validated: the step of the last validation, or the one that this process began at.
+        owed: whether the validation after `step` is still to be made: a signal came before it.
         validation: the last one of this process.
     """
 
@@ -92,7 +93,7 @@ class Run:
         # Scores on other rows are no measure of these.
         same = (self.position or {}).get("revision") in (None, inputs.revision)
         self.best: dict[str, Any] | None = progress.get("best") if same else None
-        self.validated: int = progress.get("validated", self.step)
+        self.owed: bool = progress.get("owed", False)
         self.validation: Validation | None = None
         # Loader processes are started before the device is opened: a process forked after that
         # would inherit the device's threads and locks.
@@ -140,6 +141,7 @@ class Run:
             folder.path,
             keep=config.trainer.keep_checkpoints,
             saved_step=self.step,
+            best_step=self.best["step"] if self.best else None,
             mirror=open_mirror(config.run.mirror) if folder.is_ours else None,
         )
         path = folder.path if folder.is_ours else None
@@ -167,11 +169,7 @@ class Run:
         Raises:
             RadcapError: what ended the run; the last checkpoint is whole.
         """
-        announce(self)
-        trainer = self.config.trainer
-        eval_due = Every(trainer.eval_every, clock=time.monotonic, **self.units)
-        save_due = Every(trainer.save_every, clock=time.monotonic, **self.units)
-        batches = self.runtime.batches(self._train_batches())
+        summary.announce(self)
         several = self.runtime.num_processes > 1
         stop = StopRequest(
             echo_s=_ECHO_OF_A_SIGNAL_S if several else 0.0,
@@ -179,57 +177,69 @@ class Run:
         )
         # Processes that train together stop at the same step: none may break off alone.
         self._breaking_off = partial(stop.interrupting, not several)
-        completed = stopping = False
         try:
             with stop.listening():
-                with suppress(Stopped), self._profiling() as profiling:
-                    broken_off = self.validated < self.step and eval_due.due(self.step)
-                    if broken_off and self._validate():
-                        self._save()
-                    while self.step < self.total_steps and not stopping:
-                        profiling.before(self.step + 1)
-                        purpose = self.runtime.purpose("train", self.step + 1)
-                        with self.clock.measure("train"), purpose:
-                            self._train_one(batches)
-                            last = self.step == self.total_steps
-                            if last or self.step % trainer.log_every == 0:
-                                self.step_log.write_out()
-                        if profiling.after(self.step):
-                            self.step_log.resume_timing()
-                        stopping, save = decide(
-                            self.runtime, stop=stop.requested, save=save_due.due(self.step)
-                        )
-                        better = (last or eval_due.due(self.step)) and self._validate()
-                        if last or better or save:
-                            self._save()
-                            save_due.done()
-                    if self.validation is None and self.step == self.total_steps:
-                        self._validate()  # an earlier process was killed before its end
-                    completed = self.step == self.total_steps
-                stop.saving = True
-                self._finish_saving()
-                if completed and self.validation is not None:
-                    self.log.show(self.step, closing(self.validation))
-        except DataError:
-            if not several and self.step > self.saver.saved_step:
-                self._finish_saving()  # the steps so far are good
-            raise
+                try:
+                    completed = self._train(stop)
+                    stop.saving = True
+                    self._finish_saving()
+                    if completed and self.validation is not None:
+                        self.log.show(self.step, closing(self.validation))
+                except DataError:
+                    if not several and self.step > self.saver.saved_step:
+                        self._finish_saving()  # the steps so far are good
+                    raise
+                finally:
+                    self._close()
+                if completed:
+                    summary.conclude(self)
+                self.saver.push()
         finally:
-            self.bar.close()
-            self.log.close()
-            self.train_loader.close()
-            self.val_loader.close()
-            self.runtime.close()
-        if not completed:
-            say(f"stopped after step {self.step}, saved; the same command goes on from there")
-            return EXIT_STOPPED
-        conclude(self)
-        self.saver.push()
-        return EXIT_DONE
+            self.saver.close()
+        if completed:
+            return EXIT_DONE
+        summary.announce_stop(self)
+        return EXIT_STOPPED
 
-    def _profiling(self) -> Profiling:
-        folder = self.folder.path / "profile" if self.folder.is_ours else None
-        return Profiling(self.runtime, folder, self.config.trainer.profile_steps, self.step)
+    def _train(self, stop: StopRequest) -> bool:
+        """Steps, validations and checkpoints; whether the run has its length and its end."""
+        trainer = self.config.trainer
+        eval_due = Every(trainer.eval_every, clock=time.monotonic, **self.units)
+        save_due = Every(trainer.save_every, clock=time.monotonic, **self.units)
+        batches = self.runtime.batches(self._train_batches())
+        stopping = False
+        path = self.folder.path / "profile" if self.folder.is_ours else None
+        profiling = Profiling(self.runtime, path, trainer.profile_steps, self.step)
+        with suppress(Stopped), profiling:
+            if self.owed:
+                self._validate()
+            while self.step < self.total_steps and not stopping:
+                profiling.before(self.step + 1)
+                with self.clock.measure("train"), self.runtime.purpose("train", self.step + 1):
+                    self._train_one(batches)
+                    last = self.step == self.total_steps
+                    if last or self.step % trainer.log_every == 0:
+                        self.step_log.write_out()
+                if profiling.after(self.step):
+                    self.step_log.resume_timing()
+                stopping, save = decide(
+                    self.runtime, stop=stop.requested, save=save_due.due(self.step)
+                )
+                self.owed = last or eval_due.due(self.step)
+                better = self.owed and not stopping and self._validate()
+                if last or better or save:
+                    self._save()
+                    save_due.done()
+            if self.validation is None and self.step == self.total_steps and not stopping:
+                self._validate()  # an earlier process was killed before its end
+        return self.step == self.total_steps and self.validation is not None and not self.owed
+
+    def _close(self) -> None:
+        self.bar.close()
+        self.log.close()
+        self.train_loader.close()
+        self.val_loader.close()
+        self.runtime.close()
 
     def _train_batches(self) -> Iterator[Batch]:
         if self.config.debug.overfit:
@@ -249,11 +259,7 @@ class Run:
         traced = time.monotonic()
         self.runtime.end_step()
         if "batch" not in self.first_step_s:
-            parts = {"trace": traced - began, "compile": time.monotonic() - traced}
-            if not self.runtime.compiles:
-                parts = {"step": time.monotonic() - began}
-            self.first_step_s |= {"batch": data_wait, **parts}
-            announce_first_step(self)
+            summary.announce_first_step(self, data_wait, traced - began, time.monotonic() - traced)
         if not self.config.debug.overfit:
             self.position = batch.position
         self.step_log.add(self.step, scalars, batch, lr=rate, data_wait_s=data_wait)
@@ -274,19 +280,13 @@ class Run:
                 max_new_tokens=self.config.data.max_length,
             )
         self.step_log.resume_timing()
-        self.validation, self.validated = result, self.step
+        self.validation, self.owed = result, False
         self.step_log.health.add_traffic(result.traffic)
         better = self.best is None or result.loss < self.best["val_loss"]
         better = self.runtime.gather(better)[0]
         if better:
             self.best = {"step": self.step, "val_loss": result.loss}
-        record = {"step": self.step, "time": time.time(), **result.scores()}
-        if self.log.validation(record, result.accuracies(), self.inputs.floor):
-            self.log.samples(self.step, result.samples)
-        self.bar.note(
-            f"step {self.step}: validation loss {result.loss:.4f}, "
-            f"perplexity {result.perplexity:.3f} over {result.rows} rows"
-        )
+        summary.report_validation(self, result)
         return better
 
     def _save(self) -> None:
@@ -295,6 +295,7 @@ class Run:
         with self.clock.measure("save"), self.runtime.purpose("save"):
             random = self.runtime.random_state()  # of all processes together
             if self.folder.is_ours:
+                self.log.flush_to_disk()  # no checkpoint may be ahead of its curve
                 best_step = self.best["step"] if self.best else None
                 self.saver.submit(snapshot(self, random), best_step)
         self.step_log.resume_timing()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
 
 from radcap.console import heartbeat, say
-from radcap.errors import RadcapError, first_line
+from radcap.errors import ConfigError, RadcapError, first_line
 
 _CHECKPOINTS = "checkpoints"
 _MANIFEST = "manifest.json"  # of a checkpoint: written last, read first
@@ -41,7 +42,7 @@ class Mirror:
         Raises:
             RadcapError: the address cannot be read.
         """
-        try:
+        with self._explained():
             there = self._steps()
             newest = max(there, default=0)
             if newest <= max(_local_steps(folder), default=0):
@@ -49,41 +50,71 @@ class Mirror:
             say(f"{folder}: going on from step {newest} of {self.address}")
             with heartbeat("fetching it"):
                 self._fetch_all(there, folder)
-        except OSError as error:
-            raise self._unusable(error) from error
+
+    def refuse_a_run(self) -> None:
+        """Make sure that a new run takes no other one's place there.
+
+        Raises:
+            ConfigError: a run lies there.
+            RadcapError: the address cannot be read.
+        """
+        with self._explained():
+            there = self._steps()
+        if there:
+            raise ConfigError(
+                f"run.mirror={self.address} holds a run of {there[-1]} steps: give run.fresh=true "
+                "another address, or leave it out to go on with that run"
+            )
 
     def _fetch_all(self, steps: Iterable[int], folder: Path) -> None:
+        """Everything, the newest checkpoint last: where that is missing, this begins again."""
         (folder / _CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        for step in steps:
-            self._fetch(f"{_CHECKPOINTS}/step-{step}", folder / _CHECKPOINTS)
         for path in self._files(""):
             name = path.rpartition("/")[2]
             if name.startswith("."):  # such as the lock in use
                 continue
             partial = folder / f".{name}.partial"
+            partial.unlink(missing_ok=True)
             self._fs.get_file(path, str(partial))
             partial.replace(folder / name)
+        for step in steps:
+            self._fetch(f"{_CHECKPOINTS}/step-{step}", folder / _CHECKPOINTS)
 
     def push(self, folder: Path) -> None:
-        """Copy what is new: checkpoints first, then the curves, then drop old checkpoints.
+        """Copy what is new: checkpoints first, then the curves, then drop what is gone here.
 
         Raises:
             RadcapError: the address cannot be written; what was whole there still is.
         """
-        try:
+        with self._explained():
             there, here = set(self._steps()), set(_local_steps(folder))
-            for step in sorted(here - there):
-                self._send(folder / _CHECKPOINTS / f"step-{step}", f"{_CHECKPOINTS}/step-{step}")
-            for file in sorted(folder.iterdir()):
-                if file.is_file() and not file.name.startswith("."):
-                    self._fs.makedirs(self._root, exist_ok=True)
-                    self._fs.put_file(str(file), f"{self._root}/{file.name}")
+            for step in sorted(here):
+                name = f"{_CHECKPOINTS}/step-{step}"
+                if step not in there or not self._is_same(folder, f"{name}/{_MANIFEST}"):
+                    self._send(folder / name, name)
+            self._fs.makedirs(self._root, exist_ok=True)
+            files = {file.name for file in folder.iterdir() if file.is_file()}
+            for name in sorted(name for name in files if not name.startswith(".")):
+                self._fs.put_file(str(folder / name), f"{self._root}/{name}")
+            for path in self._files(""):  # a summary there would call a longer run finished
+                if path.rpartition("/")[2] not in files:
+                    self._fs.rm_file(path)
             for step in sorted(there - here):
                 old = f"{self._root}/{_CHECKPOINTS}/step-{step}"
                 self._fs.rm_file(f"{old}/{_MANIFEST}")
                 self._fs.rm(old, recursive=True)
-        except OSError as error:
-            raise self._unusable(error) from error
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Every file system of fsspec has errors of its own; none of them may end a run."""
+        try:
+            yield
+        except Exception as error:
+            raise RadcapError(f"run.mirror={self.address}: {first_line(error)}") from error
+
+    def _is_same(self, folder: Path, name: str) -> bool:
+        there: bytes = self._fs.cat_file(f"{self._root}/{name}")
+        return there == (folder / name).read_bytes()
 
     def _steps(self) -> list[int]:
         """Steps of the whole checkpoints there."""
@@ -119,12 +150,11 @@ class Mirror:
     def _send(self, source: Path, name: str) -> None:
         target = f"{self._root}/{name}"
         self._fs.makedirs(target, exist_ok=True)
+        if self._fs.exists(f"{target}/{_MANIFEST}"):  # of another run's checkpoint
+            self._fs.rm_file(f"{target}/{_MANIFEST}")
         names = [*json.loads((source / _MANIFEST).read_text()), _MANIFEST]
         for file in names:
             self._fs.put_file(str(source / Path(file).name), f"{target}/{Path(file).name}")
-
-    def _unusable(self, error: OSError) -> RadcapError:
-        return RadcapError(f"run.mirror={self.address}: {first_line(error)}")
 
 
 def open_mirror(address: str | None) -> Mirror | None:

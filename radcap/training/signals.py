@@ -16,10 +16,14 @@ from radcap.console import say
 from radcap.errors import EXIT_STOPPED
 
 _GRACE_S = 25.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Stopped(Exception):
-    """A signal came while the run could be interrupted; nothing of its state is half done."""
+class Stopped(BaseException):
+    """A signal came while the run could be interrupted; nothing of its state is half done.
+
+    No library on the way may take it for an error of its own.
+    """
 
 
 class StopRequest:
@@ -60,8 +64,7 @@ class StopRequest:
 
         The first signal asks for a stop. The second ends the process at once.
         """
-        signals = (signal.SIGTERM, signal.SIGINT)
-        before = {number: signal.signal(number, self._handle) for number in signals}
+        before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         # Python's own handlers wait for the interpreter; a byte in this pipe does not.
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
@@ -92,10 +95,10 @@ class StopRequest:
         Raises:
             Stopped: a signal has come, now or before.
         """
-        if allowed and self.requested:
-            raise Stopped
         self._may_interrupt = allowed
         try:
+            if allowed and self.requested:
+                raise Stopped
             yield
         finally:
             self._may_interrupt = False
@@ -115,9 +118,13 @@ class StopRequest:
             raise Stopped
 
     def _watch(self, reader: int, done: threading.Event) -> None:
-        """Wait for a signal, then for the end of the grace."""
-        if not os.read(reader, 1):
-            return
+        """Wait for one of the two signals, then for the end of the grace."""
+        number = -1
+        while number not in _SIGNALS:  # others of a process have handlers of their own
+            byte = os.read(reader, 1)
+            if not byte:
+                return
+            number = byte[0]
         deadline = time.monotonic() + self._grace_s
         while time.monotonic() < deadline or self.saving:
             if done.wait(0.1):

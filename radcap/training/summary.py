@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -43,10 +44,25 @@ def announce(run: Run) -> None:
         say(f"resumed after step {run.resumed_from:,}")
 
 
-def announce_first_step(run: Run) -> None:
-    """Say how long it took from the start of the process to the first step, and why."""
-    parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in run.first_step_s.items())
-    run.bar.note(f"first step after {sum(run.first_step_s.values()):.1f} s: {parts}")
+def announce_first_step(run: Run, batch_s: float, trace_s: float, rest_s: float) -> None:
+    """Say how long it took from the start of the process to the first step, and why.
+
+    Args:
+        batch_s: seconds of waiting for the first batch.
+        trace_s: seconds of recording the first step, where it is compiled.
+        rest_s: seconds of the rest of it.
+    """
+    run.first_step_s["batch"] = batch_s
+    parts = {"trace": trace_s, "compile": rest_s}
+    run.first_step_s |= parts if run.runtime.compiles else {"step": trace_s + rest_s}
+    words = ", ".join(f"{name} {seconds:.1f}" for name, seconds in run.first_step_s.items())
+    run.bar.note(f"first step after {sum(run.first_step_s.values()):.1f} s: {words}")
+
+
+def announce_stop(run: Run) -> None:
+    """Say where a stopped run goes on."""
+    again = "the same command" + (" without run.fresh=true" if run.config.run.fresh else "")
+    say(f"stopped after step {run.step}, saved; {again} goes on from there")
 
 
 def _encoder_origin(run: Run) -> str:
@@ -54,6 +70,17 @@ def _encoder_origin(run: Run) -> str:
         return "the checkpoint"
     source = run.config.model.encoder_weights
     return {"none": "random weights", "imagenet": "ImageNet weights"}.get(source, source)
+
+
+def report_validation(run: Run, result: Validation) -> None:
+    """Log a validation after `run.step`, and say what it gave."""
+    record = {"step": run.step, "time": time.time(), **result.scores()}
+    if run.log.validation(record, result.accuracies(), run.inputs.floor):
+        run.log.samples(run.step, result.samples)
+    run.bar.note(
+        f"step {run.step}: validation loss {result.loss:.4f}, "
+        f"perplexity {result.perplexity:.3f} over {result.rows} rows"
+    )
 
 
 def conclude(run: Run) -> None:

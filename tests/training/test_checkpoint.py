@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import IO
 
@@ -148,6 +149,43 @@ def test_prune_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     prune(tmp_path, keep=2, best_step=4)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-4", "step-8", "step-10"]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_kill_in_the_middle_of_a_deletion_leaves_no_half_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, moment(step))
+
+    def killed(path: Path) -> None:
+        (path / "optimizer.pt").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prune(tmp_path, keep=1, best_step=None)
+    assert [load_checkpoint(path).step for path in list_checkpoints(tmp_path)] == [2]
+    prune(tmp_path, keep=1, best_step=None)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-2"]
+
+
+def test_one_that_cannot_be_deleted_does_not_keep_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, moment(step))
+    real = shutil.rmtree
+
+    def busy(path: Path) -> None:
+        if "step-1" in path.name:
+            raise OSError(16, "Device or resource busy")
+        real(path)
+
+    monkeypatch.setattr(shutil, "rmtree", busy)
+    with pytest.raises(OSError, match="busy"):
+        prune(tmp_path, keep=1, best_step=None)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-3"]
 
 
 def test_nothing_is_unpickled(tmp_path: Path) -> None:

@@ -59,7 +59,12 @@ def sign(checkpoint: Path) -> None:
         {"counts": {"images": None}},
         {"counts": {"skipped": [3]}},
         {"best": {"step": None}},
+        {"best": {"step": 5, "val_loss": "low"}},
+        {"best": {"step": 5}},
+        {"seconds": {"skipped": "x"}},
+        {"owed": 1},
         {"schedule_steps": 1.5},
+        {"schedule_steps": 0},
         {"processes": True},
     ],
 )
@@ -92,7 +97,6 @@ def test_no_link_leads_a_write_out_of_the_folder(tmp_path: Path) -> None:
     outside.mkdir()
     (outside / "precious").write_text("mine")
     run = tmp_path / "run"
-    RunFolder(compose([f"run.dir={run}"])).close()
     run.mkdir()
     (run / "config.yaml").write_text(to_yaml(compose([f"run.dir={run}"])))
     for name in (".config.yaml.partial", ".versions.json.partial"):
@@ -109,6 +113,14 @@ def test_no_link_leads_a_write_out_of_the_folder(tmp_path: Path) -> None:
     (run / ".lock").symlink_to(outside / "precious")
     with pytest.raises(RadcapError, match="cannot be used"):
         RunFolder(compose([f"run.dir={run}"]))
+    (run / ".lock").unlink()
+    for name in ("checkpoints", "profile"):
+        (run / name).symlink_to(outside)
+        folder = RunFolder(compose([f"run.dir={run}"]))
+        with pytest.raises(ConfigError, match=f"{name} is a link"):
+            folder.accept()
+        folder.close()
+        (run / name).unlink()
     with pytest.raises(RadcapError, match="cannot be written"):
         (run / "more").symlink_to(outside / "precious")
         DurableFile(run / "more")
@@ -138,9 +150,18 @@ def test_a_saved_configuration_reads_nothing_of_this_machine(
         assert "hf_secret" not in str(caught.value)
 
 
-def test_no_password_in_an_address() -> None:
-    with pytest.raises(ConfigError, match=r"run\.mirror: no password") as caught:
-        compose(["run.mirror='ftp://me:secret@host/runs'"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ftp://me:secret@host/runs",
+        "simplecache::ftp://me:secret@host/runs",
+        "gs://bucket/runs?token=secret",
+        "ftp://[host/runs",
+    ],
+)
+def test_no_password_in_an_address(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"run\.mirror") as caught:
+        compose([f"run.mirror='{address}'"])
     assert "secret" not in str(caught.value)
 
 

@@ -8,7 +8,7 @@ import fsspec
 import pytest
 import torch
 
-from radcap.errors import RadcapError
+from radcap.errors import ConfigError, RadcapError
 from radcap.training.checkpoint import Checkpoint, load_latest, save_checkpoint
 from radcap.training.mirror import Mirror
 
@@ -98,3 +98,75 @@ def test_nothing_there_changes_nothing(tmp_path: Path) -> None:
 def test_an_address_that_cannot_be_used_is_named(address: str, said: str) -> None:
     with pytest.raises(RadcapError, match=said):
         Mirror(address)
+
+
+def test_a_longer_run_is_not_called_finished_by_the_summary_of_a_shorter_one(
+    tmp_path: Path,
+) -> None:
+    here = make_run(tmp_path / "here", 5)
+    (here / "summary.json").write_text("{}")
+    Mirror(ADDRESS).push(here)
+    (here / "summary.json").unlink()
+    save(here, 10)
+    Mirror(ADDRESS).push(here)
+    Mirror(ADDRESS).restore(tmp_path / "there")
+    assert not (tmp_path / "there" / "summary.json").exists()
+
+
+def test_another_runs_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:
+    Mirror(ADDRESS).push(make_run(tmp_path / "old", 5))
+    new = make_run(tmp_path / "new", 3)
+    checkpoint = Checkpoint(5, {"w": torch.zeros(3)}, {"s": {}}, {}, {"at": "new"})
+    save_checkpoint(new / "checkpoints", checkpoint)
+    Mirror(ADDRESS).push(new)
+    Mirror(ADDRESS).restore(tmp_path / "there")
+    found = load_latest(tmp_path / "there" / "checkpoints", print)
+    assert found is not None and found.progress["at"] == "new"
+    with pytest.raises(ConfigError, match="holds a run of 5 steps"):
+        Mirror(ADDRESS).refuse_a_run()
+    Mirror("memory://bucket/runs/y").refuse_a_run()
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+def test_a_restore_that_broke_off_is_done_again(tmp_path: Path, at: int) -> None:
+    here = make_run(tmp_path / "here", 5, 10)
+    Mirror(ADDRESS).push(here)
+    there = tmp_path / "there"
+    mirror = Mirror(ADDRESS)
+    fetch, count = mirror._fs.get_file, 0
+
+    def broken(*words: str) -> None:
+        nonlocal count
+        count += 1
+        if count == at:
+            raise KeyboardInterrupt
+        fetch(*words)
+
+    try:
+        mirror._fs.get_file = broken
+        with pytest.raises(KeyboardInterrupt):
+            mirror.restore(there)
+    finally:
+        del mirror._fs.get_file  # the file system is shared by all mirrors
+    Mirror(ADDRESS).restore(there)
+    assert newest(there) == 10
+    for name in ("config.yaml", "metrics.jsonl"):
+        assert (there / name).read_text() == (here / name).read_text()
+
+
+def test_an_error_of_any_kind_is_told_and_no_more(tmp_path: Path) -> None:
+    class Refused(Exception):
+        """File systems of clouds have errors of their own."""
+
+    here = make_run(tmp_path / "here", 5)
+    mirror = Mirror(ADDRESS)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise Refused("403: quota")
+
+    try:
+        mirror._fs.put_file = refuse
+        with pytest.raises(RadcapError, match=r"run\.mirror=memory.*403: quota"):
+            mirror.push(here)
+    finally:
+        del mirror._fs.put_file

@@ -88,6 +88,7 @@ def test_a_mirror_follows_and_its_fault_is_no_fault_of_the_run(tmp_path: Path, c
     for step in (1, 2):
         saver.submit(moment(step), None)
     saver.finish()
+    saver.push()
     assert [path.name for path in (there / "checkpoints").iterdir()] == ["step-2"]
     assert (there / "metrics.jsonl").read_text() == "{}\n"
 
@@ -97,4 +98,69 @@ def test_a_mirror_follows_and_its_fault_is_no_fault_of_the_run(tmp_path: Path, c
     mirror.push = gone  # type: ignore[method-assign]
     saver.submit(moment(3), None)
     saver.finish()
+    saver.push()
     assert "the bucket has gone" in capsys.readouterr().out and saver.saved_step == 3
+
+
+def test_the_best_one_stays_until_its_better_successor_is_there(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    saver = Saver(tmp_path, keep=1, saved_step=0)
+    for step in (10, 20):
+        saver.submit(moment(step), 10)
+    saver.finish()
+    real = torch.save
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    saver.submit(moment(30), 30)
+    saver.wait()
+    assert steps(tmp_path) == ["step-10", "step-20"]
+    monkeypatch.setattr(torch, "save", real)
+    saver.submit(moment(40), 30)  # what was best then was never written
+    saver.finish()
+    assert steps(tmp_path) == ["step-10", "step-40"]
+
+
+def test_a_slow_upload_holds_up_no_checkpoint(tmp_path: Path) -> None:
+    gate, pushed = threading.Event(), []
+    mirror = Mirror(f"file://{tmp_path / 'there'}")
+
+    def push(folder: Path) -> None:
+        pushed.append(steps(folder))
+        assert gate.wait(20)
+
+    mirror.push = push  # type: ignore[method-assign]
+    saver = Saver(tmp_path, keep=1, saved_step=0, mirror=mirror)
+    for step in (1, 2, 3):
+        saver.submit(moment(step), None)
+    saver.wait()
+    assert saver.saved_step == 3
+    # What the upload may be reading is not deleted meanwhile.
+    assert pushed == [["step-1"]] and steps(tmp_path) == ["step-1", "step-2", "step-3"]
+    gate.set()
+    saver.push()
+    saver.submit(moment(4), None)
+    saver.close()
+    assert pushed[1][-1] == "step-3" and steps(tmp_path) == ["step-4"]
+
+
+def test_a_mount_that_has_gone_ends_nothing(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    saver = Saver(tmp_path, keep=1, saved_step=0)
+    saver.submit(moment(1), None)
+    saver.finish()
+
+    def stale(*_: Any, **__: Any) -> None:
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as broken:
+        for name in ("mkdir", "glob", "exists", "is_dir"):
+            broken.setattr(Path, name, stale)
+        saver.submit(moment(2), None)
+        saver.wait()
+    assert "Stale file handle" in capsys.readouterr().out and saver.saved_step == 1
+    saver.submit(moment(3), None)
+    saver.finish()
+    assert steps(tmp_path) == ["step-3"]
