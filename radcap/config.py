@@ -246,6 +246,22 @@ class RehearseConfig:
 
 
 @dataclass(frozen=True)
+class EvaluateConfig:
+    """What `radcap.evaluate` scores, and how. Training has no use for these."""
+
+    weights: str | None = option(
+        "run, checkpoint, exported folder, weights file or Hub id; null: those of the run"
+    )
+    split: str | None = option("split to score; null: data.val_split")
+    rows: int | None = option("rows to score, from all over the split; null: all", at_least=1)
+    captions: int | None = option("rows to caption, spread evenly; null: all", at_least=0)
+    beams: int = option("captions kept in view by the search; 1 is greedy", at_least=1)
+    worst: int = option("worst captions shown with their images", at_least=0)
+    out: str | None = option("folder of the results; null: beside the weights' run")
+    fresh: bool = option("move earlier results aside and start anew")
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything a training run is told."""
 
@@ -261,6 +277,7 @@ class Config:
     debug: DebugConfig = field(default_factory=DebugConfig)
     preflight: PreflightConfig = field(default_factory=PreflightConfig)
     rehearse: RehearseConfig = field(default_factory=RehearseConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
 def option_names(schema: type = Config, prefix: str = "") -> Iterator[str]:

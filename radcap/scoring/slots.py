@@ -7,7 +7,8 @@ text under-rates a right caption. What it says of modality, location and patholo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from typing import TypedDict
@@ -24,6 +25,10 @@ from radcap.labels import (
 )
 
 _KNOWN = {"modality": MODALITIES, "location": LOCATIONS, "pathology": PATHOLOGIES}
+SLOTS = tuple(field.name for field in fields(Labels))
+NOTHING = "(nothing)"
+
+Confusion = dict[str, dict[str, int]]
 
 _Words = tuple[str, ...]
 _Phrases = dict[_Words, tuple[str, str]]  # the words -> (slot, raw label)
@@ -70,37 +75,52 @@ def read_slots(caption: str, *, extra: Iterable[tuple[str, str]] = ()) -> Labels
     )
 
 
-def slot_accuracy(pairs: Iterable[tuple[str, Labels]]) -> dict[str, SlotScore]:
-    """How often captions state the right modality, location, pathology and abnormality.
+def read_captions(pairs: Sequence[tuple[str, Labels]]) -> list[Labels]:
+    """What each caption of a corpus states.
 
     Args:
-        pairs: (caption, the row's labels). Where a label is None the row does not count for that
-            slot. A label outside the vocabulary is looked for by its own spelling.
-
-    Returns:
-        Slot -> score, and "all" -> rows whose modality, location and pathology are all right, of
-        the rows that have all three.
+        pairs: (caption, the row's labels). A label outside the vocabulary is looked for in all of
+            the captions, by its own spelling.
     """
-    pairs = list(pairs)
     extra = frozenset(
         (slot, label)
         for _, labels in pairs
         for slot, known in _KNOWN.items()
         if (label := getattr(labels, slot)) is not None and label not in known and words(label)
     )
-    slots = [field.name for field in fields(Labels)]
-    correct = dict.fromkeys([*slots, "all"], 0)
-    count = dict.fromkeys([*slots, "all"], 0)
-    for caption, labels in pairs:
-        said = read_slots(caption, extra=extra)
-        right = {
-            slot: getattr(said, slot) == getattr(labels, slot)
-            for slot in slots
-            if getattr(labels, slot) is not None
-        }
-        if right.keys() >= _KNOWN.keys():
-            right["all"] = all(right[slot] for slot in _KNOWN)
-        for slot, is_right in right.items():
+    return [read_slots(caption, extra=extra) for caption, _ in pairs]
+
+
+def right_slots(said: Labels, labels: Labels) -> dict[str, bool]:
+    """Slot -> whether a caption states the row's label, for every label that the row has.
+
+    "all" stands for modality, location and pathology together, where the row has all three.
+    """
+    right = {
+        slot: getattr(said, slot) == getattr(labels, slot)
+        for slot in SLOTS
+        if getattr(labels, slot) is not None
+    }
+    if right.keys() >= _KNOWN.keys():
+        right["all"] = all(right[slot] for slot in _KNOWN)
+    return right
+
+
+def slot_accuracy(pairs: Iterable[tuple[str, Labels]]) -> dict[str, SlotScore]:
+    """How often captions state the right modality, location, pathology and abnormality.
+
+    Args:
+        pairs: as for `read_captions`. Where a label is None the row does not count for that slot.
+
+    Returns:
+        Slot -> score, and "all" -> rows whose modality, location and pathology are all right, of
+        the rows that have all three.
+    """
+    pairs = list(pairs)
+    correct = dict.fromkeys([*SLOTS, "all"], 0)
+    count = dict.fromkeys([*SLOTS, "all"], 0)
+    for said, (_, labels) in zip(read_captions(pairs), pairs, strict=True):
+        for slot, is_right in right_slots(said, labels).items():
             correct[slot] += is_right
             count[slot] += 1
     return {
@@ -111,6 +131,35 @@ def slot_accuracy(pairs: Iterable[tuple[str, Labels]]) -> dict[str, SlotScore]:
         )
         for slot in correct
     }
+
+
+def confusion(said: Sequence[Labels], labels: Sequence[Labels]) -> dict[str, Confusion]:
+    """Slot -> the row's label -> what the caption states -> number of rows, most frequent first.
+
+    Abnormality is spelt "normal" and "abnormal"; a caption that states nothing counts as
+    `NOTHING`. Rows without a label are left out.
+    """
+    tables: dict[str, Confusion] = {}
+    for slot in SLOTS:
+        counts = Counter(
+            (_spelt(getattr(row, slot)), _spelt(getattr(one, slot)))
+            for one, row in zip(said, labels, strict=True)
+            if getattr(row, slot) is not None
+        )
+        table = tables[slot] = {}
+        rows: Counter[str] = Counter()
+        for (true, _), number in counts.items():
+            rows[true] += number
+        for true in sorted(rows, key=lambda name: (-rows[name], name)):
+            heard = {one: number for (name, one), number in counts.items() if name == true}
+            table[true] = dict(sorted(heard.items(), key=lambda item: (-item[1], item[0])))
+    return tables
+
+
+def _spelt(label: str | bool | None) -> str:
+    if label is None:
+        return NOTHING
+    return label if isinstance(label, str) else ("normal", "abnormal")[label]
 
 
 @lru_cache(maxsize=8)

@@ -45,7 +45,7 @@ _FREE = {
     "data.max_skipped_fraction",
     "debug.limit",
 }
-_FREE_SECTIONS = ("run.", "runtime.", "logger.", "preflight.", "rehearse.")
+_FREE_SECTIONS = ("run.", "runtime.", "logger.", "preflight.", "rehearse.", "evaluate.")
 
 _PACKAGES = ("torch", "torchvision", "torch_xla", "transformers", "datasets", "hydra-core")
 
