@@ -12,7 +12,8 @@ import pytest
 from command_line import run_python
 
 PACKAGE = Path(__file__).parent.parent / "radcap"
-ROOMS = {"data", "model", "runtime", "training", "scoring", "aot", "diagnosis", "serving"}
+ROOMS = {"data", "model", "runtime", "training", "scoring", "aot"}
+ROOMS |= {"diagnosis", "serving", "evaluation"}
 COMMANDS = {file.stem for file in PACKAGE.glob("*.py") if "run_command(" in file.read_text()} - {
     "console"
 }
@@ -27,6 +28,7 @@ ALLOWED = {
     "aot": {"data", "model", "runtime", "training"},
     "diagnosis": {"data", "model", "runtime", "training"},
     "serving": {"data", "model", "runtime", "scoring", "training"},
+    "evaluation": {"data", "model", "runtime", "scoring", "training", "serving"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -38,7 +38,7 @@ class Loader:
     is opened. Without `max_rows` batches come without end, epoch after epoch, and a new iteration
     goes on where the last one stopped. With it, each iteration is one pass over the first
     `max_rows` rows of epoch 0 (of a part of a split: take a shuffled order, since stored order
-    begins with one class).
+    begins with one class); the first one may begin later, at `first_batch`.
 
     Args:
         source, order: the split and its order; `order` must be made of `source.row_groups`.
@@ -47,7 +47,7 @@ class Loader:
         max_length: T, tokens that the model sees; a batch has T + 1.
         prefetch: batches that each worker may have ready.
         position: `Batch.position` of the last batch trained on; None: from the beginning.
-        max_rows: see above.
+        max_rows, first_batch: see above.
         max_pixels: larger images are skipped ("too large").
         hub: where the source's files are; None for local files.
         cache: keeps what was read; None keeps nothing.
@@ -70,6 +70,7 @@ class Loader:
         prefetch: int = 2,
         position: Mapping[str, Any] | None = None,
         max_rows: int | None = None,
+        first_batch: int = 0,
         max_pixels: int = MAX_PIXELS,
         hub: Hub | None = None,
         cache: Cache | None = None,
@@ -84,6 +85,7 @@ class Loader:
                 " data.batch_size must divide by their number"
             )
         assert max_rows is None or (position is None and 0 < max_rows <= order.num_rows)
+        assert first_batch == 0 or max_rows is not None
         self._order = order
         self._share = Share(order, max_rows, host, num_hosts)
         self._revision = source.revision
@@ -92,7 +94,8 @@ class Loader:
         self._max_skipped_fraction = max_skipped_fraction
         self._seen = 0
         self._skipped: dict[str, int] = {}
-        self._next = 0
+        self._next = first_batch
+        self._begun = False
         if position is not None:
             self._next = self._batch_after(position, accept_revision)
 
@@ -130,8 +133,10 @@ class Loader:
         share = self._share
         stop = None
         if share.max_rows is not None:
-            self._finish_pass()
-            stop = self._next + share.batches_per_pass
+            if self._begun:
+                self._finish_pass()
+            self._begun = True
+            stop = (self._next // share.batches_per_pass + 1) * share.batches_per_pass
         while stop is None or self._next < stop:
             batch = self._make_batch(self._next)
             self._next += 1

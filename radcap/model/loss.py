@@ -46,19 +46,37 @@ def selected_loss(hidden: Tensor, fc_out: nn.Linear, targets: Tensor) -> tuple[T
     return loss_sum, valid.sum()
 
 
+def row_losses(hidden: Tensor, fc_out: nn.Linear, targets: Tensor) -> Tensor:
+    """Sum of the token losses of every row, [B]; arguments and dtype as for `caption_loss`.
+
+    A row without a valid token has 0.
+    """
+    if hidden.device.type == "xla":
+        return _masked_token_losses(hidden, fc_out, targets).sum(dim=-1)
+    valid = targets != PAD_ID
+    logits = _at_least_float32(fc_out(hidden[valid]))
+    token_losses = logits.new_zeros(targets.shape)
+    token_losses[valid] = F.cross_entropy(logits, targets[valid].long(), reduction="none")
+    return token_losses.sum(dim=-1)
+
+
 def masked_loss(hidden: Tensor, fc_out: nn.Linear, targets: Tensor) -> tuple[Tensor, Tensor]:
     """`caption_loss` with static shapes and without a gather.
 
     The target's logit is picked by comparing the vocabulary's iota with the target: a gather, or
     one_hot (a scatter), becomes loops and transfers between cores once the batch is sharded.
     """
+    return _masked_token_losses(hidden, fc_out, targets).sum(), (targets != PAD_ID).sum()
+
+
+def _masked_token_losses(hidden: Tensor, fc_out: nn.Linear, targets: Tensor) -> Tensor:
+    """Cross-entropies [B, T], 0 at [PAD]."""
     logits = _at_least_float32(fc_out(hidden))
     vocabulary = torch.arange(logits.shape[-1], device=targets.device, dtype=targets.dtype)
     is_target = vocabulary == targets[..., None]
     target_logit = torch.where(is_target, logits, 0.0).sum(dim=-1)
     token_loss = logits.logsumexp(dim=-1) - target_logit
-    valid = targets != PAD_ID
-    return torch.where(valid, token_loss, 0.0).sum(), valid.sum()
+    return torch.where(targets != PAD_ID, token_loss, 0.0)
 
 
 def mean_loss(loss_sum: Tensor, num_tokens: Tensor) -> Tensor:

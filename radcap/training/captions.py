@@ -17,6 +17,15 @@ from radcap.runtime.base import Runtime
 
 
 @dataclass(frozen=True)
+class Caption:
+    """What was generated for a row."""
+
+    number: int  # of the row in the split's order
+    text: str
+    labels: Labels
+
+
+@dataclass(frozen=True)
 class Sample:
     """A validation image with its captions."""
 
@@ -91,8 +100,8 @@ class CaptionCollector:
     """Collects images and captions them, a whole batch of the data's size at a time.
 
     Attributes:
-        captions: the generated caption of each row and the row's labels.
-        samples: the rows to show.
+        captions: those made so far.
+        samples: the rows to show, of these.
     """
 
     def __init__(
@@ -101,19 +110,34 @@ class CaptionCollector:
         runtime: Runtime,
         tokenizer: BertTokenizer,
         max_new_tokens: int,
+        *,
+        beams: int = 1,
     ) -> None:
         """Args:
         model: on the runtime's device.
         max_new_tokens: longest caption generated.
+        beams: captions kept in view by the search; 1 is greedy.
         """
         self._model = model
         self._runtime = runtime
         self._tokenizer = tokenizer
         self._max_new_tokens = max_new_tokens
+        self._beams = beams
         self._batch_size = 0
         self._waiting: list[_Row] = []
-        self.captions: list[tuple[str, Labels]] = []
+        self.captions: list[Caption] = []
         self.samples: list[Sample] = []
+
+    @property
+    def first_waiting(self) -> int | None:
+        """Number of the first row that was added and has no caption yet."""
+        return self._waiting[0].number if self._waiting else None
+
+    def take(self) -> tuple[list[Caption], list[Sample]]:
+        """Hand out what `captions` and `samples` hold, and forget it."""
+        taken = self.captions, self.samples
+        self.captions, self.samples = [], []
+        return taken
 
     def add(self, batch: Batch, row: int, number: int, *, shown: bool) -> None:
         """Take a row of a batch; its caption may be made later.
@@ -141,9 +165,10 @@ class CaptionCollector:
             images,
             batch_size=self._batch_size,
             max_new_tokens=self._max_new_tokens,
+            num_beams=self._beams,
         )
         texts = self._tokenizer.batch_decode(found.ids[:, 0], skip_special_tokens=True)
         for row, text in zip(rows, texts, strict=True):
-            self.captions.append((text, row.labels))
+            self.captions.append(Caption(row.number, text, row.labels))
             if row.shown:
                 self.samples.append(Sample(row.number, row.image.numpy(), text, row.reference))

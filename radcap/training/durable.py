@@ -68,4 +68,4 @@ class DurableFile:
         now = time.monotonic()
         if now - self._warned >= _SECONDS_BETWEEN_WARNINGS:
             self._warned = now
-            say(f"warning: {self.path}: {error.strerror}; it is tried again, and training goes on")
+            say(f"warning: {self.path}: {error.strerror}; it is tried again, and the work goes on")

@@ -9,11 +9,9 @@ Imports no torch: a folder that cannot be used is refused at once.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
-import weakref
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +21,7 @@ import yaml
 from radcap.compose import from_yaml, to_yaml
 from radcap.config import RUN_LENGTHS, Config, option_names
 from radcap.errors import ConfigError, RadcapError
+from radcap.training.lock import lock_folder
 
 _FREE = {
     *(f"trainer.{name}" for name in RUN_LENGTHS),
@@ -208,29 +207,7 @@ class RunFolder:
         return (self.path / ".lock").exists() or self.config_file.exists()
 
     def _acquire(self) -> IO[str]:
-        # The kernel drops the lock with the process, so a killed run leaves none behind.
-        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        lock = os.fdopen(descriptor, "r+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = lock.read().strip() or "unknown"
-            lock.close()
-            raise RadcapError(
-                f"{self.path} is in use by process {holder}; wait for it, or choose another "
-                "run.name"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        _LOCKS.add(lock)
-        return lock
-
-
-# A forked loader process shares the lock, and outlives a killed run by a moment: the same command
-# given again at once would be refused.
-_LOCKS: weakref.WeakSet[IO[str]] = weakref.WeakSet()
-os.register_at_fork(after_in_child=lambda: [lock.close() for lock in _LOCKS])
+        return lock_folder(self.path, "choose another run.name")
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -46,13 +46,21 @@ class Inputs:
         notes: what a user should know about settings that could not be met as they stand.
     """
 
-    def __init__(self, config: Config, *, revision: str | None, launch: Launch = _ALONE) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        revision: str | None,
+        launch: Launch = _ALONE,
+        tokenizer: BertTokenizer | None = None,
+    ) -> None:
         """Open both splits.
 
         Args:
             config: the checked configuration.
             launch: this process among those that share every batch.
             revision: the Hub commit that the run began with; None for a new run.
+            tokenizer: that of the model; None for bert-base-uncased's.
 
         Raises:
             RadcapError: the data is out of reach or not of the right form; one line.
@@ -96,7 +104,7 @@ class Inputs:
         self._val_order = self._order(
             self._val, _SCORING_SEED, int(_SCORING_WINDOW_GB * 1e9), shuffle=not whole
         )
-        self._tokenizer: BertTokenizer | None = None
+        self._tokenizer = tokenizer
 
     @property
     def tokenizer(self) -> BertTokenizer:
@@ -124,6 +132,11 @@ class Inputs:
     def num_val_rows(self) -> int:
         return self._eval_rows
 
+    @property
+    def num_split_rows(self) -> int:
+        """Rows of the validation split, scored or not."""
+        return self._val.num_rows
+
     def describe(self) -> str:
         """The data in words, for the first lines of a run."""
         data = self._config.data
@@ -138,19 +151,31 @@ class Inputs:
             position: where training goes on; None for the beginning. Each iteration of the other
                 loader is one pass over `num_val_rows` rows.
         """
-        train = self._loader(self._train, self._train_order, position, None)
+        train = self._loader(self._train, self._train_order, position=position)
         try:
-            return train, self._loader(self._val, self._val_order, None, self._eval_rows)
+            return train, self.scoring_loader()
         except BaseException:
             train.close()
             raise
+
+    def scoring_loader(self, *, first_batch: int = 0) -> Loader:
+        """Start the loader of validation: each iteration is one pass over `num_val_rows` rows.
+
+        Args:
+            first_batch: batch that the first pass begins with.
+        """
+        return self._loader(
+            self._val, self._val_order, max_rows=self._eval_rows, first_batch=first_batch
+        )
 
     def _loader(
         self,
         source: Source,
         order: Order,
-        position: Mapping[str, Any] | None,
-        max_rows: int | None,
+        *,
+        position: Mapping[str, Any] | None = None,
+        max_rows: int | None = None,
+        first_batch: int = 0,
     ) -> Loader:
         from radcap.data.loader import Loader
 
@@ -169,6 +194,7 @@ class Inputs:
             accept_revision=data.accept_revision,
             max_skipped_fraction=data.max_skipped_fraction,
             max_rows=max_rows,
+            first_batch=first_batch,
             host=self.launch.process_index,
             num_hosts=self.launch.num_processes,
         )
@@ -198,6 +224,8 @@ class Inputs:
                 hub=self.hub,
                 revision=revision,
             )
+            if data.val_split == data.train_split:
+                return train, train
             val = open_source(
                 split=data.val_split,
                 path=folder,
@@ -249,7 +277,7 @@ class Inputs:
             say(f"drawing the phantom data set, {rows:,} images, once ...")
         with progress("drawing", "images") as show:
             folder = ensure_phantom(cache_folder(), **sizes, progress=show)
-        self.floor = read_floor(folder)["val"]
+        self.floor = read_floor(folder).get(self._config.data.val_split)
         return folder
 
 

@@ -31,14 +31,11 @@ from radcap.training.profiling import Profiling
 from radcap.training.progress import Progress
 from radcap.training.saver import Saver
 from radcap.training.schedule import Every, learning_rate, run_length
-from radcap.training.signals import Stopped, StopRequest
+from radcap.training.signals import ECHO_OF_A_SIGNAL_S, Stopped, StopRequest
 from radcap.training.snapshot import restore, snapshot
 from radcap.training.step import TrainStep
 from radcap.training.steplog import StepLog
 from radcap.training.validate import Validation, validate
-
-# torchrun passes a signal on within moments; a second one by hand takes longer.
-_ECHO_OF_A_SIGNAL_S = 5.0
 
 
 class Run:
@@ -172,7 +169,7 @@ class Run:
         summary.announce(self)
         several = self.runtime.num_processes > 1
         stop = StopRequest(
-            echo_s=_ECHO_OF_A_SIGNAL_S if several else 0.0,
+            echo_s=ECHO_OF_A_SIGNAL_S if several else 0.0,
             safe_step=lambda: self.saver.saved_step,
         )
         # Processes that train together stop at the same step: none may break off alone.

@@ -15,6 +15,8 @@ from types import FrameType
 from radcap.console import say
 from radcap.errors import EXIT_STOPPED
 
+# torchrun passes a signal on within moments; a second one by hand takes longer.
+ECHO_OF_A_SIGNAL_S = 5.0
 _GRACE_S = 25.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -44,17 +46,20 @@ class StopRequest:
         echo_s: float = 0.0,
         grace_s: float = _GRACE_S,
         safe_step: Callable[[], int] = lambda: 0,
+        unit: str = "step",
     ) -> None:
         """Args:
         echo_s: seconds in which a second signal is taken for the first one: torchrun passes on to
             its processes what they may have got themselves.
         grace_s: seconds after which a run that has not stopped by itself is ended.
         safe_step: step of the newest whole checkpoint, 0 for none.
+        unit: what is counted, for the last words.
         """
         self.requested = False
         self.saving = False
         self._echo_s, self._grace_s = echo_s, grace_s
         self._safe_step = safe_step
+        self._unit = unit
         self._first = -math.inf
         self._may_interrupt = False
 
@@ -135,7 +140,7 @@ class StopRequest:
 
     def _end(self, what: str) -> None:
         step = self._safe_step()
-        safe = f"step {step} is saved" if step else "nothing is saved yet"
+        safe = f"{self._unit} {step} is saved" if step else "nothing is saved yet"
         text = f"radcap: {what}; {safe}, and the same command goes on from there\n"
         os.write(2, text.encode())
         os._exit(EXIT_STOPPED)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from radcap.model.captioner import ImageCaptioningModel
-from radcap.model.loss import PAD_ID, caption_loss
+from radcap.model.loss import PAD_ID, caption_loss, row_losses
 from radcap.runtime.base import Runtime
 
 
@@ -95,6 +95,19 @@ def validation_sums(
         "loss_sum": runtime.sum_over_devices(loss_sum),
         "tokens": runtime.sum_over_devices((tokens[:, 1:] != PAD_ID).sum()),
     }
+
+
+@torch.no_grad()
+def row_loss_sums(
+    model: ImageCaptioningModel, runtime: Runtime, images: Tensor, tokens: Tensor
+) -> Tensor:
+    """Score every row of a batch: its loss in nats, [B] on the device, 0 for a masked row.
+
+    The model must be in evaluation mode.
+    """
+    with runtime.arithmetic():
+        hidden = model.decode(model.encode_images(images), tokens[:, :-1])
+        return row_losses(hidden, model.fc_out, tokens[:, 1:])
 
 
 def _loss_sum(

@@ -128,7 +128,9 @@ class StepLog:
             self._record(entry, scalars, images / max(seconds, 1e-9), lag / len(waiting))
         if waiting:
             self._log.health(self.health.record(waiting[-1].step, time.time()))
-            self._bar.advance(waiting[-1].step, self.last or {}, self.health.words())
+            last = self.last or {}
+            figures = f"loss {last['loss']:.4f}, {last['images_per_s']:.0f} images/s"
+            self._bar.advance(waiting[-1].step, figures, self.health.words())
         self._mark = time.monotonic()
 
     def _count(self) -> int:

@@ -86,8 +86,8 @@ def validate(
     collector = CaptionCollector(model, runtime, tokenizer, max_new_tokens)
     if not runtime.can_caption:
         num_captioned = num_samples = 0
-    chosen = _evenly(num_rows, max(num_captioned, num_samples))
-    shown = {chosen[i] for i in _evenly(len(chosen), num_samples)}
+    chosen = evenly(num_rows, max(num_captioned, num_samples))
+    shown = {chosen[i] for i in evenly(len(chosen), num_samples)}
     wanted = set(chosen)
     rows = seen = 0
     traffic = Traffic()
@@ -107,7 +107,7 @@ def validate(
     asked = Traffic()
     for part in runtime.gather(traffic):
         asked += part
-    captions = [pair for part in runtime.gather(collector.captions) for pair in part]
+    captions = [(c.text, c.labels) for part in runtime.gather(collector.captions) for c in part]
     samples = [sample for part in runtime.gather(collector.samples) for sample in part]
     scores = runtime.fetch(queued)
     loss_sum = math.fsum(score["loss_sum"] for score in scores)
@@ -128,7 +128,7 @@ def validate(
     )
 
 
-def _evenly(total: int, count: int) -> list[int]:
+def evenly(total: int, count: int) -> list[int]:
     """`count` of the numbers below `total`, evenly spread; all of them where there are fewer."""
     count = min(count, total)
     return [i * total // count for i in range(count)]

@@ -1,0 +1,187 @@
+"""The folder of an evaluation: who may write it, whose results it holds, and how far they go.
+
+    evaluation.json  rows.jsonl  pictures/  results.json  results.md  worst.html
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from radcap.errors import ConfigError, RadcapError
+from radcap.evaluation.results import RowResult
+from radcap.training.durable import DurableFile
+from radcap.training.folder import move_aside, write_atomically
+from radcap.training.lock import lock_folder
+
+_IDENTITY, _ROWS, _PICTURES = "evaluation.json", "rows.jsonl", "pictures"
+_REMEDY = "choose another evaluate.out"
+
+
+class EvaluationFolder:
+    """An open folder of results, locked until `close`.
+
+    Of processes that evaluate together the first one holds the folder; the others read it.
+
+    Attributes:
+        path: the folder.
+        results: the rows scored so far, in their order; rows 0 to `len(results) - 1`.
+        identity: what the results found here are of; empty for a new folder.
+    """
+
+    def __init__(self, path: Path, *, fresh: bool = False, is_ours: bool = True) -> None:
+        """Lock the folder, making it where there is none, and read what it holds.
+
+        Args:
+            path: the folder.
+            fresh: move results found here aside.
+            is_ours: False in all but the first of processes that evaluate together.
+
+        Raises:
+            ConfigError: the folder holds something else.
+            RadcapError: another process uses it, or it cannot be written.
+        """
+        self.path = path
+        self._lock: IO[str] | None = None
+        self._file: DurableFile | None = None
+        self.results: list[RowResult] = []
+        self.identity: dict[str, Any] = {}
+        try:
+            if is_ours:
+                self._take(fresh)
+            if not fresh:
+                self._read(is_ours)
+        except OSError as error:
+            raise RadcapError(
+                f"evaluate.out={path} cannot be used: {error.strerror or error}"
+            ) from None
+
+    def _take(self, fresh: bool) -> None:
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if not ((self.path / ".lock").is_file() or (self.path / _IDENTITY).is_file()):
+                raise ConfigError(
+                    f"evaluate.out={self.path}: the folder is not empty and holds no evaluation; "
+                    "choose another"
+                )
+            if fresh:
+                lock_folder(self.path, _REMEDY).close()  # nobody writes there
+                move_aside(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_folder(self.path, _REMEDY)
+
+    def _read(self, is_ours: bool) -> None:
+        file = self.path / _IDENTITY
+        if not file.is_file():
+            return
+        try:
+            self.identity = json.loads(file.read_text())
+        except ValueError:
+            raise RadcapError(f"{file} is damaged; evaluate.fresh=true starts anew") from None
+        rows = self.path / _ROWS
+        content = rows.read_bytes() if rows.is_file() else b""
+        end = 0
+        for line in content.splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break  # of a process that was killed while writing
+            try:
+                result = RowResult.from_line(line)
+            except ValueError:
+                raise RadcapError(f"{rows} is damaged; evaluate.fresh=true starts anew") from None
+            if result.row != len(self.results):
+                raise RadcapError(f"{rows} lacks rows; evaluate.fresh=true starts anew")
+            self.results.append(result)
+            end += len(line)
+        if is_ours and end < len(content):
+            with rows.open("r+b") as stream:
+                stream.truncate(end)
+
+    def accept(self, identity: Mapping[str, Any]) -> None:
+        """Note down what is scored, or make sure that the results found here are of just that.
+
+        Args:
+            identity: plain values by name. A name that only one side has is not compared.
+
+        Raises:
+            ConfigError: they are of something else; the message names what.
+        """
+        changed = [
+            f"{name} ({_short(self.identity[name])} -> {_short(value)})"
+            for name, value in identity.items()
+            if self.identity.get(name, value) != value
+        ]
+        if changed:
+            raise ConfigError(
+                f"{self.path} holds results of another evaluation: {', '.join(changed)}; choose "
+                "another evaluate.out, or start anew (evaluate.fresh=true)"
+            )
+        self.note(identity)
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Note down plain values, by name, in the place of earlier ones."""
+        if all(self.identity.get(name) == value for name, value in facts.items()):
+            return
+        self.identity = {**self.identity, **facts}
+        if self._lock is not None:
+            self.write(_IDENTITY, json.dumps(self.identity, indent=2) + "\n")
+
+    def append(self, results: Iterable[RowResult], pictures: Mapping[int, bytes]) -> None:
+        """Add the rows that follow, with the pictures (PNG, by row) that may be shown later.
+
+        Raises:
+            RadcapError: the folder cannot be written any more.
+        """
+        if self._lock is None:
+            return
+        results = list(results)
+        try:
+            if self._file is None:
+                (self.path / _PICTURES).mkdir(exist_ok=True)
+                self._file = DurableFile(self.path / _ROWS)
+            # Before the rows: a row that is there has its picture.
+            for row, picture in pictures.items():
+                self.picture(row).write_bytes(picture)
+        except OSError as error:
+            raise RadcapError(f"{self.path} cannot be written: {error.strerror}") from None
+        self._file.append(b"".join(result.to_line() for result in results))
+        self.results += results
+
+    def picture(self, row: int) -> Path:
+        """Where a row's picture lies, if it does."""
+        return self.path / _PICTURES / f"{row}.png"
+
+    def read_picture(self, row: int) -> bytes | None:
+        """A row's picture; None where it was not kept."""
+        try:
+            return self.picture(row).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def keep_pictures(self, rows: Iterable[int]) -> None:
+        """Delete the pictures of all other rows."""
+        kept = {self.picture(row) for row in rows}
+        for file in (self.path / _PICTURES).glob("*.png"):
+            if file not in kept:
+                file.unlink()
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the report, whole or not at all."""
+        try:
+            write_atomically(self.path / name, text)
+        except OSError as error:
+            raise RadcapError(f"{self.path / name}: {error.strerror}") from None
+
+    def close(self) -> None:
+        """Let other processes in."""
+        if self._file is not None:
+            self._file.close()
+        if self._lock is not None:
+            self._lock.close()
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text[:12] if len(text) in (40, 64) else text  # a commit or a hash

@@ -1,0 +1,179 @@
+"""The report of an evaluation for people: results.md, and the lines on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from radcap.scoring.slots import NOTHING
+
+NOT_FOR_DIAGNOSIS = (
+    "Not for diagnosis. radcap is a research tool; its captions are not medical findings."
+)
+CARD_LOSS = 0.7637
+
+# Larger tables are told by their most frequent confusions.
+_WHOLE_TABLE = 12
+_CONFUSIONS_SHOWN = 20
+
+_MEANING = {
+    "loss": "nats a target token, lower is better",
+    "perplexity": "exp of the loss, at least 1",
+    "loss_per_caption": "nats a caption",
+    "modality": "share of captions that state the right one",
+    "location": "share of captions that state the right one",
+    "pathology": "share of captions that state the right one",
+    "abnormal": "share that say normal or abnormal rightly",
+    "all": "share with modality, location and pathology right",
+    "bleu_1": "0 to 100, corpus BLEU up to single words",
+    "bleu_2": "0 to 100, up to two words",
+    "bleu_3": "0 to 100, up to three words",
+    "bleu_4": "0 to 100, up to four words",
+    "rouge_l": "0 to 1, mean F1 of the longest common subsequence",
+    "cider_d": "0 to 10, mean",
+}
+SHARES = ("modality", "location", "pathology", "abnormal", "all")
+
+COMPARABLE = (
+    "The loss and perplexity here are token-true: the sum of the cross-entropies of all target "
+    "tokens (BERT word pieces and the closing [SEP], no padding) over their number, in evaluation "
+    "mode. They may be compared with those of other weights on the same rows of the same revision, "
+    "with the same `data.max_length`.",
+    f"The model card states a loss of {CARD_LOSS}. That is a training loss after 2,250 steps, with "
+    "dropout, on rows that were trained on; over how many tokens it is a mean, and whether padding "
+    "is among them, is not known. No figure here may be set against it. What can be compared is "
+    "the card's own pytorch_model.bin, scored here (`evaluate.weights`) on the same rows as other "
+    "weights.",
+    "A caption's wording is partly chance (which phrase for the modality, which synonym, which "
+    "form of the finding), so BLEU, ROUGE-L and CIDEr-D under-rate a right caption; the slots do "
+    "not. CIDEr-D weighs words by the references of the rows scored: compare it on one set of "
+    "rows.",
+    "Intervals are 95 % percentile intervals of a bootstrap over the rows. They tell how far "
+    "other rows of the same kind would move a figure, not how far another training seed would.",
+)
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """results.md from the contents of results.json."""
+    return "\n".join(_lines(results)) + "\n"
+
+
+def figure_lines(results: Mapping[str, Any]) -> list[str]:
+    """The figures as lines of text for a terminal."""
+    return [
+        f"{name:17} {_figure(name, one['value']):>9}   {_ends(name, one['interval']):21} "
+        f"{_MEANING[name]}"
+        for name, one in results["scores"].items()
+        if one["value"] is not None
+    ]
+
+
+def _lines(results: Mapping[str, Any]) -> Iterator[str]:
+    yield f"# Scores of {_code(results['weights']['origin'])}\n"
+    yield f"**{NOT_FOR_DIAGNOSIS}**\n"
+    yield from _facts(results)
+    yield "\n## Scores\n"
+    yield "| score | value | 95 % interval | mean over | what it is |"
+    yield "| --- | ---: | --- | ---: | --- |"
+    for name, one in results["scores"].items():
+        if one["value"] is not None:
+            yield (
+                f"| {name} | {_figure(name, one['value'])} | {_ends(name, one['interval'])} | "
+                f"{one['count']:,} | {_MEANING[name]} |"
+            )
+    floor = results.get("floor")
+    if floor is not None:
+        yield (
+            f"\nThe lowest loss that these rows allow is known: {floor['nats_per_token']:.4f} nats "
+            f"a token, {floor['nats_per_caption']:.3f} a caption."
+        )
+    yield "\n## What may be compared\n"
+    for paragraph in COMPARABLE:
+        yield f"- {paragraph}"
+    for slot, classes in results["slots"].items():
+        yield from _slot(slot, classes)
+    if results["captions"]:
+        yield (
+            f"\nText scores: BLEU by sacrebleu ({results['settings']['bleu']}), ROUGE-L by "
+            "rouge-score, CIDEr-D by radcap; all on lower-case words with punctuation apart."
+        )
+
+
+def _facts(results: Mapping[str, Any]) -> Iterator[str]:
+    weights, data = results["weights"], results["data"]
+    step = "" if weights["step"] is None else f", step {weights['step']:,}"
+    skipped = ", ".join(f"{n:,} {reason}" for reason, n in results["skipped"].items())
+    yield "| | |"
+    yield "| --- | --- |"
+    yield f"| weights | {_code(weights['origin'])}{step}, SHA-256 {weights['sha256'][:16]} |"
+    yield f"| data | {data['name']}, split {_code(data['split'])}, revision {data['revision']} |"
+    yield (
+        f"| rows | {results['rows']:,} scored of {data['split_rows']:,}, "
+        f"{results['captions']:,} captioned; {skipped or 'none'} left out |"
+    )
+    settings = results["settings"]
+    search = "greedy" if settings["beams"] == 1 else f"{settings['beams']} beams"
+    yield (
+        f"| how | {settings['device']}; {search}, at most {settings['max_length']} word pieces |"
+    )
+
+
+def _slot(slot: str, classes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    yield f"\n## {slot.capitalize()}\n"
+    yield f"| {slot} | rows | right | share | said instead |"
+    yield "| --- | ---: | ---: | ---: | --- |"
+    for label, one in classes.items():
+        wrong = [f"{_code(said)} {n:,}" for said, n in one["said"].items() if said != label]
+        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        yield (
+            f"| {_code(label)} | {one['rows']:,} | {one['right']:,} | "
+            f"{one['right'] / one['rows']:.1%} | {', '.join(wrong[:4])}{more} |"
+        )
+    said = {name for one in classes.values() for name in one["said"]}
+    yield "\nConfusion: a line for what the row is, a column for what the caption states.\n"
+    if len(said | set(classes)) <= _WHOLE_TABLE:
+        yield from _whole_table(classes, said)
+    else:
+        yield from _frequent_confusions(classes)
+
+
+def _whole_table(classes: Mapping[str, Mapping[str, Any]], said: set[str]) -> Iterator[str]:
+    others = sorted(said - set(classes) - {NOTHING}) + [NOTHING] * (NOTHING in said)
+    columns = [*classes, *others]
+    yield f"| | {' | '.join(map(_code, columns))} |"
+    yield f"| --- |{' ---: |' * len(columns)}"
+    for label, one in classes.items():
+        counts = " | ".join(f"{one['said'].get(name, 0):,}" for name in columns)
+        yield f"| **{_code(label)}** | {counts} |"
+
+
+def _frequent_confusions(classes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    pairs = [
+        (number, label, said)
+        for label, one in classes.items()
+        for said, number in one["said"].items()
+        if said != label
+    ]
+    pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
+    yield "| is | stated | captions |"
+    yield "| --- | --- | ---: |"
+    for number, label, said in pairs[:_CONFUSIONS_SHOWN]:
+        yield f"| {_code(label)} | {_code(said)} | {number:,} |"
+    if len(pairs) > _CONFUSIONS_SHOWN:
+        yield f"\n{len(pairs) - _CONFUSIONS_SHOWN:,} rarer pairs stand in results.json."
+
+
+def _figure(name: str, value: float) -> str:
+    if name in SHARES:
+        return f"{value:.1%}"
+    return f"{value:.2f}" if name.startswith("bleu") else f"{value:.4f}"
+
+
+def _ends(name: str, ends: list[float | None]) -> str:
+    low, high = ends
+    return "" if low is None or high is None else f"{_figure(name, low)} to {_figure(name, high)}"
+
+
+def _code(text: str) -> str:
+    """Text of the data or of the user inside a table: nothing in it is markup."""
+    return "`" + text.replace("`", "'").replace("|", "/").replace("\n", " ") + "`"

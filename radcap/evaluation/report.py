@@ -1,0 +1,81 @@
+"""From the rows of an evaluation to its report: results.json, results.md, worst.html."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from radcap.console import heartbeat, say
+from radcap.evaluation.markdown import COMPARABLE, NOT_FOR_DIAGNOSIS, figure_lines, markdown
+from radcap.evaluation.page import worst_page
+from radcap.evaluation.results import WorstRows
+from radcap.evaluation.scores import Scores, score, to_json
+from radcap.scoring.bootstrap import LEVEL, RESAMPLES
+from radcap.scoring.text import bleu_signature
+
+if TYPE_CHECKING:
+    from radcap.evaluation.run import Evaluation
+
+WRITTEN_BY = "radcap.evaluate"
+
+
+def write_report(evaluation: Evaluation) -> None:
+    """Compute the figures of all rows, write the report and print its figures.
+
+    Raises:
+        RadcapError: no row is usable, or the folder cannot be written.
+    """
+    folder = evaluation.folder
+    with heartbeat("computing the scores"):
+        scores = score(folder.results)
+    results = _results(evaluation, scores)
+    worst = WorstRows(evaluation.config.evaluate.worst)
+    for row in folder.results:
+        worst.add(row)
+    folder.keep_pictures(row.row for row in worst.rows())
+    page = worst_page(
+        worst.rows(),
+        folder.read_picture,
+        origin=results["weights"]["origin"],
+        data=f"{results['data']['name']}, split {results['data']['split']}",
+    )
+    folder.write("worst.html", page)
+    folder.write("results.md", markdown(results))
+    folder.write("results.json", json.dumps(results, indent=1) + "\n")
+    for line in figure_lines(results):
+        say(line)
+    say(f"report: {folder.path / 'results.md'}, worst captions: {folder.path / 'worst.html'}")
+    say(NOT_FOR_DIAGNOSIS)
+
+
+def _results(evaluation: Evaluation, scores: Scores) -> dict[str, Any]:
+    """The contents of results.json."""
+    weights, inputs, facts = evaluation.weights, evaluation.inputs, evaluation.folder.identity
+    floor = inputs.floor
+    return {
+        "written_by": WRITTEN_BY,
+        "not_for_diagnosis": NOT_FOR_DIAGNOSIS,
+        "weights": {
+            "origin": weights.origin,
+            "step": weights.step,
+            "sha256": facts["weights"],
+        },
+        "data": {
+            "name": facts["data"],
+            "split": evaluation.split,
+            "revision": inputs.revision,
+            "split_rows": inputs.num_split_rows,
+        },
+        "settings": {
+            "device": facts.get("device"),
+            "precision": facts.get("precision"),
+            "beams": facts["beams"],
+            "max_length": facts["max_length"],
+            "bleu": bleu_signature(),
+            "bootstrap": {"resamples": RESAMPLES, "level": LEVEL},
+        },
+        "floor": asdict(floor) if floor is not None and floor.rows == scores.rows else None,
+        **to_json(scores),
+        "comparable": COMPARABLE,
+    }

@@ -1,0 +1,88 @@
+"""What is kept of every scored row: one line of rows.jsonl."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from radcap.labels import Labels
+from radcap.scoring.slots import read_captions, right_slots
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One row of the split, scored.
+
+    Attributes:
+        row: its number in the order of this evaluation.
+        id: where it is stored, `file:row group:row`.
+        loss: nats over all of its target tokens.
+        tokens: target tokens, [SEP] included.
+        reference: its caption in the data.
+        labels: its metadata.
+        caption: what the model says; None where none was asked for.
+        skipped: why the row could not be used; None for a good one.
+    """
+
+    row: int
+    id: str
+    loss: float = 0.0
+    tokens: int = 0
+    reference: str = ""
+    labels: Labels = field(default_factory=Labels)
+    caption: str | None = None
+    skipped: str | None = None
+
+    def to_line(self) -> bytes:
+        """A line of JSON, its floats exact."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> RowResult:
+        """Read back what `to_line` wrote.
+
+        Raises:
+            ValueError: it did not.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(line)
+            return cls(**{**fields, "labels": Labels(**fields["labels"])})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not a row's result: {error}") from None
+
+    def badness(self) -> tuple[float, ...]:
+        """Sorts captions from good to bad: labels stated wrongly, then nats a token."""
+        wrong = 0
+        if self.caption is not None:
+            [said] = read_captions([(self.caption, self.labels)])
+            right = right_slots(said, self.labels)
+            wrong = sum(
+                not right[slot] for slot in ("modality", "location", "pathology") if slot in right
+            )
+        return wrong, self.loss / max(self.tokens, 1), -self.row
+
+
+class WorstRows:
+    """Keeps the worst of many rows in sight."""
+
+    def __init__(self, count: int) -> None:
+        """Args:
+        count: how many.
+        """
+        self._count = count
+        self._rows: list[tuple[tuple[float, ...], RowResult]] = []
+
+    def add(self, result: RowResult) -> bool:
+        """Take a row; True where it is among the worst so far."""
+        if self._count == 0 or result.caption is None:
+            return False
+        self._rows.append((result.badness(), result))
+        self._rows.sort(key=lambda entry: entry[0], reverse=True)
+        left_out = self._rows[self._count :]
+        del self._rows[self._count :]
+        return not any(out is result for _, out in left_out)
+
+    def rows(self) -> list[RowResult]:
+        """The worst first."""
+        return [result for _, result in self._rows]

@@ -1,0 +1,248 @@
+"""The story of an evaluation: weights, rows, captions, scores, report."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from radcap.config import Config
+from radcap.console import say
+from radcap.data.collate import Batch
+from radcap.data.loader import Loader
+from radcap.errors import EXIT_DONE, EXIT_STOPPED, ConfigError
+from radcap.evaluation.folder import EvaluationFolder
+from radcap.evaluation.report import write_report
+from radcap.evaluation.results import RowResult, WorstRows
+from radcap.evaluation.settings import pinned_revision
+from radcap.evaluation.sweep import Sweep
+from radcap.runtime.base import Runtime
+from radcap.runtime.launch import Launch
+from radcap.runtime.select import open_runtime
+from radcap.serving.pretrained import Pretrained, load_pretrained
+from radcap.training.captions import CaptionCollector
+from radcap.training.inputs import Inputs
+from radcap.training.processes import check_same_start, decide
+from radcap.training.progress import Progress
+from radcap.training.signals import ECHO_OF_A_SIGNAL_S, Stopped, StopRequest
+from radcap.training.validate import evenly
+
+_FORMAT = 1
+
+
+class Evaluation:
+    """An evaluation in progress.
+
+    Attributes:
+        folder: where its results lie.
+        weights: what is scored.
+        split: the split that is scored.
+    """
+
+    def __init__(self, config: Config, run: Path | None, launch: Launch) -> None:
+        """Load the weights, open the data and the folder of the results.
+
+        Args:
+            config: the checked configuration.
+            run: the run whose weights and data these are, as given; None without one.
+            launch: this process among those that evaluate together.
+
+        Raises:
+            RadcapError: in one line, what is missing.
+        """
+        options = config.evaluate
+        source = options.weights or run
+        assert source is not None, "the command has seen to it"
+        self.launch = launch
+        self.split = options.split or config.data.val_split
+        data = replace(config.data, train_split=self.split, val_split=self.split)
+        trainer = replace(config.trainer, eval_rows=options.rows)
+        self.config = replace(config, data=data, trainer=trainer)
+        self.weights: Pretrained = load_pretrained(source)
+        out = Path(options.out) if options.out else _default_folder(self.weights, config)
+        self.folder = EvaluationFolder(out, fresh=options.fresh, is_ours=launch.is_first)
+        try:
+            self._begin(run)
+        except BaseException:
+            self.folder.close()
+            raise
+
+    def _begin(self, run: Path | None) -> None:
+        pinned = self.folder.identity.get("data_revision") or pinned_revision(run, self.config)
+        self.inputs = Inputs(
+            self.config, revision=pinned, launch=self.launch, tokenizer=self.weights.tokenizer
+        )
+        options = self.config.evaluate
+        wanted = self.inputs.num_val_rows if options.captions is None else options.captions
+        self.wanted = evenly(self.inputs.num_val_rows, wanted)
+        self.folder.accept(
+            {
+                "format": _FORMAT,
+                "weights": _fingerprint(self.weights),
+                "data": self.inputs.describe(),
+                "data_revision": self.inputs.revision,
+                "split": self.split,
+                "rows": self.inputs.num_val_rows,
+                "captions": len(self.wanted),
+                "beams": options.beams,
+                "max_length": self.config.data.max_length,
+                "max_pixels": self.config.data.max_pixels,
+            }
+        )
+
+    def go(self) -> int:
+        """Score what is not scored yet, and write the report.
+
+        Returns:
+            The exit status: 0 done, 75 after a signal.
+
+        Raises:
+            RadcapError: what ended the evaluation; what is scored is safe.
+        """
+        try:
+            if len(self.folder.results) == self.inputs.num_val_rows:
+                say(f"{self.folder.path} is finished; evaluate.fresh=true starts anew")
+            elif not self._sweep():
+                say(
+                    f"stopped after row {len(self.folder.results):,} of "
+                    f"{self.inputs.num_val_rows:,}, saved; the same command goes on from there"
+                )
+                return EXIT_STOPPED
+            if self.launch.is_first:
+                write_report(self)
+            return EXIT_DONE
+        finally:
+            self.folder.close()
+
+    def _sweep(self) -> bool:
+        """Score the rows that are left; False where a signal came before the last."""
+        first_batch = len(self.folder.results) // self.config.data.batch_size
+        # Loader processes are started before the device is opened.
+        loader = self.inputs.scoring_loader(first_batch=first_batch)
+        try:
+            runtime = open_runtime(self.config.runtime, threads=self.config.runtime.threads)
+            try:
+                self._prepare(runtime)
+                return self._score_rows(runtime, loader, first_batch)
+            finally:
+                runtime.close()
+        finally:
+            loader.close()
+
+    def _prepare(self, runtime: Runtime) -> None:
+        runtime.check_batch_size(self.config.data.batch_size)
+        if not runtime.can_caption:
+            raise ConfigError(
+                f"runtime={runtime.name}: an evaluation reads every row, and one host of several "
+                "sees its own alone; evaluate on one host"
+            )
+        check_same_start(
+            runtime,
+            self.launch,
+            self.config,
+            step=len(self.folder.results),
+            revision=self.inputs.revision,
+            folder=self.folder.path,
+        )
+        self.folder.accept({"precision": runtime.precision})
+        self.folder.note({"device": runtime.describe()})
+        runtime.place(self.weights.model)
+        done = len(self.folder.results)
+        say(f"device:  {runtime.describe()}")
+        say(f"weights: {self.weights.origin}")
+        say(f"data:    {self.inputs.describe()}, split {self.split}")
+        say(f"rows:    {self.inputs.num_val_rows:,}, {len(self.wanted):,} of them captioned")
+        say(f"results: {self.folder.path}")
+        if done:
+            say(f"resumed after row {done:,}")
+
+    def _score_rows(self, runtime: Runtime, loader: Loader, first_batch: int) -> bool:
+        several, num_rows = runtime.num_processes > 1, self.inputs.num_val_rows
+        first_row = first_batch * self.config.data.batch_size
+        stop = StopRequest(
+            echo_s=ECHO_OF_A_SIGNAL_S if several else 0.0,
+            safe_step=lambda: len(self.folder.results),
+            unit="row",
+        )
+        shown = self.config.logger.progress
+        progress = Progress(num_rows, first_row, shown=shown, unit="row")
+        sweep, started = self._make_sweep(runtime, first_row), time.monotonic()
+
+        def go_on() -> bool:
+            rows = sweep.seen * runtime.num_processes
+            rate = rows / (time.monotonic() - started)
+            progress.advance(min(first_row + rows, num_rows), f"{rate:.0f} images/s")
+            return not decide(runtime, stop=stop.requested, save=False)[0]
+
+        def batches() -> Iterator[tuple[Batch, Tensor, Tensor]]:
+            given = runtime.batches(loader)
+            # Processes that evaluate together stop at the same batch: none may break off alone.
+            with suppress(Stopped):
+                while True:
+                    with stop.interrupting(not several):
+                        batch = next(given, None)
+                    if batch is None:
+                        return
+                    yield batch
+
+        try:
+            with stop.listening():
+                for results, pictures in sweep.run(batches(), go_on):
+                    self._keep(results, pictures)
+        finally:
+            progress.close()
+        return runtime.gather(len(self.folder.results) == num_rows)[0]
+
+    def _make_sweep(self, runtime: Runtime, first_row: int) -> Sweep:
+        model, options = self.weights.model, self.config.evaluate
+        worst = WorstRows(options.worst)
+        for result in self.folder.results:
+            worst.add(result)
+        collector = CaptionCollector(
+            model,
+            runtime,
+            self.weights.tokenizer,
+            self.config.data.max_length,
+            beams=options.beams,
+        )
+        return Sweep(
+            model,
+            runtime,
+            collector,
+            first_row=first_row,
+            num_rows=self.inputs.num_val_rows,
+            wanted=self.wanted,
+            worst=worst,
+        )
+
+    def _keep(self, results: list[RowResult], pictures: dict[int, bytes]) -> None:
+        """Append what is new: a batch that was half scored before is scored again as a whole."""
+        known = len(self.folder.results)
+        self.folder.append([one for one in results if one.row >= known], pictures)
+
+
+def _default_folder(weights: Pretrained, config: Config) -> Path:
+    """Beside the run of the weights, or in the working folder; its name says what is in it."""
+    options = config.evaluate
+    name = options.split or config.data.val_split
+    name += "" if options.rows is None else f"-{options.rows}-rows"
+    name += "" if options.beams == 1 else f"-{options.beams}-beams"
+    if weights.run is not None:
+        return weights.run / "evaluation" / f"step-{weights.step}-{name}"
+    plain = re.sub(r"[^\w.-]+", "-", weights.origin).strip("-.") or "weights"
+    return Path("evaluation") / f"{plain}-{name}"
+
+
+def _fingerprint(weights: Pretrained) -> str:
+    """SHA-256 of names, shapes and values: the same for every file that holds these weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,46 @@
+"""One process a folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import weakref
+from pathlib import Path
+from typing import IO
+
+from radcap.errors import RadcapError
+
+# A forked loader process shares the lock, and outlives a killed run by a moment: the same command
+# given again at once would be refused.
+_LOCKS: weakref.WeakSet[IO[str]] = weakref.WeakSet()
+os.register_at_fork(after_in_child=lambda: [lock.close() for lock in _LOCKS])
+
+
+def lock_folder(path: Path, remedy: str) -> IO[str]:
+    """Lock a folder until the file given back is closed, or the process ends, however it does.
+
+    The kernel drops the lock with the process, so a killed one leaves none behind.
+
+    Args:
+        path: the folder; a file `.lock` in it is held.
+        remedy: what to do where another process has it.
+
+    Raises:
+        RadcapError: another process has it; its number is named.
+        OSError: the folder cannot be written.
+    """
+    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    lock = os.fdopen(descriptor, "r+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise RadcapError(
+            f"{path} is in use by process {holder}; wait for it, or {remedy}"
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    _LOCKS.add(lock)
+    return lock
