@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from radcap.evaluation.report import write_report
 from radcap.evaluation.results import RowResult, WorstRows
 from radcap.evaluation.settings import pinned_revision
 from radcap.evaluation.sweep import Sweep
+from radcap.model.weights import fingerprint
 from radcap.runtime.base import Runtime
 from radcap.runtime.launch import Launch
 from radcap.runtime.select import open_runtime
@@ -84,7 +84,7 @@ class Evaluation:
         self.folder.accept(
             {
                 "format": _FORMAT,
-                "weights": _fingerprint(self.weights),
+                "weights": fingerprint(self.weights.model.state_dict()),
                 "data": self.inputs.describe(),
                 "data_revision": self.inputs.revision,
                 "split": self.split,
@@ -237,12 +237,3 @@ def _default_folder(weights: Pretrained, config: Config) -> Path:
         return weights.run / "evaluation" / f"step-{weights.step}-{name}"
     plain = re.sub(r"[^\w.-]+", "-", weights.origin).strip("-.") or "weights"
     return Path("evaluation") / f"{plain}-{name}"
-
-
-def _fingerprint(weights: Pretrained) -> str:
-    """SHA-256 of names, shapes and values: the same for every file that holds these weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(weights.model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import pickle
 import socket
@@ -116,6 +117,18 @@ def check_captioner(state: Mapping[str, Tensor], origin: str) -> None:
     with torch.device("meta"):
         model = ImageCaptioningModel(**sizes, num_heads=1)  # no shape depends on the heads
     _check_names_and_shapes(state, model.state_dict(), origin)
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a state dict on the CPU, names, dtypes, shapes and values, as 64 hex digits.
+
+    The same for every file that holds these weights, of whatever format.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def captioner_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:

@@ -1,0 +1,88 @@
+"""Captions images with the programs beside this file: plain PyTorch, without radcap.
+
+    pip install torch tokenizers pillow numpy
+    python generate.py IMAGE...
+
+Not for diagnosis: a research model's captions are not medical findings. Pictures of 8 bits; those
+of 16 bits or from DICOM have to be brought to 8 bits before.
+"""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from tokenizers import Tokenizer
+from torch import Tensor
+
+FOLDER = Path(__file__).resolve().parent
+MAX_LEN = 80
+
+
+def load_image(file: str | Path) -> Tensor:
+    """A picture as uint8 [3, 224, 224]: resized to 256 x 256, of that the middle."""
+    with Image.open(file) as image:
+        rgb = ImageOps.exif_transpose(image).convert("RGB")
+    width, height = rgb.size
+    # Resize and crop in one: the middle 224/256 of both sides.
+    box = (width / 16, height / 16, width * 15 / 16, height * 15 / 16)
+    small = rgb.resize((224, 224), Image.Resampling.BILINEAR, box=box)
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+
+
+def load_program(name: str) -> torch.nn.Module:
+    """A program of this folder as a module to call."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        return torch.export.load(FOLDER / name).module()
+
+
+class Captioner:
+    """The two programs and the tokenizer of this folder."""
+
+    def __init__(self) -> None:
+        self.encode = load_program("encode.pt2")
+        self.decode_step = load_program("decode_step.pt2")
+        self.config = json.loads((FOLDER / "config.json").read_text())
+        self.tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
+
+    @torch.no_grad()
+    def generate(self, images: Tensor, max_len: int = MAX_LEN) -> Tensor:
+        """Greedy captions of images uint8 [B, 3, 224, 224]: int64 ids that begin with [CLS]."""
+        start, end, pad = (self.config[f"{name}_token_id"] for name in ("bos", "eos", "pad"))
+        # Keys and values of the images: [2, layers, B, heads, 49, width].
+        memory = self.encode(images)
+        cache = memory.new_zeros(*memory.shape[:4], max_len, memory.shape[5])
+        ids = torch.full((len(images),), start)
+        ended = torch.zeros(len(images), dtype=torch.bool)
+        written = [ids]
+        for position in range(max_len):
+            logits, cache = self.decode_step(ids, torch.tensor([position]), memory, cache)
+            following = logits.argmax(dim=-1)
+            ended |= following == end
+            if ended.all():
+                break
+            ids = following.masked_fill(ended, pad)
+            written.append(ids)
+        return torch.stack(written, dim=1)
+
+    def captions(self, images: Tensor) -> list[str]:
+        """The texts of `generate`."""
+        return self.tokenizer.decode_batch(self.generate(images).tolist())
+
+
+def main() -> None:
+    """Print a caption for every file named."""
+    if len(sys.argv) < 2:
+        sys.exit("usage: python generate.py IMAGE...")
+    captioner = Captioner()
+    for file in sys.argv[1:]:
+        [caption] = captioner.captions(load_image(file)[None])
+        print(f"{file}: {caption}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""`python -m radcap.export`: trained weights as a folder that others can use."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from radcap.console import run_command, say
+from radcap.errors import EXIT_DONE, ConfigError
+
+USAGE = """
+usage: python -m radcap.export WEIGHTS FOLDER [--push OWNER/NAME] [--private]
+
+Write trained weights as a folder that plain PyTorch, the model card's own script and the Hub can
+use: weights, sizes, tokenizer, preprocessing, a model card filled from the run, and the model as
+torch.export'ed programs that run without radcap. What is written is read back and compared before
+it takes its place. Not for diagnosis.
+
+arguments:
+  WEIGHTS               a run folder, a checkpoint, a weights file (.safetensors .bin .pt .pth), an
+                        exported folder, or a Hub id
+  FOLDER                where to; an earlier export there is moved aside, anything else refused
+
+options:
+  --push OWNER/NAME     upload the folder to this model repository of the Hub, with HF_TOKEN
+  --private             make the repository private, where it is not there yet
+  -h, --help            print this and stop
+
+exit status:
+  0 done   1 failed   2 wrong arguments
+
+examples:
+  python -m radcap.export runs/default exported
+  python -m radcap.export runs/epoch1 exported --push me/my-captioner --private
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, as the other commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help says how")
+
+
+def main(words: Sequence[str]) -> int:
+    """Check the words, export, upload.
+
+    Returns:
+        The exit status.
+    """
+    parser = _Parser(add_help=False)
+    parser.add_argument("weights", metavar="WEIGHTS")
+    parser.add_argument("folder", metavar="FOLDER", type=Path)
+    parser.add_argument("--push", metavar="OWNER/NAME")
+    parser.add_argument("--private", action="store_true")
+    options = parser.parse_args(words)
+    if options.private and not options.push:
+        raise ConfigError("--private: has no effect without --push OWNER/NAME")
+
+    from radcap.serving.package import check_target, export
+    from radcap.serving.pretrained import load_pretrained
+    from radcap.serving.upload import check_repository, upload
+
+    if options.push:
+        check_repository(options.push)
+    check_target(options.folder)
+    pretrained = load_pretrained(options.weights)
+    say(f"weights: {pretrained.origin}")
+    name = options.push or options.folder.resolve().name
+    export(pretrained, options.folder, name=name, say=say)
+    say(f"exported to {options.folder}; its README.md is the model card, not for diagnosis")
+    if options.push:
+        say(f"uploading to {options.push}")
+        say(f"uploaded: {upload(options.folder, options.push, private=options.private)}")
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, USAGE))

@@ -1,0 +1,181 @@
+"""A folder that plain PyTorch, the model card's own script and the Hub can use."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+
+from radcap import __version__
+from radcap.errors import ConfigError, RadcapError, first_line
+from radcap.model.captioner import MAX_POSITIONS
+from radcap.model.encoder import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
+from radcap.model.weights import fingerprint, load_captioner_weights
+from radcap.serving.card import model_card, read_facts
+from radcap.serving.pretrained import Pretrained
+from radcap.serving.programs import export_programs
+from radcap.training.folder import move_aside
+
+if TYPE_CHECKING:
+    from transformers import BertTokenizer
+
+MODEL_TYPE = "radcap"
+_EXAMPLE = Path(__file__).parent.parent / "assets" / "generate.py"
+_RESIZED = 256  # of which the middle is taken
+_CHECKED_ROWS, _CHECKED_TOKENS = 3, 12
+
+
+def check_target(folder: Path) -> None:
+    """Refuse a folder that holds anything but an earlier export.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        if not _is_export(folder):
+            raise ConfigError(f"{folder}: not empty and no export of radcap; choose another folder")
+        if folder.resolve() == Path.cwd():
+            raise ConfigError(f"{folder}: the folder in use cannot be moved aside; choose another")
+    elif folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: a file of this name is there; choose another folder")
+
+
+def export(pretrained: Pretrained, folder: Path, *, name: str, say: Callable[[str], None]) -> None:
+    """Write everything beside, check it, and put it in place: never half a folder.
+
+    Args:
+        pretrained: what is exported.
+        folder: where to; an earlier export found there is moved aside.
+        name: what the model is called in its card.
+        say: told how it goes.
+
+    Raises:
+        ConfigError: the folder holds something else.
+        RadcapError: it cannot be written, or what was written is not what was meant.
+    """
+    check_target(folder)
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100 a link is moved, not what it leads to
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _write(pretrained, partial, name, say)
+        _check(pretrained, partial)
+        say("checked: the weights load back bit for bit, the programs write the model's own ids")
+        if folder.is_dir() and any(folder.iterdir()):
+            move_aside(folder)
+        elif folder.is_dir():
+            folder.rmdir()
+        partial.rename(folder)
+    except OSError as error:
+        raise RadcapError(f"{folder} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        return json.loads((folder / "config.json").read_text()).get("model_type") == MODEL_TYPE
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _write(pretrained: Pretrained, folder: Path, name: str, say: Callable[[str], None]) -> None:
+    state = {key: tensor.contiguous() for key, tensor in pretrained.model.state_dict().items()}
+    safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    torch.save(state, folder / "pytorch_model.bin")
+    # safetensors makes its files readable for their owner alone.
+    shutil.copymode(folder / "pytorch_model.bin", folder / "model.safetensors")
+    _write_json(folder / "config.json", _config(pretrained))
+    _write_json(folder / "preprocessor_config.json", _preprocessing())
+    _write_tokenizer(pretrained.tokenizer, folder)
+    say("recording the programs, some seconds")
+    for file, program in export_programs(pretrained.model).items():
+        torch.export.save(program, folder / file)
+    shutil.copyfile(_EXAMPLE, folder / "generate.py")
+    facts = read_facts(pretrained, fingerprint(state))
+    (folder / "README.md").write_text(model_card(pretrained, facts, name), encoding="utf-8")
+
+
+def _config(pretrained: Pretrained) -> dict[str, Any]:
+    tokenizer = pretrained.tokenizer
+    return {
+        "model_type": MODEL_TYPE,
+        "architectures": ["ImageCaptioningModel"],
+        **asdict(pretrained.architecture),
+        "max_positions": MAX_POSITIONS,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "dtype": "float32",
+        "radcap_version": __version__,
+    }
+
+
+def _preprocessing() -> dict[str, Any]:
+    """The card's transform, in the words of transformers' image processors."""
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": _RESIZED, "width": _RESIZED},
+        "resample": 2,  # bilinear
+        "do_center_crop": True,
+        "crop_size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(IMAGENET_MEAN),
+        "image_std": list(IMAGENET_STD),
+    }
+
+
+def _write_tokenizer(tokenizer: BertTokenizer, folder: Path) -> None:
+    tokenizer.save_pretrained(str(folder))
+    # For readers older than tokenizer.json.
+    pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    text = "".join(f"{piece}\n" for piece, _ in pieces)
+    (folder / "vocab.txt").write_text(text, encoding="utf-8")
+
+
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _check(pretrained: Pretrained, folder: Path) -> None:
+    """Read everything back, and let the example caption with what it found."""
+    state = pretrained.model.state_dict()
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        read = load_captioner_weights(folder / file)
+        if any(not torch.equal(read[key], tensor) for key, tensor in state.items()):
+            raise RadcapError(f"{file} does not load back as it was written; is the disk full?")
+    shape = (_CHECKED_ROWS, 3, IMAGE_SIZE, IMAGE_SIZE)
+    images = torch.randint(256, shape, generator=torch.Generator().manual_seed(0)).byte()
+    expected = pretrained.model.generate(images, _CHECKED_TOKENS, pretrained.tokenizer)
+    try:
+        found = _example(folder).Captioner().generate(images, _CHECKED_TOKENS)
+    except (RuntimeError, ValueError) as error:
+        raise RadcapError(f"the exported programs do not run: {first_line(error)}") from error
+    if not torch.equal(found, expected):
+        raise RadcapError(
+            "the exported programs do not write the ids that the model writes: a fault of radcap "
+            "or of this torch; nothing was exported"
+        )
+
+
+def _example(folder: Path) -> ModuleType:
+    """The folder's own generate.py."""
+    spec = importlib.util.spec_from_file_location("radcap_exported", folder / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
