@@ -1,4 +1,4 @@
-"""`python -m radcap.train` in a process of its own, and what it leaves."""
+"""Commands in a process of their own, and what `python -m radcap.train` leaves."""
 
 from __future__ import annotations
 
@@ -26,11 +26,16 @@ WORDS = (
 
 
 def command(words: Sequence[str], processes: int = 1) -> list[str]:
+    return module_command("radcap.train", words, processes)
+
+
+def module_command(module: str, words: Sequence[str], processes: int = 1) -> list[str]:
+    """A command's line, by torchrun for several processes."""
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone"]
         launcher += [f"--nproc-per-node={processes}"]
-    return [*launcher, "-m", "radcap.train", *words]
+    return [*launcher, "-m", module, *words]
 
 
 def environment(cache: Path) -> dict[str, str]:

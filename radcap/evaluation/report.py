@@ -70,6 +70,7 @@ def _results(evaluation: Evaluation, scores: Scores) -> dict[str, Any]:
         "settings": {
             "device": facts.get("device"),
             "precision": facts.get("precision"),
+            "graphs": facts.get("graphs"),
             "beams": facts["beams"],
             "max_length": facts["max_length"],
             "bleu": bleu_signature(),

@@ -197,6 +197,7 @@ class Evaluation:
                     self._keep(results, pictures)
         finally:
             progress.close()
+        self.folder.note({"graphs": runtime.num_graphs()})
         return runtime.gather(len(self.folder.results) == num_rows)[0]
 
     def _make_sweep(self, runtime: Runtime, first_row: int) -> Sweep:

@@ -1,0 +1,379 @@
+"""`python -m radcap.evaluate`: known answers, going on where it was, one result everywhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_line import environment, module_command
+from evaluation.known import (
+    GOOD,
+    RIGHT,
+    ROWS,
+    SAID,
+    expected_loss,
+    save,
+    speaking_model,
+    target_ids,
+    write_rows,
+)
+from pycocoevalcap.cider.cider import Cider
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics import BLEU
+from transformers import BertTokenizer
+
+from radcap.data.collate import load_tokenizer
+from radcap.errors import ConfigError, RadcapError
+from radcap.evaluate import main
+from radcap.model.captioner import ImageCaptioningModel
+from radcap.training.lock import lock_folder
+
+needs_xla = pytest.mark.skipif(
+    importlib.util.find_spec("torch_xla") is None, reason="torch_xla is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> BertTokenizer:
+    return load_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("data"), ROWS)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory, tokenizer: BertTokenizer) -> Path:
+    return save(speaking_model(tokenizer), tmp_path_factory.mktemp("model") / "says.safetensors")
+
+
+@pytest.fixture
+def words(data: Path, weights: Path, tmp_path: Path) -> list[str]:
+    return [
+        f"evaluate.weights={weights}",
+        f"data.path={data}",
+        f"evaluate.out={tmp_path / 'out'}",
+        *("runtime=cpu", "runtime.threads=1", "data.workers=0", "data.batch_size=4"),
+        "data.max_skipped_fraction=0.5",
+    ]
+
+
+def results(out: Path) -> dict[str, Any]:
+    return json.loads((out / "results.json").read_text())
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+
+
+def test_known_rows_give_known_figures(
+    words: list[str], tmp_path: Path, tokenizer: BertTokenizer
+) -> None:
+    assert main(words) == 0
+    found = results(tmp_path / "out")
+    scores = {name: one["value"] for name, one in found["scores"].items()}
+    references = [row[0] for row in GOOD]
+
+    losses = [expected_loss(tokenizer, text) for text in references]
+    tokens = sum(len(target_ids(tokenizer, text)) for text in references)
+    assert scores["loss"] == pytest.approx(sum(losses) / tokens, rel=1e-4)
+    assert scores["perplexity"] == pytest.approx(math.exp(sum(losses) / tokens), rel=1e-4)
+    assert scores["loss_per_caption"] == pytest.approx(sum(losses) / 12, rel=1e-4)
+    assert found["scores"]["loss"]["count"] == tokens
+    assert (found["rows"], found["captions"], found["skipped"]) == (12, 12, {"no caption": 1})
+
+    for slot, right in RIGHT.items():
+        assert scores[slot] == right / 12
+        assert found["scores"][slot]["count"] == 12
+    assert found["slots"]["modality"] == {
+        "mri": {"rows": 9, "right": 9, "said": {"mri": 9}},
+        "ct": {"rows": 3, "right": 0, "said": {"mri": 3}},
+    }
+    assert found["slots"]["pathology"]["scoliosis"]["said"] == {"fracture": 2}
+    assert found["slots"]["abnormal"]["normal"] == {
+        "rows": 1,
+        "right": 0,
+        "said": {"abnormal": 1},
+    }
+
+    lower = [text.lower() for text in references]
+    for order in (1, 2, 3, 4):
+        bleu = BLEU(tokenize="none", max_ngram_order=order)
+        expected = bleu.corpus_score([SAID] * 12, [lower]).score
+        assert scores[f"bleu_{order}"] == pytest.approx(expected, rel=1e-9)
+    rouge = RougeScorer(["rougeL"])
+    lcs = [rouge.score(text, SAID)["rougeL"].fmeasure for text in references]
+    assert scores["rouge_l"] == pytest.approx(sum(lcs) / 12, rel=1e-9)
+    cider, _ = Cider().compute_score(
+        {number: [text] for number, text in enumerate(lower)},
+        {number: [SAID] for number in range(12)},
+    )
+    assert scores["cider_d"] == pytest.approx(cider, rel=1e-9)
+    for one in found["scores"].values():
+        low, high = one["interval"]
+        assert low <= one["value"] <= high
+
+
+def test_the_report_shows_the_worst_and_warns(words: list[str], tmp_path: Path) -> None:
+    assert main([*words, "evaluate.worst=3"]) == 0
+    out = tmp_path / "out"
+    page = (out / "worst.html").read_text()
+    assert page.count("<article>") == page.count("data:image/png;base64,") == 3
+    assert page.count("scoliosis") >= 2  # both labels of these are wrong
+    assert "http" not in page
+    assert len(list((out / "pictures").iterdir())) == 3
+    table = (out / "results.md").read_text()
+    assert "| modality | 75.0% |" in table
+    assert "| **`ct`** | 3 | 0 |" in table
+    assert "0.7637" in table and "token count" not in table
+    for text in (page, table, json.dumps(results(out))):
+        assert "not for diagnosis" in text.lower()
+
+
+def test_a_cut_evaluation_goes_on_and_ends_the_same(words: list[str], tmp_path: Path) -> None:
+    assert main(words) == 0
+    out = tmp_path / "out"
+    whole = {name: (out / name).read_bytes() for name in ("rows.jsonl", "results.json")}
+    lines = whole["rows.jsonl"].splitlines(keepends=True)
+    # Five rows and a half: the sixth was being written when the process was killed.
+    (out / "rows.jsonl").write_bytes(b"".join(lines[:5]) + lines[5][:20])
+    (out / "results.json").unlink()
+    assert main(words) == 0
+    assert {name: (out / name).read_bytes() for name in whole} == whole
+
+
+def test_a_finished_evaluation_is_told_again_without_the_device(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 0
+    before = (tmp_path / "out" / "results.json").read_bytes()
+    capsys.readouterr()
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "is finished" in said and "bleu_4" in said and "device:" not in said
+    assert (tmp_path / "out" / "results.json").read_bytes() == before
+
+
+def test_results_of_something_else_are_not_mixed(
+    words: list[str], tmp_path: Path, tokenizer: BertTokenizer
+) -> None:
+    assert main(words) == 0
+    other = save(speaking_model(tokenizer, "ct of the lung"), tmp_path / "other.safetensors")
+    for word, named in (
+        (f"evaluate.weights={other}", "weights"),
+        ("evaluate.rows=6", "rows"),
+        ("evaluate.captions=2", "captions"),
+        ("data.max_length=20", "max_length"),
+    ):
+        with pytest.raises(ConfigError, match=f"{named} .*evaluate.fresh=true"):
+            main([*words, word])
+    assert main([*words, f"evaluate.weights={other}", "evaluate.fresh=true"]) == 0
+    assert (tmp_path / "out.old-1" / "results.json").is_file()
+    assert {row["caption"] for row in rows(tmp_path / "out")} == {"ct of the lung", None}
+
+
+def test_some_rows_and_some_captions_are_spread_over_the_split(
+    words: list[str], tmp_path: Path
+) -> None:
+    assert main([*words, "evaluate.rows=8", "evaluate.captions=4"]) == 0
+    scored = rows(tmp_path / "out")
+    assert [row["row"] for row in scored] == list(range(8))
+    assert len({row["id"] for row in scored}) == 8
+    assert len({row["id"].split(":")[1] for row in scored}) == 2  # of both row groups
+    captioned = [row["row"] for row in scored if row["caption"] is not None]
+    assert set(captioned) <= {0, 2, 4, 6} and len(captioned) >= 3
+    assert results(tmp_path / "out")["captions"] == len(captioned)
+
+
+def test_without_captions_there_is_a_loss(words: list[str], tmp_path: Path) -> None:
+    assert main([*words, "evaluate.captions=0"]) == 0
+    assert set(results(tmp_path / "out")["scores"]) == {"loss", "perplexity", "loss_per_caption"}
+    assert "<article>" not in (tmp_path / "out" / "worst.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["evaluate.weights=null"], "run=RUN, or evaluate.weights"),
+        (["evaluate.weights=nowhere.bin"], "nowhere.bin: no such file"),
+        (["run=nowhere"], "run=nowhere: no run folder"),
+        (["run=a", "run=b"], "one run at a time"),
+        (["evaluate.split=test"], "no split 'test'"),
+        (["evaluate.rows=0"], "evaluate.rows"),
+        (["evaluate.weight=x"], "evaluate.weights"),
+        (["evaluate.beams=0"], "evaluate.beams"),
+    ],
+)
+def test_wrong_words_are_refused_in_a_line(words: list[str], changes: list[str], said: str) -> None:
+    with pytest.raises(RadcapError, match=said) as caught:
+        main([*words, *changes])
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_folders_that_are_not_ours_stay(words: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="not empty and holds no evaluation"):
+        main(words)
+    (out / "thesis.tex").unlink()
+    with (
+        lock_folder(out, ""),
+        pytest.raises(RadcapError, match=f"in use by process {os.getpid()}"),
+    ):
+        main(words)
+
+
+def evaluate(
+    cwd: Path, cache: Path, *words: str, processes: int = 1
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        module_command("radcap.evaluate", words, processes),
+        cwd=cwd,
+        env=environment(cache),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+
+
+@pytest.mark.slow
+def test_a_run_is_scored_as_its_own_validation_scored_it(tmp_path: Path, cache: Path) -> None:
+    """A run of the smoke experiment: the same rows, the same figures, beside the run."""
+    train = module_command(
+        "radcap.train", ("+experiment=smoke", "runtime=cpu", "trainer.max_steps=4"), 1
+    )
+    subprocess.run(train, cwd=tmp_path, env=environment(cache), check=True, capture_output=True)
+    done = evaluate(tmp_path, cache, "run=runs/smoke", "runtime=cpu", "evaluate.worst=2")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "runs" / "smoke" / "summary.json").read_text())
+    out = tmp_path / "runs" / "smoke" / "evaluation" / "step-4-val"
+    found = results(out)
+    assert found["scores"]["loss"]["value"] == pytest.approx(summary["val_loss"], rel=1e-6)
+    assert found["scores"]["loss"]["count"] == summary["val_tokens"]
+    assert found["rows"] == summary["val_rows"] == 40
+    assert found["floor"] == summary["floor"]
+    assert "synthetic" in found["data"]["name"]
+    assert str(out / "results.md").removeprefix(f"{tmp_path}/") in done.stdout
+
+
+@pytest.mark.slow
+def test_killed_and_stopped_it_ends_as_unbroken(
+    tmp_path: Path, cache: Path, tokenizer: BertTokenizer
+) -> None:
+    """1,300 rows; SIGKILL after the first results, SIGTERM later, then to the end."""
+    data = write_rows(tmp_path / "data", [GOOD[i % len(GOOD)] for i in range(1300)])
+    weights = save(speaking_model(tokenizer), tmp_path / "says.safetensors")
+    common = (f"evaluate.weights={weights}", f"data.path={data}", "runtime=cpu")
+    common = (*common, "data.workers=1", "runtime.threads=1", "data.batch_size=16")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    done = evaluate(tmp_path, cache, *common, f"evaluate.out={whole}")
+    assert done.returncode == 0, done.stderr
+    words = (*common, f"evaluate.out={broken}")
+
+    def interrupt(number: signal.Signals, when: Callable[[], bool]) -> tuple[int, str]:
+        process = subprocess.Popen(
+            module_command("radcap.evaluate", words, 1),
+            cwd=tmp_path,
+            env=environment(cache),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        deadline = time.monotonic() + 120
+        while not when():
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.01)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=100)
+        return process.returncode, said
+
+    def written() -> int:
+        file = broken / "rows.jsonl"
+        return file.read_text().count("\n") if file.exists() else 0
+
+    status, _ = interrupt(signal.SIGKILL, lambda: written() >= 512)
+    assert status == -signal.SIGKILL
+    before = written()
+    assert 512 <= before < 1300
+    # The lock's line is written at the start, results 512 rows later: in between, it is at work.
+    started = (broken / ".lock").stat().st_mtime_ns
+    status, said = interrupt(
+        signal.SIGTERM, lambda: (broken / ".lock").stat().st_mtime_ns > started and _listens(broken)
+    )
+    if status == 0:
+        pytest.skip("this machine was done before the signal came")
+    assert status == 75, said
+    assert "the same command goes on" in said
+    assert written() >= before
+    done = evaluate(tmp_path, cache, *words)
+    assert done.returncode == 0, done.stderr
+    assert f"resumed after row {written():,}" not in done.stdout  # it went further
+    assert "resumed after row" in done.stdout
+    for name in ("rows.jsonl", "results.json", "worst.html"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
+    assert len(list((broken / "pictures").iterdir())) == 50
+
+
+def _listens(folder: Path) -> bool:
+    """Whether the process that holds a folder has a handler of SIGTERM."""
+    status = Path(f"/proc/{(folder / '.lock').read_text().strip()}/status")
+    try:
+        caught = next(line for line in status.read_text().splitlines() if line[:7] == "SigCgt:")
+    except (OSError, StopIteration):
+        return False
+    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.slow
+@needs_xla
+def test_thirteen_rows_are_scored_alike_everywhere(tmp_path: Path, cache: Path) -> None:
+    torch.manual_seed(0)
+    weights = save(ImageCaptioningModel(30522, 16, 1, 8).eval(), tmp_path / "random.safetensors")
+    data = write_rows(tmp_path / "data", ROWS)
+    found: dict[str, Path] = {}
+    for name, processes, words in (
+        ("cpu", 1, ("runtime=cpu", "data.batch_size=16")),
+        ("small", 1, ("runtime=cpu", "data.batch_size=4")),
+        ("processes", 2, ("runtime=cpu", "runtime.threads=1", "data.batch_size=4")),
+        ("one", 1, ("runtime=xla_cpu", "runtime.devices=1", "data.batch_size=13")),
+        ("eight", 1, ("runtime=xla_cpu", "runtime.devices=8", "data.batch_size=8")),
+    ):
+        out = tmp_path / name
+        done = evaluate(
+            tmp_path,
+            cache,
+            *(f"evaluate.weights={weights}", f"data.path={data}", f"evaluate.out={out}"),
+            *("data.workers=0", "data.max_skipped_fraction=0.5", *words),
+            processes=processes,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("report:") == 1  # one speaks for all
+        found[name] = out
+    expected = rows(found["cpu"])
+    assert len(expected) == 13
+    assert len({row["caption"] for row in expected}) > 1
+    for name, out in found.items():
+        scored = rows(out)
+        for one, other in zip(scored, expected, strict=True):
+            assert one["loss"] == pytest.approx(other["loss"], rel=1e-4), name
+            assert one | {"loss": 0} == other | {"loss": 0}, name
+        figures = {name: one["value"] for name, one in results(out)["scores"].items()}
+        wanted = {n: one["value"] for n, one in results(found["cpu"])["scores"].items()}
+        assert figures == pytest.approx(wanted, rel=1e-4)
+        assert results(out)["slots"] == results(found["cpu"])["slots"]
+    graphs = results(found["eight"])["settings"]["graphs"]
+    assert graphs["evaluate"] == 1
+    assert graphs["generate"] <= 2
