@@ -6,6 +6,7 @@ Imports no torch: a run that is not there is refused at once.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ def pinned_revision(run: Path | None, config: Config) -> str | None:
 
 
 def _overrides(section: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    if not isinstance(section, Mapping):
+        raise ValueError("no section")
     for name, value in section.items():
         if isinstance(value, Mapping):
             yield from _overrides(value, f"{prefix}{name}.")
@@ -88,6 +91,7 @@ def _word(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
-        quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{quoted}'"
+        # A backslash is itself, but for those before a quotation mark.
+        escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), value)
+        return f"'{escaped}'"
     raise ValueError(f"{value!r} is no value of an option")

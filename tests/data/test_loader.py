@@ -235,6 +235,17 @@ def test_passes_over_a_part(source: Source, load: Opener, workers: int, shuffle:
     ][:10]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_first_pass_may_begin_late(source: Source, load: Opener, workers: int) -> None:
+    order = make_order(source, shuffle=False)
+    whole = list(load(source, order, max_rows=10))
+    late = load(source, order, max_rows=10, first_batch=1, workers=workers)
+    rest, again = list(late), list(late)
+    assert len(rest) == 2 and len(again) == 3
+    assert all(same(a, b) for a, b in zip(rest, whole[1:], strict=True))
+    assert all(same(a, b) for a, b in zip(again, whole, strict=True))
+
+
 BAD = {
     "no image": {"image": None},
     "no caption": {"conversations": [{"from": "human", "value": "?"}]},

@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from radcap.model.loss import caption_loss, masked_loss, mean_loss, perplexity, selected_loss
+from radcap.model.loss import (
+    caption_loss,
+    masked_loss,
+    mean_loss,
+    perplexity,
+    row_losses,
+    selected_loss,
+)
 
 Loss = Callable[[Tensor, nn.Linear, Tensor], tuple[Tensor, Tensor]]
 both_formulas = pytest.mark.parametrize("formula", [selected_loss, masked_loss])
@@ -105,3 +112,15 @@ def test_perplexity_is_taken_once_of_all_tokens() -> None:
     assert perplexity(easy + hard, 104) == pytest.approx(math.exp(126 / 104))
     assert perplexity(0.0, 0) == 1.0
     assert perplexity(1e6, 1) == math.inf
+
+
+def test_row_losses_are_the_loss_of_each_row_alone() -> None:
+    generator = torch.Generator().manual_seed(3)
+    fc_out = nn.Linear(5, 13)
+    hidden = torch.randn(4, 6, 5, generator=generator)
+    targets = torch.randint(1, 13, (4, 6), generator=generator, dtype=torch.int32)
+    targets[0, 2:] = targets[1] = 0
+    found = row_losses(hidden, fc_out, targets)
+    alone = [caption_loss(hidden[i : i + 1], fc_out, targets[i : i + 1])[0] for i in range(4)]
+    torch.testing.assert_close(found, torch.stack(alone))
+    assert found[1] == 0.0

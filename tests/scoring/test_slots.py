@@ -17,7 +17,15 @@ from radcap.labels import (
     Labels,
     display_name,
 )
-from radcap.scoring.slots import read_slots, slot_accuracy, words
+from radcap.scoring.slots import (
+    NOTHING,
+    confusion,
+    read_captions,
+    read_slots,
+    right_slots,
+    slot_accuracy,
+    words,
+)
 
 # The caption texts of the real set known from its data and from the model card.
 REAL_CAPTIONS = [
@@ -159,3 +167,44 @@ def test_a_label_outside_the_vocabulary_is_read_by_its_spelling() -> None:
 
 def test_no_rows_no_accuracy() -> None:
     assert {score["accuracy"] for score in slot_accuracy([]).values()} == {None}
+
+
+def test_confusion_counts_what_was_stated_for_what() -> None:
+    fracture, normal = Labels.of("mri", "knee", "fracture"), Labels.of("mri", "knee", "normal")
+    pairs = [
+        ("mri of the knee displays fracture", fracture),
+        ("ct of the knee displays normal anatomy", fracture),
+        ("ct of the knee displays normal anatomy", fracture),
+        ("mri of the hip displays fracture", normal),
+        ("", normal),
+        ("mri of the knee displays fracture", Labels(location="left_elbow")),
+    ]
+    said, labels = read_captions(pairs), [one for _, one in pairs]
+    tables = confusion(said, labels)
+    assert tables["modality"] == {"mri": {"ct": 2, "mri": 2, NOTHING: 1}}
+    assert tables["location"] == {
+        "knee": {"knee": 3, NOTHING: 1, "hip": 1},
+        "left_elbow": {"knee": 1},
+    }
+    assert list(tables["location"]["knee"]) == ["knee", NOTHING, "hip"]  # frequent first
+    assert tables["pathology"]["fracture"] == {"normal": 2, "fracture": 1}
+    assert tables["abnormal"] == {
+        "abnormal": {"normal": 2, "abnormal": 1},
+        "normal": {"abnormal": 1, NOTHING: 1},
+    }
+    # The diagonals are what slot_accuracy counts.
+    for slot, score in slot_accuracy(pairs).items():
+        if slot != "all":
+            right = sum(heard.get(true, 0) for true, heard in tables[slot].items())
+            assert right == score["correct"]
+            assert sum(sum(heard.values()) for heard in tables[slot].values()) == score["count"]
+
+
+def test_right_slots_speaks_of_known_labels_alone() -> None:
+    said = Labels.of("mri", "knee", "fracture")
+    assert right_slots(said, Labels()) == {}
+    assert right_slots(said, Labels(modality="ct", abnormal=True)) == {
+        "modality": False,
+        "abnormal": True,
+    }
+    assert right_slots(said, Labels.of("mri", "knee", "normal"))["all"] is False

@@ -1,0 +1,81 @@
+"""What an evaluation takes from a run, and what the command line changes of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from radcap.compose import compose, to_yaml
+from radcap.errors import ConfigError
+from radcap.evaluation.settings import data_settings, pinned_revision, take_run
+
+
+def make_run(folder: Path, *words: str, revision: str = "c0ffee") -> Path:
+    folder.mkdir()
+    (folder / "config.yaml").write_text(to_yaml(compose(words)))
+    (folder / "versions.json").write_text(json.dumps({"data_revision": revision}))
+    return folder
+
+
+def test_the_runs_data_is_taken_and_the_command_line_wins(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path / "run",
+        *(
+            "+experiment=epoch1",
+            "data.max_length=17",
+            "data.workers=5",
+            "data.cache='a, [b]'",
+        ),
+        "runtime=tpu",
+    )
+    config = compose([*data_settings(run, []), "data.batch_size=8"])
+    before = compose(["+experiment=epoch1"])
+    assert config.data.hub_id == before.data.hub_id
+    assert (config.data.max_length, config.data.batch_size) == (17, 8)
+    assert config.data.cache == "a, [b]"
+    # The machine's own are not the run's.
+    assert config.data.workers == compose([]).data.workers
+    assert config.runtime.name == "auto"
+
+
+def test_odd_texts_come_through(tmp_path: Path) -> None:
+    texts = ["a b", "it's", "x\\y", "x\\'y", "x\\", "[1,2]", "null", "k=v", "ü{}:#", "1"]
+    for number, text in enumerate(texts):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "config.yaml").write_text(json.dumps({"data": {"path": text}}))
+        assert compose(data_settings(folder, [])).data.path == text
+
+
+def test_a_data_group_takes_the_place_of_the_runs(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "+experiment=epoch1")
+    words = ["data=phantom"]
+    assert compose([*data_settings(run, words), *words]).data.name == "phantom"
+
+
+def test_the_revision_is_kept_for_the_same_data_set_alone(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "+experiment=epoch1")
+    same = compose(data_settings(run, []))
+    assert pinned_revision(run, same) == "c0ffee"
+    assert pinned_revision(None, same) is None
+    for word in ("data.path=here", "data.hub_id=me/mine", "data=phantom"):
+        words = data_settings(run, [word])
+        assert pinned_revision(run, compose([*words, word])) is None
+
+
+def test_run_is_a_word_of_its_own(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert take_run([f"run={run}", "run.name=x", "seed=1"]) == (run, ["run.name=x", "seed=1"])
+    assert take_run(["seed=1"]) == (None, ["seed=1"])
+    with pytest.raises(ConfigError, match=r"run=.*evaluate.weights=.*tmp"):
+        (tmp_path / "file.bin").write_bytes(b"")
+        take_run([f"run={tmp_path / 'file.bin'}"])
+
+
+@pytest.mark.parametrize("text", ["", "data: 5", "[", "model: {}", "data: {path: [1]}"])
+def test_a_damaged_configuration_is_told_in_a_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"config.yaml: not the configuration of a run"):
+        data_settings(tmp_path, [])
