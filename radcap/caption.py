@@ -8,10 +8,10 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from radcap.config import RUNTIMES
-from radcap.console import on_terminal, report, run_command, say
+from radcap.console import Arguments, on_terminal, report, run_command, say
 from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def read_options(words: Sequence[str]) -> argparse.Namespace:
     Raises:
         ConfigError: naming the argument.
     """
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = Arguments()
     parser.add_argument("weights")
     parser.add_argument("files", nargs="+")
     form = parser.add_mutually_exclusive_group()
@@ -111,11 +111,6 @@ def read_options(words: Sequence[str]) -> argparse.Namespace:
     if options.precision == "int8" and options.device not in ("auto", "cpu"):
         raise ConfigError(f"--precision int8 is for the CPU, not for --device {options.device}")
     return options
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help lists what there is")
 
 
 def _caption_all(options: argparse.Namespace, files: Sequence[str]) -> int:

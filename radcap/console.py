@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import signal
@@ -11,9 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
-from radcap.errors import EXIT_DONE, EXIT_FAILED, RadcapError
+from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RadcapError
 
 _muted = False
 
@@ -110,6 +111,16 @@ def progress(
 def on_terminal() -> bool:
     """Whether a person sees the progress as it happens."""
     return sys.stderr.isatty() and not _muted
+
+
+class Arguments(argparse.ArgumentParser):
+    """Ordinary arguments of a command, refused in one line; `run_command` answers --help."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help lists what there is")
 
 
 def run_command(main: Callable[[Sequence[str]], int], usage: str) -> int:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from radcap.console import run_command, say
+from radcap.console import Arguments, run_command, say
 from radcap.errors import EXIT_DONE, ConfigError
 
 USAGE = """
@@ -38,25 +36,18 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses in one line, as the other commands do."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help says how")
-
-
 def main(words: Sequence[str]) -> int:
     """Check the words, export, upload.
 
     Returns:
         The exit status.
     """
-    parser = _Parser(add_help=False)
+    parser = Arguments()
     parser.add_argument("weights", metavar="WEIGHTS")
     parser.add_argument("folder", metavar="FOLDER", type=Path)
     parser.add_argument("--push", metavar="OWNER/NAME")
     parser.add_argument("--private", action="store_true")
-    options = parser.parse_args(words)
+    options = parser.parse_intermixed_args(list(words))
     if options.private and not options.push:
         raise ConfigError("--private: has no effect without --push OWNER/NAME")
 

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from radcap.scoring.slots import NOTHING
+from radcap.serving.captioner import NOT_FOR_DIAGNOSIS
 
-NOT_FOR_DIAGNOSIS = (
-    "Not for diagnosis. radcap is a research tool; its captions are not medical findings."
-)
+WARNING = f"{NOT_FOR_DIAGNOSIS.capitalize()}. radcap is a research tool; its captions are no medical findings."
 CARD_LOSS = 0.7637
 
 # Larger tables are told by their most frequent confusions.
@@ -80,7 +79,7 @@ def figure_lines(results: Mapping[str, Any]) -> list[str]:
 
 def _lines(results: Mapping[str, Any]) -> Iterator[str]:
     yield f"# Scores of {_code(results['weights']['origin'])}\n"
-    yield f"**{NOT_FOR_DIAGNOSIS}**\n"
+    yield f"**{WARNING}**\n"
     yield from _facts(results)
     yield "\n## Scores\n"
     yield "| score | value | 95 % interval | mean over | what it is |"

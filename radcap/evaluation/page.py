@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable, Sequence
 from html import escape
 
-from radcap.evaluation.markdown import NOT_FOR_DIAGNOSIS
+from radcap.evaluation.markdown import WARNING
 from radcap.evaluation.results import RowResult
 from radcap.labels import Labels
 from radcap.scoring.slots import NOTHING, read_captions, right_slots
@@ -46,7 +46,7 @@ def worst_page(
 </head>
 <body>
 <h1>The {len(rows)} worst captions</h1>
-<p class="warning"><strong>{escape(NOT_FOR_DIAGNOSIS)}</strong></p>
+<p class="warning"><strong>{escape(WARNING)}</strong></p>
 <p>Weights: {escape(origin)}. Data: {escape(data)}. First those with most labels stated wrongly, of
 these the ones whose true caption the model found least likely.</p>
 {articles}

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from radcap.console import heartbeat, say
-from radcap.evaluation.markdown import COMPARABLE, NOT_FOR_DIAGNOSIS, figure_lines, markdown
+from radcap.evaluation.markdown import COMPARABLE, WARNING, figure_lines, markdown
 from radcap.evaluation.page import worst_page
 from radcap.evaluation.results import WorstRows
 from radcap.evaluation.scores import Scores, score, to_json
@@ -46,7 +46,7 @@ def write_report(evaluation: Evaluation) -> None:
     for line in figure_lines(results):
         say(line)
     say(f"report: {folder.path / 'results.md'}, worst captions: {folder.path / 'worst.html'}")
-    say(NOT_FOR_DIAGNOSIS)
+    say(WARNING)
 
 
 def _results(evaluation: Evaluation, scores: Scores) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _results(evaluation: Evaluation, scores: Scores) -> dict[str, Any]:
     floor = inputs.floor
     return {
         "written_by": WRITTEN_BY,
-        "not_for_diagnosis": NOT_FOR_DIAGNOSIS,
+        "not_for_diagnosis": WARNING,
         "weights": {
             "origin": weights.origin,
             "step": weights.step,

@@ -210,7 +210,7 @@ class Evaluation:
             runtime,
             self.weights.tokenizer,
             self.config.data.max_length,
-            beams=options.beams,
+            num_beams=options.beams,
         )
         return Sweep(
             model,

@@ -111,18 +111,18 @@ class CaptionCollector:
         tokenizer: BertTokenizer,
         max_new_tokens: int,
         *,
-        beams: int = 1,
+        num_beams: int = 1,
     ) -> None:
         """Args:
         model: on the runtime's device.
         max_new_tokens: longest caption generated.
-        beams: captions kept in view by the search; 1 is greedy.
+        num_beams: see `ImageCaptioningModel.generate`.
         """
         self._model = model
         self._runtime = runtime
         self._tokenizer = tokenizer
         self._max_new_tokens = max_new_tokens
-        self._beams = beams
+        self._num_beams = num_beams
         self._batch_size = 0
         self._waiting: list[_Row] = []
         self.captions: list[Caption] = []
@@ -165,7 +165,7 @@ class CaptionCollector:
             images,
             batch_size=self._batch_size,
             max_new_tokens=self._max_new_tokens,
-            num_beams=self._beams,
+            num_beams=self._num_beams,
         )
         texts = self._tokenizer.batch_decode(found.ids[:, 0], skip_special_tokens=True)
         for row, text in zip(rows, texts, strict=True):

@@ -3,6 +3,7 @@ data set or a model, with faults on demand."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -39,6 +40,8 @@ class StandInHub(ThreadingHTTPServer):
         failed: faults done, by name.
         token: what the client sent as its token last.
         leaked: tokens that came to the host that files are redirected to.
+        created: model repositories that were made, with what was asked for.
+        uploaded: file name -> content of the commits to them.
     """
 
     daemon_threads = True
@@ -55,6 +58,8 @@ class StandInHub(ThreadingHTTPServer):
         self.bytes_served = 0
         self.token: str | None = None
         self.leaked: list[str] = []
+        self.created: dict[str, dict[str, object]] = {}
+        self.uploaded: dict[str, bytes] = {}
         self.number = 0
         self.lock = threading.Lock()
         self.commits: dict[str, Path] = {}
@@ -158,7 +163,31 @@ class _Handler(BaseHTTPRequestHandler):
             entries = [] if commit is None else self._tree(commit, "")
             self._json([entry for entry in entries if entry["path"] in wanted])
         else:
-            self._json(None)
+            self._json(self._upload(path, body) if self.command == "POST" else None)
+
+    def _upload(self, path: str, body: bytes) -> object:
+        """Make a model repository, and take a commit to it; None for another request."""
+        hub = self.server
+        hub.token = self.headers.get("authorization")
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            name = f"{asked.get('organization') or 'me'}/{asked['name']}"
+            hub.created[name] = asked
+            return {"url": f"{hub.endpoint}/{name}", "id": name}
+        if path == "/api/validate-yaml":
+            return {"errors": [], "warnings": []}
+        model, _, what = path.removeprefix("/api/models/").rpartition("/main")[0].rpartition("/")
+        if model not in hub.created:
+            return None
+        if what == "preupload":
+            names = [file["path"] for file in json.loads(body)["files"]]
+            return {"files": [{"path": n, "uploadMode": "regular"} for n in names]}
+        assert what == "commit", path
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                hub.uploaded[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+        oid = hashlib.sha1(body).hexdigest()
+        return {"success": True, "commitOid": oid, "commitUrl": f"{hub.endpoint}/{model}/{oid}"}
 
     def _exists(self, revision: str, name: str) -> bool:
         commit = self._commit(revision)

@@ -1,0 +1,314 @@
+"""`python -m radcap.export`: what it writes is what others need, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from command_line import ROOT
+from evaluation.known import SAID, save, speaking_model
+from hub.stand_in import serving
+from transformers import AutoImageProcessor, BertTokenizer
+
+from radcap.compose import compose, to_yaml
+from radcap.data.collate import load_tokenizer
+from radcap.data.images import decode_image
+from radcap.errors import ConfigError, RadcapError
+from radcap.export import main
+from radcap.model.captioner import ImageCaptioningModel
+from radcap.serving import package
+from radcap.serving.pretrained import load_pretrained
+from radcap.training.checkpoint import Checkpoint, save_checkpoint
+
+FILES = {
+    "README.md",
+    "config.json",
+    "decode_step.pt2",
+    "encode.pt2",
+    "generate.py",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "pytorch_model.bin",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of random weights: four heads, two layers, odd captions."""
+    run = tmp_path_factory.mktemp("runs") / "mine"
+    run.mkdir()
+    torch.manual_seed(3)
+    model = ImageCaptioningModel(30522, 16, 2, 4)
+    with torch.no_grad():
+        model.pos_encoder.mul_(3)  # so that captions go through many words
+    best = {"best": {"step": 9, "val_loss": 1.0}}
+    save_checkpoint(run / "checkpoints", Checkpoint(9, model.state_dict(), {}, {}, best))
+    words = ["model=tiny", "model.embed_dim=16", "model.num_layers=2", "optimizer.lr=0.0123"]
+    (run / "config.yaml").write_text(to_yaml(compose(words)))
+    (run / "versions.json").write_text(json.dumps({"radcap": "0.1.0", "data_revision": "c0ffee"}))
+    summary = {"steps": 9, "images": 288, "epochs": 1.5, "val_loss": 0.5, "val_rows": 40}
+    slots = {"modality": {"accuracy": 0.25, "correct": 10, "count": 40}}
+    summary |= {"val_perplexity": 1.6487, "slots": slots}
+    (run / "summary.json").write_text(json.dumps(summary))
+    return run
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exports") / "out"
+    assert main([str(run), str(folder)]) == 0
+    return folder
+
+
+def test_every_file_holds_the_same_weights(run: Path, exported: Path) -> None:
+    assert {file.name for file in exported.iterdir()} == FILES
+    assert not list(exported.parent.glob(".*"))
+    original = load_pretrained(run)
+    state = original.model.state_dict()
+    for found in (
+        safetensors.torch.load_file(exported / "model.safetensors"),
+        torch.load(exported / "pytorch_model.bin", weights_only=True),
+        load_pretrained(exported).model.state_dict(),
+    ):
+        assert found.keys() == state.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    assert load_pretrained(exported).architecture == original.architecture
+    assert (exported / "model.safetensors").stat().st_mode & 0o444 == 0o444
+
+
+def test_the_published_script_reads_it(run: Path, exported: Path) -> None:
+    """Tokenizer from the folder, model by its vocabulary, strict loading, generate, decode."""
+    tokenizer = BertTokenizer.from_pretrained(exported)
+    ours = load_tokenizer()
+    text = "MRI of the shoulder displays ca++_tendinosis"
+    assert tokenizer(text)["input_ids"] == ours(text)["input_ids"]
+    assert (exported / "vocab.txt").read_bytes() == Path(
+        ROOT / "radcap/assets/vocab.txt"
+    ).read_bytes()
+    sizes = json.loads((exported / "config.json").read_text())
+    assert sizes["model_type"] == "radcap"
+    model = ImageCaptioningModel(
+        tokenizer.vocab_size, sizes["embed_dim"], sizes["num_layers"], sizes["num_heads"]
+    )
+    model.load_state_dict(torch.load(exported / "pytorch_model.bin", weights_only=True))
+    images = torch.randint(256, (2, 3, 224, 224), generator=torch.Generator().manual_seed(1)).byte()
+    original = load_pretrained(run)
+    expected = original.model.generate(images, 20, original.tokenizer)
+    assert torch.equal(model.eval().generate(images, 20, tokenizer), expected)
+
+
+def test_transformers_makes_the_same_input_of_a_picture(exported: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    processor = AutoImageProcessor.from_pretrained(exported)
+    encoder = load_pretrained(exported).model.encoder
+    for size, tolerance in (((224, 224), 1e-5), ((301, 512), 0.02)):  # 0.02: one grey level
+        pixels = torch.randint(256, (*size, 3), generator=torch.Generator().manual_seed(2)).byte()
+        image = Image.fromarray(pixels.numpy())
+        image.save(tmp_path / "x.png")
+        ours = torch.from_numpy(decode_image((tmp_path / "x.png").read_bytes()).copy())
+        scaled = ours * encoder.pixel_scale[0] + encoder.pixel_shift[0]
+        theirs = processor(image, return_tensors="pt")["pixel_values"][0]
+        torch.testing.assert_close(theirs, scaled, rtol=0, atol=tolerance)
+
+
+PROGRAM = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("radcap", "transformers", "torchvision"):
+            raise ImportError(f"{name} must not be needed")
+
+sys.meta_path.insert(0, Refuse())
+sys.path.insert(0, sys.argv[1])
+import torch
+import generate
+
+captioner = generate.Captioner()
+images = torch.stack([generate.load_image(file) for file in sys.argv[2:]])
+for count in (1, len(images)):
+    print(captioner.generate(images[:count], max_len=24).tolist())
+print(captioner.captions(images))
+assert not [name for name in sys.modules if name.partition(".")[0] == "radcap"]
+"""
+
+
+def test_plain_pytorch_writes_the_same_ids(run: Path, exported: Path, tmp_path: Path) -> None:
+    """A process in which radcap, transformers and torchvision cannot be imported."""
+    from PIL import Image
+
+    files = []
+    for number, size in enumerate(((224, 224), (300, 200), (64, 90))):
+        generator = torch.Generator().manual_seed(number)
+        pixels = torch.randint(256, (*size, 3), generator=generator).byte()
+        files.append(tmp_path / f"{number}.png")
+        Image.fromarray(pixels.numpy()).save(files[-1])
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", PROGRAM, str(exported), *map(str, files)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    one, all_of_them, captions = map(eval, done.stdout.splitlines())
+    original = load_pretrained(run)
+    images = torch.stack([torch.from_numpy(decode_image(f.read_bytes()).copy()) for f in files])
+    generate = original.model.generate
+    assert one == generate(images[:1], 24, original.tokenizer).tolist()
+    assert all_of_them == generate(images, 24, original.tokenizer).tolist()
+    assert len({tuple(ids) for ids in all_of_them}) > 1
+    texts = original.tokenizer.batch_decode(
+        generate(images, 80, original.tokenizer), skip_special_tokens=True
+    )
+    assert captions == texts
+
+
+def test_the_card_says_what_the_run_says_and_no_more(exported: Path, run: Path) -> None:
+    card = (exported / "README.md").read_text()
+    for part in (
+        *("Not for diagnosis", "synthetic, not RadImageNet", "c0ffee", "0.0123", "288", "1.50"),
+        *("perplexity 1.649", "modality 25.0%", "not on medical images", "4 heads", "generate.py"),
+    ):
+        assert part in card, part
+    assert "None" not in card and "nan" not in card
+    assert "bleu" not in card
+
+
+def test_weights_without_a_run_have_a_card_that_admits_it(tmp_path: Path) -> None:
+    file = save(speaking_model(load_tokenizer()), tmp_path / "says.safetensors")
+    assert main([str(file), str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "not known here" in card
+    assert "None were computed" in card
+    assert "phantom" not in card
+    assert load_pretrained(tmp_path / "out").architecture.num_heads == 8
+
+
+def test_scores_of_an_evaluation_stand_in_the_card(run: Path, tmp_path: Path) -> None:
+    from radcap.model.weights import fingerprint
+
+    sha256 = fingerprint(load_pretrained(run).model.state_dict())
+    comparable = {"loss": "token-true", "card": "0.7637", "texts": "texts", "intervals": "ends"}
+    common = {"rows": 40, "captions": 40, "comparable": comparable}
+    for name, weights, value in (("val", sha256, 12.5), ("other", "beef", 99.25)):
+        folder = run / "evaluation" / name
+        folder.mkdir(parents=True)
+        figure = {"value": value, "interval": [value - 1, value + 1], "count": 40}
+        data = {"split": "val", "name": "phantom (synthetic)", "revision": "c0ffee"}
+        content = {"weights": {"sha256": weights}, "data": data, "scores": {"bleu_4": figure}}
+        (folder / "results.json").write_text(json.dumps(content | common))
+    assert main([str(run), str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| bleu_4 | 12.5000 | 11.5000 to 13.5000 |" in card
+    assert "99.25" not in card and "0.7637" not in card
+
+
+def test_an_earlier_export_is_moved_aside_and_anything_else_refused(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert main([str(exported), str(out)]) == 0
+    (out / "notes.txt").write_text("mine")
+    assert main([str(exported), str(out)]) == 0
+    assert (tmp_path / "out.old-1" / "notes.txt").read_text() == "mine"
+    assert {file.name for file in out.iterdir()} == FILES
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years")
+    (tmp_path / "file").write_text("x")
+    for wrong in ("thesis", "file"):
+        with pytest.raises(ConfigError, match="choose another"):
+            main([str(exported), str(tmp_path / wrong)])
+    monkeypatch.chdir(out)
+    with pytest.raises(ConfigError, match="in use"):
+        main([str(exported), "."])
+
+
+def test_what_does_not_load_back_is_not_exported(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that writes other ids: the folder that was there stays, nothing half is left."""
+    out = tmp_path / "out"
+    assert main([str(exported), str(out)]) == 0
+    before = {file.name: file.stat().st_mtime_ns for file in out.iterdir()}
+    wrong = package.export_programs(speaking_model(load_tokenizer()))
+    monkeypatch.setattr(package, "export_programs", lambda model: wrong)
+    with pytest.raises(RadcapError, match="programs do not"):
+        main([str(exported), str(out)])
+    assert {file.name: file.stat().st_mtime_ns for file in out.iterdir()} == before
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "WEIGHTS, FOLDER"),
+        (["a"], "FOLDER"),
+        (["a", "b", "c"], "unrecognized arguments: c"),
+        (["nowhere.bin", "b"], "nowhere.bin: no such file"),
+        (["a", "b", "--push", "no-owner"], "OWNER/NAME"),
+        (["a", "b", "--private"], "--push"),
+    ],
+)
+def test_wrong_words_are_refused_in_a_line(words: list[str], said: str) -> None:
+    with pytest.raises(RadcapError, match=said) as caught:
+        main(words)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def push(folder: Path, endpoint: str, home: Path, *words: str) -> Any:
+    return subprocess.run(
+        [sys.executable, "-m", "radcap.export", str(folder), str(home / "out"), *words],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "HF_ENDPOINT": endpoint,
+            "HF_HOME": str(home),
+            "HF_TOKEN": "hf_secret",
+            "HF_HUB_OFFLINE": "0",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+
+
+def test_a_push_sends_every_file_and_keeps_the_token_to_itself(
+    exported: Path, tmp_path: Path
+) -> None:
+    with serving(tmp_path) as hub:
+        done = push(exported, hub.endpoint, tmp_path, "--push", "me/captioner", "--private")
+        assert done.returncode == 0, done.stderr
+        assert hub.created["me/captioner"]["private"] is True
+        assert hub.uploaded.keys() == FILES
+        for name, content in hub.uploaded.items():
+            assert content == (tmp_path / "out" / name).read_bytes(), name
+        assert hub.token == "Bearer hf_secret"
+        assert f"{hub.endpoint}/me/captioner" in done.stdout
+        assert "# me/captioner" in hub.uploaded["README.md"].decode()
+        assert "hf_secret" not in done.stdout + done.stderr
+        for content in hub.uploaded.values():
+            assert b"hf_secret" not in content
+
+        hub.fault = lambda number, method, path: 403
+        done = push(exported, hub.endpoint, tmp_path, "--push", "me/captioner")
+    assert done.returncode == 1
+    assert "HF_TOKEN" in done.stderr and "403" in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "hf_secret" not in done.stdout + done.stderr
+    assert (tmp_path / "out" / "README.md").is_file()
+    assert SAID not in done.stdout
