@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from command_line import environment, module_command
 from evaluation.known import (
     GOOD,
@@ -22,6 +21,7 @@ from evaluation.known import (
     ROWS,
     SAID,
     expected_loss,
+    looking_model,
     save,
     speaking_model,
     target_ids,
@@ -35,7 +35,6 @@ from transformers import BertTokenizer
 from radcap.data.collate import load_tokenizer
 from radcap.errors import ConfigError, RadcapError
 from radcap.evaluate import main
-from radcap.model.captioner import ImageCaptioningModel
 from radcap.training.lock import lock_folder
 
 needs_xla = pytest.mark.skipif(
@@ -340,8 +339,7 @@ def _listens(folder: Path) -> bool:
 @pytest.mark.slow
 @needs_xla
 def test_thirteen_rows_are_scored_alike_everywhere(tmp_path: Path, cache: Path) -> None:
-    torch.manual_seed(0)
-    weights = save(ImageCaptioningModel(30522, 16, 1, 8).eval(), tmp_path / "random.safetensors")
+    weights = save(looking_model(num_layers=1, num_heads=8), tmp_path / "looks.safetensors")
     data = write_rows(tmp_path / "data", ROWS)
     found: dict[str, Path] = {}
     for name, processes, words in (
@@ -364,7 +362,7 @@ def test_thirteen_rows_are_scored_alike_everywhere(tmp_path: Path, cache: Path) 
         found[name] = out
     expected = rows(found["cpu"])
     assert len(expected) == 13
-    assert len({row["caption"] for row in expected}) > 1
+    assert len({row["caption"] for row in expected}) > 4
     for name, out in found.items():
         scored = rows(out)
         for one, other in zip(scored, expected, strict=True):

@@ -8,7 +8,10 @@ from typing import Any
 from radcap.scoring.slots import NOTHING
 from radcap.serving.captioner import NOT_FOR_DIAGNOSIS
 
-WARNING = f"{NOT_FOR_DIAGNOSIS.capitalize()}. radcap is a research tool; its captions are no medical findings."
+WARNING = (
+    f"{NOT_FOR_DIAGNOSIS.capitalize()}. radcap is a research tool; its captions are no medical "
+    "findings."
+)
 CARD_LOSS = 0.7637
 
 # Larger tables are told by their most frequent confusions.

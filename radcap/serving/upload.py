@@ -63,10 +63,8 @@ def _explain(name: str, error: Any) -> RadcapError:
             + (f" (HTTP {status})" if status else "")
             + ": set HF_TOKEN to a token that may write there; the exported folder stays"
         )
-    if status is not None:
-        return RadcapError(
-            f"{where} refuses (HTTP {status}): {one_line(error)}; the exported folder stays"
-        )
+    if status is not None or isinstance(error, ValueError):
+        return RadcapError(f"{where} refuses: {one_line(error)}; the exported folder stays")
     return RadcapError(
         f"{where} cannot be reached ({one_line(error)}); the exported folder stays, and the same "
         "command tries again"

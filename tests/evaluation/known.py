@@ -87,6 +87,22 @@ def speaking_model(tokenizer: BertTokenizer, text: str = SAID) -> ImageCaptionin
     return model.eval()
 
 
+def looking_model(num_layers: int, num_heads: int) -> ImageCaptioningModel:
+    """Random weights whose captions differ from picture to picture.
+
+    Untrained running statistics let next to nothing of a picture through; here they are those of
+    some noise, and attention to the picture weighs more.
+    """
+    torch.manual_seed(3)
+    model = ImageCaptioningModel(30522, 16, num_layers, num_heads, batch_norm_momentum=1.0)
+    model.encoder.train()
+    with torch.no_grad():
+        model.encoder(torch.randint(256, (8, 3, 224, 224)).byte())
+        for layer in model.decoder.layers:
+            layer.multihead_attn.out_proj.weight.mul_(5)
+    return model.eval()
+
+
 def expected_loss(tokenizer: BertTokenizer, reference: str, text: str = SAID) -> float:
     """Nats of a reference under `speaking_model`, by its formula."""
     weight = np.zeros((len(tokenizer), WIDTH))

@@ -181,13 +181,18 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if what == "preupload":
             names = [file["path"] for file in json.loads(body)["files"]]
-            return {"files": [{"path": n, "uploadMode": "regular"} for n in names]}
+            plain = {"uploadMode": "regular", "shouldIgnore": False}
+            return {"files": [{"path": name, **plain} for name in names]}
         assert what == "commit", path
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "file":
                 hub.uploaded[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
         oid = hashlib.sha1(body).hexdigest()
-        return {"success": True, "commitOid": oid, "commitUrl": f"{hub.endpoint}/{model}/{oid}"}
+        return {
+            "success": True,
+            "commitOid": oid,
+            "commitUrl": f"{hub.endpoint}/{model}/commit/{oid}",
+        }
 
     def _exists(self, revision: str, name: str) -> bool:
         commit = self._commit(revision)
