@@ -255,7 +255,7 @@ class EvaluateConfig:
     split: str | None = option("split to score; null: data.val_split")
     rows: int | None = option("rows to score, from all over the split; null: all", at_least=1)
     captions: int | None = option("rows to caption, spread evenly; null: all", at_least=0)
-    beams: int = option("captions kept in view by the search; 1 is greedy", at_least=1)
+    beams: int = option("captions kept in view by the search; 1 is greedy", at_least=1, at_most=64)
     worst: int = option("worst captions shown with their images", at_least=0)
     out: str | None = option("folder of the results; null: beside the weights' run")
     fresh: bool = option("move earlier results aside and start anew")

@@ -45,7 +45,8 @@ def write_report(evaluation: Evaluation) -> None:
     folder.write("results.json", json.dumps(results, indent=1) + "\n")
     for line in figure_lines(results):
         say(line)
-    say(f"report: {folder.path / 'results.md'}, worst captions: {folder.path / 'worst.html'}")
+    say(f"report: {folder.path / 'results.md'}")
+    say(f"worst captions with their images: {folder.path / 'worst.html'}")
     say(WARNING)
 
 
