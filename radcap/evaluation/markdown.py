@@ -177,6 +177,8 @@ def _frequent_confusions(classes: Mapping[str, Mapping[str, Any]]) -> Iterator[s
 def _figure(name: str, value: float) -> str:
     if name in SHARES:
         return f"{value:.1%}"
+    if value >= 1000:
+        return f"{value:,.0f}"
     return f"{value:.2f}" if name.startswith("bleu") else f"{value:.4f}"
 
 

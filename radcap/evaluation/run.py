@@ -65,7 +65,7 @@ class Evaluation:
         trainer = replace(config.trainer, eval_rows=options.rows)
         self.config = replace(config, data=data, trainer=trainer)
         self.weights: Pretrained = load_pretrained(source)
-        out = Path(options.out) if options.out else _default_folder(self.weights, config)
+        out = Path(options.out) if options.out else _default_folder(self.weights, source, config)
         self.folder = EvaluationFolder(out, fresh=options.fresh, is_ours=launch.is_first)
         try:
             self._begin(run)
@@ -228,7 +228,7 @@ class Evaluation:
         self.folder.append([one for one in results if one.row >= known], pictures)
 
 
-def _default_folder(weights: Pretrained, config: Config) -> Path:
+def _default_folder(weights: Pretrained, source: str | Path, config: Config) -> Path:
     """Beside the run of the weights, or in the working folder; its name says what is in it."""
     options = config.evaluate
     name = options.split or config.data.val_split
@@ -236,5 +236,5 @@ def _default_folder(weights: Pretrained, config: Config) -> Path:
     name += "" if options.beams == 1 else f"-{options.beams}-beams"
     if weights.run is not None:
         return weights.run / "evaluation" / f"step-{weights.step}-{name}"
-    plain = re.sub(r"[^\w.-]+", "-", weights.origin).strip("-.") or "weights"
+    plain = re.sub(r"[^\w.-]+", "-", "-".join(Path(source).parts[-2:])).strip("-.")
     return Path("evaluation") / f"{plain}-{name}"
