@@ -74,27 +74,34 @@ class Evaluation:
             raise
 
     def _begin(self, run: Path | None) -> None:
-        pinned = self.folder.identity.get("data_revision") or pinned_revision(run, self.config)
+        options, data = self.config.evaluate, self.config.data
+        # Asked for, else that of the results found here, else that of the training.
+        revision = data.revision or self.folder.identity.get("data_revision")
         self.inputs = Inputs(
-            self.config, revision=pinned, launch=self.launch, tokenizer=self.weights.tokenizer
+            self.config,
+            revision=revision or pinned_revision(run, self.config),
+            launch=self.launch,
+            tokenizer=self.weights.tokenizer,
         )
-        options = self.config.evaluate
+        part = self.inputs.num_val_rows < self.inputs.num_split_rows
         wanted = self.inputs.num_val_rows if options.captions is None else options.captions
         self.wanted = evenly(self.inputs.num_val_rows, wanted)
         self.folder.accept(
             {
                 "format": _FORMAT,
                 "weights": fingerprint(self.weights.model.state_dict()),
-                "data": self.inputs.describe(),
                 "data_revision": self.inputs.revision,
+                "config": data.config,
                 "split": self.split,
                 "rows": self.inputs.num_val_rows,
+                "lanes": data.lanes if part else None,  # they tell which rows a part is
                 "captions": len(self.wanted),
                 "beams": options.beams,
-                "max_length": self.config.data.max_length,
-                "max_pixels": self.config.data.max_pixels,
+                "max_length": data.max_length,
+                "max_pixels": data.max_pixels,
             }
         )
+        self.folder.note({"data": self.inputs.describe()})
 
     def go(self) -> int:
         """Score what is not scored yet, and write the report.
