@@ -27,6 +27,7 @@ from evaluation.known import (
     target_ids,
     write_rows,
 )
+from hub.stand_in import serving
 from pycocoevalcap.cider.cider import Cider
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
@@ -195,6 +196,12 @@ def test_some_rows_and_some_captions_are_spread_over_the_split(
     assert results(tmp_path / "out")["captions"] == len(captioned)
 
 
+def test_another_part_of_the_split_is_not_mixed_in(words: list[str]) -> None:
+    assert main([*words, "evaluate.rows=8"]) == 0
+    with pytest.raises(ConfigError, match="lanes"):
+        main([*words, "evaluate.rows=8", "data.lanes=1"])
+
+
 def test_without_captions_there_is_a_loss(words: list[str], tmp_path: Path) -> None:
     assert main([*words, "evaluate.captions=0"]) == 0
     assert set(results(tmp_path / "out")["scores"]) == {"loss", "perplexity", "loss_per_caption"}
@@ -226,6 +233,9 @@ def test_folders_that_are_not_ours_stay(words: list[str], tmp_path: Path) -> Non
     (out / "thesis.tex").write_text("years of work")
     with pytest.raises(ConfigError, match="not empty and holds no evaluation"):
         main(words)
+    (out / ".lock").touch()  # as in a run folder
+    with pytest.raises(ConfigError, match="not empty and holds no evaluation"):
+        main([*words, "evaluate.fresh=true"])
     (out / "thesis.tex").unlink()
     with (
         lock_folder(out, ""),
@@ -375,3 +385,36 @@ def test_thirteen_rows_are_scored_alike_everywhere(tmp_path: Path, cache: Path) 
     graphs = results(found["eight"])["settings"]["graphs"]
     assert graphs["evaluate"] == 1
     assert graphs["generate"] <= 2
+
+
+@pytest.mark.slow
+def test_the_commit_that_an_evaluation_began_with_is_kept(
+    data: Path, weights: Path, tmp_path: Path
+) -> None:
+    """The data set's newest revision is another one when the evaluation goes on."""
+    out = tmp_path / "out"
+    words = (
+        *("data=radimagenet_vqa", f"evaluate.weights={weights}", f"evaluate.out={out}"),
+        *("runtime=cpu", "data.workers=0", "data.batch_size=4", "data.max_skipped_fraction=0.5"),
+    )
+    with serving(data) as hub:
+        settings = environment(tmp_path) | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path)}
+        del settings["HF_HUB_OFFLINE"], settings["http_proxy"]
+
+        def run() -> subprocess.CompletedProcess[str]:
+            line = module_command("radcap.evaluate", words)
+            return subprocess.run(
+                line, cwd=tmp_path, env=settings, capture_output=True, text=True, check=False
+            )
+
+        first = run()
+        assert first.returncode == 0, first.stderr
+        whole, began_with = (out / "results.json").read_bytes(), hub.commit
+        lines = (out / "rows.jsonl").read_bytes().splitlines(keepends=True)
+        (out / "rows.jsonl").write_bytes(b"".join(lines[:6]))
+        hub.publish(write_rows(tmp_path / "newer", ROWS[:4]))
+        again = run()
+    assert again.returncode == 0, again.stderr
+    assert "resumed after row 6" in again.stdout
+    assert (out / "results.json").read_bytes() == whole
+    assert results(out)["data"]["revision"] == began_with

@@ -61,8 +61,10 @@ class EvaluationFolder:
             ) from None
 
     def _take(self, fresh: bool) -> None:
-        if self.path.is_dir() and any(self.path.iterdir()):
-            if not ((self.path / ".lock").is_file() or (self.path / _IDENTITY).is_file()):
+        found = {file.name for file in self.path.iterdir()} if self.path.is_dir() else set()
+        if found:
+            # A process that was killed at its start leaves its lock alone; so does many a run.
+            if found != {".lock"} and _IDENTITY not in found:
                 raise ConfigError(
                     f"evaluate.out={self.path}: the folder is not empty and holds no evaluation; "
                     "choose another"

@@ -26,12 +26,12 @@ _MEANING = {
     "location": "share of captions that state the right one",
     "pathology": "share of captions that state the right one",
     "abnormal": "share that say normal or abnormal rightly",
-    "all": "share with modality, location and pathology right",
+    "all": "share with the first three right",
     "bleu_1": "0 to 100, corpus BLEU up to single words",
     "bleu_2": "0 to 100, up to two words",
     "bleu_3": "0 to 100, up to three words",
     "bleu_4": "0 to 100, up to four words",
-    "rouge_l": "0 to 1, mean F1 of the longest common subsequence",
+    "rouge_l": "0 to 1, F1 of the longest common subsequence",
     "cider_d": "0 to 10, mean",
 }
 SHARES = ("modality", "location", "pathology", "abnormal", "all")

@@ -1,0 +1,58 @@
+"""The report for people: tables that stay tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from radcap.evaluation.markdown import COMPARABLE, figure_lines, markdown
+from radcap.evaluation.results import RowResult
+from radcap.evaluation.scores import score, to_json
+from radcap.labels import PATHOLOGIES, Labels, display_name
+
+
+def report(rows: list[RowResult]) -> dict[str, Any]:
+    return {
+        "weights": {"origin": "a|b\n`c`", "step": None, "sha256": "0" * 64},
+        "data": {"name": "set", "split": "val", "revision": "c0ffee", "split_rows": len(rows)},
+        "settings": {"device": "CPU", "beams": 3, "max_length": 32, "bleu": "signature"},
+        "floor": None,
+        **to_json(score(rows)),
+        "comparable": COMPARABLE,
+    }
+
+
+def row(number: int, pathology: str, said: str) -> RowResult:
+    text = f"mri of the knee displays {display_name(said)}"
+    labels = Labels.of("mri", "knee", pathology)
+    return RowResult(number, str(number), 2.0, 4, f"mri {pathology}", labels, text)
+
+
+def test_many_classes_are_told_by_their_most_frequent_confusions() -> None:
+    names = PATHOLOGIES[:30]
+    rows = [row(i, name, name) for i, name in enumerate(names)]
+    rows += [row(100 + i, names[0], names[1]) for i in range(5)]
+    rows += [row(200 + i, name, names[3]) for i, name in enumerate(names[4:29])]
+    text = markdown(report(rows))
+    assert f"| `{names[0]}` | `{names[1]}` | 5 |" in text
+    assert f"| `{names[0]}` | 6 | 1 | 16.7% | `{names[1]}` 5 |" in text
+    assert "6 rarer pairs stand in results.json." in text
+    assert "3 beams" in text and "none left out" in text
+
+
+def test_every_line_of_a_table_has_its_columns() -> None:
+    text = markdown(report([row(0, "a|b`c", "fracture"), row(1, "normal", "normal")]))
+    lines = text.splitlines()
+    widths: list[int] = []
+    for before, line in zip(["", *lines], lines, strict=False):
+        if line.startswith("|"):
+            widths = [*(widths if before.startswith("|") else []), line.count("|")]
+            assert len(set(widths)) == 1, line
+    assert "`a/b'c`" in text
+
+
+def test_the_lines_for_a_terminal_fit_it() -> None:
+    lines = figure_lines(report([row(0, "fracture", "fracture"), row(1, "normal", "nodule")]))
+    assert len(lines) == 14
+    assert all(len(line) <= 100 for line in lines)
+    huge = [RowResult(0, "0", 40.0, 2, "x", Labels())]
+    assert "485,165,195" in figure_lines(report(huge))[1]
