@@ -34,6 +34,7 @@ from radcap.training.signals import ECHO_OF_A_SIGNAL_S, Stopped, StopRequest
 from radcap.training.validate import evenly
 
 _FORMAT = 1
+_SECONDS_BETWEEN_RESULTS = 10.0
 
 
 class Evaluation:
@@ -179,13 +180,20 @@ class Evaluation:
         )
         shown = self.config.logger.progress
         progress = Progress(num_rows, first_row, shown=shown, unit="row")
-        sweep, started = self._make_sweep(runtime, first_row), time.monotonic()
+        sweep = self._make_sweep(runtime, first_row)
+        started = kept = time.monotonic()
 
-        def go_on() -> bool:
-            rows = sweep.seen * runtime.num_processes
-            rate = rows / (time.monotonic() - started)
-            progress.advance(min(first_row + rows, num_rows), f"{rate:.0f} images/s")
-            return not decide(runtime, stop=stop.requested, save=False)[0]
+        def after_batch() -> tuple[bool, bool]:
+            nonlocal kept
+            now, rows = time.monotonic(), sweep.seen * runtime.num_processes
+            progress.advance(
+                min(first_row + rows, num_rows), f"{rows / (now - started):.0f} images/s"
+            )
+            stopping, due = decide(
+                runtime, stop=stop.requested, save=now - kept >= _SECONDS_BETWEEN_RESULTS
+            )
+            kept = now if due else kept
+            return stopping, due
 
         def batches() -> Iterator[tuple[Batch, Tensor, Tensor]]:
             given = runtime.batches(loader)
@@ -200,7 +208,7 @@ class Evaluation:
 
         try:
             with stop.listening():
-                for results, pictures in sweep.run(batches(), go_on):
+                for results, pictures in sweep.run(batches(), after_batch):
                     self._keep(results, pictures)
         finally:
             progress.close()

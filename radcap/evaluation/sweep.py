@@ -16,7 +16,7 @@ from radcap.runtime.base import Runtime
 from radcap.training.captions import CaptionCollector
 from radcap.training.step import row_loss_sums
 
-# The device is read, and results are handed out, after so many rows of a process.
+# Results are handed out at the latest after so many rows of a process: their pictures wait for it.
 _ROWS_AT_A_TIME = 512
 
 
@@ -24,7 +24,7 @@ class Sweep:
     """One pass over the rows, by one process or by several that each have a share of every batch.
 
     Attributes:
-        seen: rows whose loss is known, in this process and so far, padding included.
+        seen: rows met so far by this process, padding included.
     """
 
     def __init__(
@@ -58,13 +58,14 @@ class Sweep:
     def run(
         self,
         batches: Iterator[tuple[Batch, Tensor, Tensor]],
-        go_on: Callable[[], bool],
+        decide: Callable[[], tuple[bool, bool]],
     ) -> Iterator[tuple[list[RowResult], dict[int, bytes]]]:
         """Score batch after batch.
 
         Args:
             batches: of the runtime.
-            go_on: asked after every batch, in all processes alike; False ends the pass early.
+            decide: asked after every batch, with the same answers in all processes: whether to
+                end the pass early, and whether to hand out what there is.
 
         Yields:
             The rows that follow those before, of all processes, and PNGs of some of them.
@@ -76,9 +77,10 @@ class Sweep:
                 self._runtime.end_step()
             self._note(batch)
             waiting += len(batch.rows)
-            if not go_on():
+            stop, due = decide()
+            if stop:
                 break
-            if waiting >= _ROWS_AT_A_TIME:
+            if due or waiting >= _ROWS_AT_A_TIME:
                 waiting = 0
                 yield self._hand_out()
         self._collector.finish()
