@@ -205,13 +205,14 @@ def test_scores_of_an_evaluation_stand_in_the_card(run: Path, tmp_path: Path) ->
         folder = run / "evaluation" / name
         folder.mkdir(parents=True)
         figure = {"value": value, "interval": [value - 1, value + 1], "count": 40}
-        data = {"split": "val", "name": "phantom (synthetic)", "revision": "c0ffee"}
+        data = {"split": "val", "name": "/home/me/secret/set", "revision": "c0ffee"}
         content = {"weights": {"sha256": weights}, "data": data, "scores": {"bleu_4": figure}}
         (folder / "results.json").write_text(json.dumps(content | common))
     assert main([str(run), str(tmp_path / "out")]) == 0
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| bleu_4 | 12.5000 | 11.5000 to 13.5000 |" in card
     assert "99.25" not in card and "0.7637" not in card
+    assert "of set, revision" in card and "secret" not in card
 
 
 def test_an_earlier_export_is_moved_aside_and_anything_else_refused(

@@ -102,7 +102,7 @@ class Evaluation:
                 "max_pixels": data.max_pixels,
             }
         )
-        self.folder.note({"data": self.inputs.describe()})
+        self.folder.note({"data": self.inputs.name})
 
     def go(self) -> int:
         """Score what is not scored yet, and write the report.

@@ -181,8 +181,10 @@ def _made_with(versions: Mapping[str, Any]) -> str | None:
 def _scores(facts: RunFacts) -> Iterator[str]:
     for one in facts.evaluations:
         data = one["data"]
+        # Of a local folder the last name alone: the rest is nobody's business.
+        name = Path(data["name"]).name if Path(data["name"]).is_absolute() else data["name"]
         yield (
-            f"Split {data['split']} of {data['name']}, revision {data['revision']}: "
+            f"Split {data['split']} of {name}, revision {data['revision']}: "
             f"{one['rows']:,} rows scored, {one['captions']:,} captioned.\n"
         )
         yield "| score | value | 95 % interval |"

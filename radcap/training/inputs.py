@@ -71,7 +71,7 @@ class Inputs:
         self.floor: Floor | None = None
         self.notes: list[str] = []
         folder = data.path
-        if folder is None and data.name == "phantom":
+        if self.is_phantom:
             folder = str(self._phantom_folder())
         self.hub = self._hub() if folder is None else None
         self._cache = self._open_cache()
@@ -137,12 +137,18 @@ class Inputs:
         """Rows of the validation split, scored or not."""
         return self._val.num_rows
 
+    @property
+    def is_phantom(self) -> bool:
+        return self._config.data.path is None and self._config.data.name == "phantom"
+
+    @property
+    def name(self) -> str:
+        """The data set in words: a Hub id, a folder, or the phantom."""
+        return "phantom (synthetic, not RadImageNet)" if self.is_phantom else self._train.name
+
     def describe(self) -> str:
         """The data in words, for the first lines of a run."""
-        data = self._config.data
-        if data.path is None and data.name == "phantom":
-            return "phantom (synthetic, not RadImageNet)"
-        return f"{self._train.name}, revision {self.revision[:12]}"
+        return self.name if self.is_phantom else f"{self.name}, revision {self.revision[:12]}"
 
     def loaders(self, position: Mapping[str, Any] | None) -> tuple[Loader, Loader]:
         """Start the loaders of training and of validation.
