@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -248,6 +249,22 @@ def test_what_does_not_load_back_is_not_exported(
         main([str(exported), str(out)])
     assert {file.name: file.stat().st_mtime_ns for file in out.iterdir()} == before
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("room", [-1, 0])
+def test_a_disk_that_is_full_is_told_in_a_line(exported: Path, tmp_path: Path, room: int) -> None:
+    """No file may be larger than the safetensors, which torch's own is, or not even as large."""
+    limit = (exported / "model.safetensors").stat().st_size + room
+    assert limit < (exported / "pytorch_model.bin").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(RadcapError, match="cannot be written") as caught:
+            main([str(exported), str(tmp_path / "out")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

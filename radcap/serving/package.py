@@ -12,8 +12,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import safetensors
 import safetensors.torch
 import torch
+from torch.export import ExportedProgram
 
 from radcap import __version__
 from radcap.errors import ConfigError, RadcapError, first_line
@@ -65,10 +67,12 @@ def export(pretrained: Pretrained, folder: Path, *, name: str, say: Callable[[st
     check_target(folder)
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 a link is moved, not what it leads to
     partial = folder.with_name(f".{folder.name}.partial")
+    say("recording the programs, some seconds")
+    programs = export_programs(pretrained.model)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _write(pretrained, partial, name, say)
+        _write(pretrained, programs, partial, name)
         _check(pretrained, partial)
         say("checked: the weights load back bit for bit, the programs write the model's own ids")
         if folder.is_dir() and any(folder.iterdir()):
@@ -76,8 +80,9 @@ def export(pretrained: Pretrained, folder: Path, *, name: str, say: Callable[[st
         elif folder.is_dir():
             folder.rmdir()
         partial.rename(folder)
-    except OSError as error:
-        raise RadcapError(f"{folder} cannot be written: {error.strerror or error}") from None
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        # torch and safetensors have their own errors for a disk that is full.
+        raise RadcapError(f"{folder} cannot be written: {first_line(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -89,7 +94,9 @@ def _is_export(folder: Path) -> bool:
         return False
 
 
-def _write(pretrained: Pretrained, folder: Path, name: str, say: Callable[[str], None]) -> None:
+def _write(
+    pretrained: Pretrained, programs: Mapping[str, ExportedProgram], folder: Path, name: str
+) -> None:
     state = {key: tensor.contiguous() for key, tensor in pretrained.model.state_dict().items()}
     safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     torch.save(state, folder / "pytorch_model.bin")
@@ -98,8 +105,7 @@ def _write(pretrained: Pretrained, folder: Path, name: str, say: Callable[[str],
     _write_json(folder / "config.json", _config(pretrained))
     _write_json(folder / "preprocessor_config.json", _preprocessing())
     _write_tokenizer(pretrained.tokenizer, folder)
-    say("recording the programs, some seconds")
-    for file, program in export_programs(pretrained.model).items():
+    for file, program in programs.items():
         torch.export.save(program, folder / file)
     shutil.copyfile(_EXAMPLE, folder / "generate.py")
     facts = read_facts(pretrained, fingerprint(state))
