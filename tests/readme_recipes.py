@@ -145,6 +145,22 @@ RECIPES: dict[str, Run | Covered | Extra] = {
     "find . -name '*.dcm' | python -m radcap.caption owner/name - --csv > captions.csv": Covered(
         "tests/test_caption.py::test_weights_of_the_hub_by_its_address_and_token"
     ),
+    "python -m radcap.evaluate run=runs/default": Covered(
+        "tests/test_evaluate.py::test_a_run_is_scored_as_its_own_validation_scored_it"
+    ),
+    "python -m radcap.evaluate run=runs/default evaluate.split=train evaluate.rows=1000": Covered(
+        "tests/test_evaluate.py::test_some_rows_and_some_captions_are_spread_over_the_split"
+    ),
+    "python -m radcap.evaluate evaluate.weights=pytorch_model.bin data=radimagenet_vqa": Covered(
+        "tests/test_evaluate.py::test_the_commit_that_an_evaluation_began_with_is_kept"
+    ),
+    "python -m radcap.evaluate run=runs/default data.path=my_data evaluate.out=scores/mine": (
+        Covered("tests/test_evaluate.py::test_known_rows_give_known_figures")
+    ),
+    "python -m radcap.export runs/default exported": Run(prepare=make_study),
+    "python -m radcap.export runs/default exported --push me/my-captioner --private": Covered(
+        "tests/test_export.py::test_a_push_sends_every_file_and_keeps_the_token_to_itself"
+    ),
     "pip install 'radcap[preflight]'": Extra("preflight"),
     "python -m radcap.preflight +experiment=epoch1 preflight.topology=v3-8": Covered(
         "tests/test_preflight.py::test_epoch1_fits_v3_8_without_a_gather"
