@@ -25,7 +25,7 @@ overrides:
   evaluate.split=NAME   the split (default data.val_split)
   evaluate.rows=N       score N rows from all over the split (default all)
   evaluate.captions=N   caption N of them, spread evenly (default all)
-  evaluate.beams=N      beam search (default 1, greedy)
+  evaluate.beams=N      beam search (default 1, greedy); +experiment=beam takes 4
   evaluate.worst=N      captions shown in worst.html (default 50)
   evaluate.out=FOLDER   where the results go (default RUN/evaluation/step-N-SPLIT)
   evaluate.fresh=true   move earlier results aside and start anew

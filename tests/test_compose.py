@@ -121,10 +121,12 @@ def test_broken_yaml_is_told_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_and_says_its_command(name: str) -> None:
-    assert compose([f"+experiment={name}"]).run.name == name
     text = (configs_folder() / "experiment" / f"{name}.yaml").read_text()
-    for part in (f"python -m radcap.train +experiment={name}", "# Expect:", "# Costs:"):
-        assert part in text
+    trains = f"python -m radcap.train +experiment={name}" in text
+    scores = f"python -m radcap.evaluate run=runs/epoch1 +experiment={name}" in text
+    assert trains != scores and "# Expect:" in text and "# Costs:" in text
+    # An evaluation keeps the name and the settings of its run.
+    assert compose([f"+experiment={name}"]).run.name == (name if trains else "default")
 
 
 @pytest.mark.parametrize("name", DEBUG)
