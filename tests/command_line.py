@@ -44,18 +44,40 @@ def environment(cache: Path) -> dict[str, str]:
     return {**os.environ, "RADCAP_CACHE": str(cache), "PYTHONPATH": str(ROOT), **offline}
 
 
-def train(
-    cwd: Path, cache: Path, *words: str, processes: int = 1, **variables: str
+def run_module(
+    module: str, cwd: Path, cache: Path, *words: str, processes: int = 1, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end, by torchrun for several processes."""
+    """Run one of radcap's commands to its end, by torchrun for several processes."""
     return subprocess.run(
-        command(words, processes),
+        module_command(module, words, processes),
         cwd=cwd,
         env=environment(cache) | variables,
         capture_output=True,
         text=True,
         check=False,
         timeout=500,
+    )
+
+
+def train(
+    cwd: Path, cache: Path, *words: str, processes: int = 1, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Train to the end."""
+    return run_module("radcap.train", cwd, cache, *words, processes=processes, **variables)
+
+
+def start(
+    cwd: Path, cache: Path, *words: str, processes: int = 1, **options: Any
+) -> subprocess.Popen[str]:
+    """Begin to train; the rest is up to the caller."""
+    return subprocess.Popen(
+        command(words, processes),
+        cwd=cwd,
+        env=environment(cache),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import environment, module_command
+from command_line import environment, module_command, run_module
 from evaluation.known import (
     GOOD,
     RIGHT,
@@ -247,15 +247,7 @@ def test_folders_that_are_not_ours_stay(words: list[str], tmp_path: Path) -> Non
 def evaluate(
     cwd: Path, cache: Path, *words: str, processes: int = 1
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        module_command("radcap.evaluate", words, processes),
-        cwd=cwd,
-        env=environment(cache),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
+    return run_module("radcap.evaluate", cwd, cache, *words, processes=processes)
 
 
 @pytest.mark.slow

@@ -12,10 +12,16 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from command_line import command, environment, metrics, run_python, summary, train, wait_for_step
+from command_line import (
+    metrics,
+    run_python,
+    start,
+    summary,
+    train,
+    wait_for_step,
+)
 
 from radcap.training.checkpoint import list_checkpoints, load_checkpoint
 
@@ -44,18 +50,6 @@ def same_curve(run: Path, unbroken: Path) -> bool:
     names = ("step", "loss", "grad_norm", "tokens", "lr")
     curves = [[[line[n] for n in names] for line in metrics(r)] for r in (run, unbroken)]
     return curves[0] == curves[1]
-
-
-def start(cwd: Path, cache: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(words),
-        cwd=cwd,
-        env=environment(cache),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
 
 
 def test_a_checkpoint_that_finds_no_room_is_missed_and_the_run_goes_on(

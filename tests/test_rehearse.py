@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from command_line import environment
+from command_line import run_module
 
 WORDS = (
     "+experiment=smoke",
@@ -22,15 +21,7 @@ WORDS = (
 
 
 def rehearse(cwd: Path, cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "radcap.rehearse", *WORDS, *words],
-        cwd=cwd,
-        env=environment(cache),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
+    return run_module("radcap.rehearse", cwd, cache, *WORDS, *words)
 
 
 @pytest.mark.slow

@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import WORDS, command, environment, metrics, summary, train, wait_for_step
+from command_line import WORDS, metrics, start, summary, train, wait_for_step
 
 pytestmark = pytest.mark.slow
 needs_xla = pytest.mark.skipif(
@@ -127,17 +126,6 @@ def test_a_run_moves_from_eight_devices_to_anything_else(tmp_path: Path, cache: 
         worst = max(abs(f / e - 1) for f, e in zip(found, expected, strict=True))
         print(f"{name:22s}  {worst:.1e}")
         assert found == pytest.approx(expected, rel=1e-3), name
-
-
-def start(cwd: Path, cache: Path, *words: str, processes: int = 1) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(words, processes),
-        cwd=cwd,
-        env=environment(cache),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_processes_train_as_one_stop_as_one_and_one_goes_on_alone(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import WORDS, command, environment, metrics, summary, train, wait_for_step
+from command_line import WORDS, command, environment, metrics, start, summary, train, wait_for_step
 
 
 def test_smoke_leaves_curves_checkpoints_and_captions(tmp_path: Path, cache: Path) -> None:
@@ -80,14 +80,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
 ) -> None:
     run = tmp_path / "runs" / "smoke"
     words = (*WORDS, f"data.workers={workers}")
-    process = subprocess.Popen(
-        command(words),
-        cwd=tmp_path,
-        env=environment(cache),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start(tmp_path, cache, *words)
     wait_for_step(run, 40, process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
