@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests: makes or reuses .venv with the extra `dev`, then runs pytest.
 #   scripts/test.sh          the quick ones, under 15 minutes on 2 cores
-#   scripts/test.sh --all    all of them, under 45 minutes
+#   scripts/test.sh --all    all of them, about an hour
 # Further arguments go to pytest.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 select=(-m "not slow")

@@ -25,6 +25,8 @@ from command_line import (
 
 from radcap.training.checkpoint import list_checkpoints, load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 WORDS = (
     "+experiment=smoke",
     "runtime=cpu",
@@ -184,7 +186,6 @@ def test_a_second_signal_ends_at_once_and_says_what_is_safe(tmp_path: Path, cach
     assert told is not None and int(told[1]) in steps
 
 
-@pytest.mark.slow
 def test_a_signal_while_xla_compiles_is_answered_within_seconds(
     tmp_path: Path, cache: Path
 ) -> None:
@@ -206,7 +207,6 @@ def test_a_signal_while_xla_compiles_is_answered_within_seconds(
     assert "Traceback" not in err
 
 
-@pytest.mark.slow
 def test_what_a_device_has_written_opens_without_its_library(tmp_path: Path, cache: Path) -> None:
     words = ("+experiment=smoke", "runtime=xla_cpu", "runtime.devices=2", "trainer.max_steps=2")
     done = train(tmp_path, cache, *words, "trainer.caption_rows=0", "trainer.samples=0")
