@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
@@ -24,6 +26,7 @@ _MAX_SIDE = 65_535
 # Named, so that no other reader of Pillow's is tried: some start a program (EPS: Ghostscript).
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM", "MPO")
 _ORIENTATION = 0x0112
+_BLOCK = 1 << 20  # numbers computed with at a time
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -70,17 +73,23 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) -
     """
     if not data:
         raise ImageError("empty")
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if frame:
-                check_frame(frame, getattr(image, "n_frames", 1))
-                image.seek(frame)
+    with decoding(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        check_size(*image.size, max_pixels=max_pixels)
+        if frame:  # it may have another size than the first
+            check_frame(frame, getattr(image, "n_frames", 1))
+            image.seek(frame)
             check_size(*image.size, max_pixels=max_pixels)
-            if image.format == "JPEG":
-                # Lets the JPEG decoder halve the picture while it stays twice the final size.
-                image.draft(image.mode, (2 * _RESIZE, 2 * _RESIZE))
-            image.load()
-            return image_pixels(image)
+        if image.format == "JPEG":
+            # Lets the JPEG decoder halve the picture while it stays twice the final size.
+            image.draft(image.mode, (2 * _RESIZE, 2 * _RESIZE))
+        return image_pixels(image)
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Turn what Pillow raises for a damaged picture into an ImageError."""
+    try:
+        yield
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -92,7 +101,9 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) -
 
 
 def check_size(width: int, height: int, *, max_pixels: int = MAX_PIXELS) -> None:
-    """Raise ImageError for a picture that is too large to decode."""
+    """Raise ImageError for a picture without pixels, or one that is too large to decode."""
+    if width < 1 or height < 1:
+        raise ImageError("undecodable")
     if width * height > max_pixels or max(width, height) > _MAX_SIDE:
         raise ImageError("too large")
 
@@ -131,7 +142,8 @@ def array_pixels(array: np.ndarray) -> np.ndarray:
 
 
 def image_pixels(image: Image.Image) -> np.ndarray:
-    """A loaded picture, oriented (EXIF), as RGB, resized and cropped: uint8 [3, 224, 224]."""
+    """A picture, loaded, oriented (EXIF), as RGB, resized and cropped: uint8 [3, 224, 224]."""
+    image.load()
     orientation = image.getexif().get(_ORIENTATION, 1)
     flat = _to_grey_or_rgb(image)
     width, height = flat.size
@@ -178,14 +190,41 @@ def scale_to_bytes(
         least, greatest: become 0 and 255; None for the least and greatest finite value.
 
     Raises:
-        ImageError: no finite value.
+        ImageError: no finite value, where its range is asked for.
     """
-    values = values.astype(np.float64)
-    finite = np.isfinite(values)
-    if not finite.any():
-        raise ImageError("undecodable")
-    least = values[finite].min() if least is None else least
-    greatest = values[finite].max() if greatest is None else greatest
+    if least is None or greatest is None:
+        low, high = finite_range(blocks(values))
+        least, greatest = low if least is None else least, high if greatest is None else greatest
+    # By a power of two, so that neither a range nor its inverse overflows.
+    unit = 0.25 if np.isinf(greatest - least) else 2.0**200 if greatest - least < 1e-200 else 1.0
+    least, greatest = unit * least, unit * greatest
     scale = 255.0 / (greatest - least) if greatest > least else 0.0
-    scaled = (np.clip(np.nan_to_num(values, nan=least), least, greatest) - least) * scale
-    return np.rint(scaled).astype(np.uint8)
+    scaled = np.empty(values.shape, np.uint8)
+    for block, out in zip(blocks(values), blocks(scaled), strict=True):
+        numbers = unit * block.astype(np.float64)
+        numbers[~np.isfinite(numbers)] = least
+        out[...] = np.rint((np.clip(numbers, least, greatest) - least) * scale)
+    return scaled
+
+
+def finite_range(parts: Iterable[np.ndarray]) -> tuple[float, float]:
+    """The least and the greatest finite number of some arrays.
+
+    Raises:
+        ImageError: there is none.
+    """
+    finite = (part[np.isfinite(part)] for part in parts)
+    ends = [(float(part.min()), float(part.max())) for part in finite if part.size]
+    if not ends:
+        raise ImageError("undecodable")
+    return min(least for least, _ in ends), max(greatest for _, greatest in ends)
+
+
+def blocks(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Views of an array's rows, about a million numbers each.
+
+    To compute with copies in float64 that are much larger than what they are copies of.
+    """
+    rows = max(1, _BLOCK * len(values) // max(values.size, 1))
+    for start in range(0, len(values), rows):
+        yield values[start : start + rows]

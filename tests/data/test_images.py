@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from radcap.data.images import IMAGE_SIZE, ImageError, decode_image
+from radcap.data.images import IMAGE_SIZE, ImageError, decode_image, scale_to_bytes
 
 SHAPE = (3, IMAGE_SIZE, IMAGE_SIZE)
 
@@ -147,6 +147,25 @@ def test_constant_deep_grey() -> None:
     assert decode_image(encode(Image.fromarray(np.full((9, 9), 700, np.uint16)))).max() == 0
 
 
+def test_scaling_at_the_edges_of_floats() -> None:
+    values = np.array([0, 5, 10, np.inf, -np.inf, np.nan])
+    assert scale_to_bytes(values).tolist() == [0, 128, 255, 0, 0, 0]
+    assert scale_to_bytes(np.array([-1.7e308, 0, 1.7e308])).tolist() == [0, 128, 255]
+    assert scale_to_bytes(np.array([0, 1e-320, 2e-320])).tolist() == [0, 128, 255]
+    assert scale_to_bytes(np.array([[7, 7]])).tolist() == [[0, 0]]
+    with pytest.raises(ImageError, match="undecodable"):
+        scale_to_bytes(np.array([np.nan, np.inf]))
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.sampled_from(["u1", "i2", "u2", "i4", "f4", "f8"]), st.integers(1, 3000))
+def test_scaling_in_blocks_is_scaling_at_once(kind: str, height: int) -> None:
+    values = np.random.default_rng(height).normal(0, 50, (height, 700)).astype(kind)
+    exact = values.astype(np.float64)
+    exact = (exact - exact.min()) * (255.0 / (exact.max() - exact.min()))
+    assert np.array_equal(scale_to_bytes(values), np.rint(exact))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
 def test_exif_orientation_is_honoured(orientation: int, kind: str) -> None:
@@ -175,6 +194,15 @@ def test_size_is_checked_from_the_header(size: tuple[int, int]) -> None:
     start = time.perf_counter()
     assert reason(png_header(*size)) == "too large"
     assert time.perf_counter() - start < 0.5
+
+
+def test_the_size_of_the_first_frame_is_checked_too() -> None:
+    frames = [Image.new("L", (60, 60)), Image.new("L", (20, 20), 255)]
+    data = encode(frames[0], "TIFF", save_all=True, append_images=frames[1:])
+    assert decode_image(data, frame=1, max_pixels=3600).min() == 255
+    assert reason(data, frame=1, max_pixels=3599) == "too large"
+    data = encode(frames[1], "TIFF", save_all=True, append_images=frames[:1])
+    assert reason(data, frame=1, max_pixels=3599) == "too large"
 
 
 def test_max_pixels() -> None:
