@@ -9,14 +9,25 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from radcap.data.images import MAX_PIXELS, ImageError, check_frame, check_size, scale_to_bytes
+from radcap.data.images import (
+    MAX_PIXELS,
+    ImageError,
+    blocks,
+    check_frame,
+    check_size,
+    finite_range,
+    scale_to_bytes,
+)
+from radcap.serving.codestream import stated_sizes
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -29,7 +40,10 @@ _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 _PER_FRAME = "PerFrameFunctionalGroupsSequence"
 _SHARED = "SharedFunctionalGroupsSequence"
 _SETTINGS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
-_BEYOND = 1e12  # any stored value lies between this and its negative
+_BYTES_A_PIXEL = 8  # of the widest there are
+
+# Modality values of any shape -> their grey levels, uint8.
+_Shade: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
 def is_dicom(data: bytes) -> bool:
@@ -42,12 +56,12 @@ def read_dicom(data: bytes, *, frame: int = 0, max_pixels: int = MAX_PIXELS) -> 
     """Decode one frame and show it as the header asks: uint8 grey [H, W] or RGB [H, W, 3].
 
     Stored values are rescaled (modality), then the file's first window or lookup table maps them to
-    0..255; without either their real range does, padding left out. MONOCHROME1 is inverted.
+    0..255; without either their real range does. MONOCHROME1 is inverted, padding is black.
 
     Args:
         data: the file.
         frame: counted from 0.
-        max_pixels: a larger picture is refused by its header.
+        max_pixels: a larger picture is refused by its header, or by that of its compressed data.
 
     Raises:
         ImageError: no picture in it, not one that can be decoded, or no extra `dicom` here.
@@ -58,6 +72,7 @@ def read_dicom(data: bytes, *, frame: int = 0, max_pixels: int = MAX_PIXELS) -> 
         raise ImageError("a DICOM file, which needs pip install 'radcap[dicom]'") from None
     with _silent():
         try:
+            _check_inflated(data, _BYTES_A_PIXEL * max_pixels)
             dataset = pydicom.dcmread(io.BytesIO(data), force=True)
             return _picture(dataset, frame, max_pixels)
         except ImageError:
@@ -76,56 +91,98 @@ def _picture(dataset: Dataset, frame: int, max_pixels: int) -> np.ndarray:
     check_frame(frame, int(dataset.get("NumberOfFrames") or 1))
     if not hasattr(dataset.file_meta, "TransferSyntaxUID"):
         dataset.file_meta.TransferSyntaxUID = _transfer_syntax(dataset)
+    if _is_listed(dataset) and dataset.file_meta.TransferSyntaxUID.is_compressed:
+        _check_codestream(dataset, frame, max_pixels)
     try:
         stored = pixel_array(dataset, index=frame)
     except (RuntimeError, NotImplementedError):
-        syntax = dataset.file_meta.TransferSyntaxUID.name
         raise ImageError(
-            f"compressed as {syntax}, which cannot be decoded here: pip install 'radcap[dicom]' "
-            "adds decoders, or the data is damaged"
+            f"compressed as {_syntax_in_words(dataset)}, which cannot be decoded here: "
+            "pip install 'radcap[dicom]' adds decoders, or the data is damaged"
         ) from None
-    kind = dataset.get("PhotometricInterpretation", "MONOCHROME2")
-    if kind == "PALETTE COLOR":
-        return scale_to_bytes(apply_color_lut(stored, dataset), 0, _palette_greatest(dataset))
+    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+        greatest = _palette_greatest(dataset)
+        coloured = (apply_color_lut(block, dataset) for block in blocks(stored))
+        return np.concatenate([scale_to_bytes(part, 0, greatest) for part in coloured])
     if stored.ndim == 3:
-        return scale_to_bytes(stored, 0, 2 ** int(dataset.BitsStored) - 1)
-    grey = _grey(stored, dataset, frame)
-    return 255 - grey if kind == "MONOCHROME1" else grey
+        bits = int(dataset.BitsStored)
+        is_shown = stored.dtype == np.uint8 and bits == 8
+        return stored if is_shown else scale_to_bytes(stored, 0, 2**bits - 1)
+    return _grey(stored, dataset, frame)
 
 
 def _grey(stored: np.ndarray, dataset: Dataset, frame: int) -> np.ndarray:
-    from pydicom.pixels import apply_modality_lut, apply_voi
+    from pydicom.pixels import apply_modality_lut
 
     _take_frame_settings(dataset, frame)
-    values = apply_modality_lut(stored, dataset)
-    if dataset.get("VOILUTSequence"):
-        return scale_to_bytes(apply_voi(values.astype(np.int64), dataset))
-    if dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
-        windowed = _window(values, dataset)
-        if windowed is not None:
-            return windowed
-    values = values.astype(np.float64)
-    if dataset.get("PixelPaddingValue") is not None:
-        values[stored == dataset.PixelPaddingValue] = np.nan
-    return scale_to_bytes(values)
+    is_inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
+    shade = _lookup(dataset) or _window(dataset)
+    if shade is None:
+        least, greatest = finite_range(
+            apply_modality_lut(block, dataset)[~_is_padding(block, dataset)]
+            for block in blocks(stored)
+        )
+        shade = lambda values: scale_to_bytes(values, least, greatest)  # noqa: E731
+    parts = []
+    for block in blocks(stored):
+        grey = shade(apply_modality_lut(block, dataset))
+        grey = 255 - grey if is_inverted else grey
+        grey[_is_padding(block, dataset)] = 0
+        parts.append(grey)
+    return np.concatenate(parts)
 
 
-def _window(values: np.ndarray, dataset: Dataset) -> np.ndarray | None:
-    """The file's first window, black to white; None for one that the standard does not allow."""
-    from pydicom.pixels import apply_windowing
+def _is_padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Pixels that belong to no picture, bool: DICOM PS3.3 C.7.5.1.1.2."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None:
+        return np.zeros(stored.shape, bool)
+    limit = dataset.get("PixelPaddingRangeLimit")
+    ends = (value, value if limit is None else limit)
+    return (stored >= min(ends)) & (stored <= max(ends))
 
-    # What lies far below and above the window shows what became black and white.
-    ends = np.append(values.astype(np.float64), [-_BEYOND, _BEYOND])
-    try:
-        with np.errstate(over="ignore"):  # of the sigmoid, at those ends
-            shown = apply_windowing(ends, dataset)
-    except ValueError:
+
+def _lookup(dataset: Dataset) -> _Shade | None:
+    """The file's first lookup table, whose entries are grey levels of so many bits."""
+    from pydicom.pixels import apply_voi
+
+    if not dataset.get("VOILUTSequence"):
         return None
-    black, white = shown[-2:]
-    if black == white:
+    greatest = 2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1
+    return lambda values: scale_to_bytes(
+        apply_voi(np.rint(values).astype(np.int64), dataset), 0, greatest
+    )
+
+
+def _window(dataset: Dataset) -> _Shade | None:
+    """The file's first window, DICOM PS3.3 C.11.2.1.2; None for one that it does not allow."""
+    center, width = (_first_number(dataset, name) for name in ("WindowCenter", "WindowWidth"))
+    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
+    if center is None or width is None or width < (1 if function == "LINEAR" else 1e-300):
         return None
-    share = (shown[:-2] - black) / (white - black)
-    return scale_to_bytes(share.reshape(values.shape), 0.0, 1.0)
+    shares: dict[str, _Shade] = {
+        "LINEAR": lambda x: (x - (center - 0.5)) / (width - 1) + 0.5,
+        "LINEAR_EXACT": lambda x: (x - center) / width + 0.5,
+        "SIGMOID": lambda x: 1 / (1 + np.exp(-4 * (x - center) / width)),
+    }
+    share = shares.get(function)
+    if share is None:
+        return None
+
+    def shade(values: np.ndarray) -> np.ndarray:
+        # A sigmoid far below its centre; a window of width 1 is a step, and black at it.
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            return scale_to_bytes(np.clip(share(values.astype(np.float64)), 0, 1), 0, 1)
+
+    return shade
+
+
+def _first_number(dataset: Dataset, name: str) -> float | None:
+    value = dataset.get(name)
+    if value is None or value == "":
+        return None
+    number = float(np.ravel(value)[0])
+    return number if math.isfinite(number) else None
 
 
 def _take_frame_settings(dataset: Dataset, frame: int) -> None:
@@ -135,8 +192,53 @@ def _take_frame_settings(dataset: Dataset, frame: int) -> None:
         for name in _SETTINGS:
             for item in group.get(name) or []:
                 for element in item:
-                    if element.tag not in dataset:
+                    if element.tag not in dataset or dataset[element.tag].is_empty:
                         dataset[element.tag] = element
+
+
+def _check_inflated(data: bytes, most: int) -> None:
+    """Raise ImageError for a deflated file of more than `most` bytes: pydicom inflates it whole."""
+    from pydicom.filereader import read_dataset, read_preamble
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    if DeflatedExplicitVRLittleEndian.encode() not in data:
+        return
+    stream = io.BytesIO(data)
+    read_preamble(stream, force=True)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    inflater, rest, size = zlib.decompressobj(-zlib.MAX_WBITS), stream.read(), 0
+    while rest and not inflater.eof:
+        size += len(inflater.decompress(rest, 1 << 20))
+        rest = inflater.unconsumed_tail
+        if size > most:
+            raise ImageError("too large")
+
+
+def _check_codestream(dataset: Dataset, frame: int, max_pixels: int) -> None:
+    """Raise ImageError for compressed data that decodes to more than the header says."""
+    from pydicom.encaps import get_frame
+
+    count = int(dataset.get("NumberOfFrames") or 1)
+    starts, lengths = (dataset.get(f"ExtendedOffsetTable{end}") for end in ("", "Lengths"))
+    offsets = (starts, lengths) if starts and lengths and len(starts) == len(lengths) else None
+    data = get_frame(dataset.PixelData, frame, number_of_frames=count, extended_offsets=offsets)
+    for size in stated_sizes(data):
+        check_size(*size, max_pixels=max_pixels)
+
+
+def _syntax_in_words(dataset: Dataset) -> str:
+    """Only what the standard lists: whatever else stands in the header may name the patient."""
+    if not _is_listed(dataset):
+        return "an unknown transfer syntax"
+    return str(dataset.file_meta.TransferSyntaxUID.name)
+
+
+def _is_listed(dataset: Dataset) -> bool:
+    from pydicom.uid import AllTransferSyntaxes
+
+    return dataset.file_meta.TransferSyntaxUID in AllTransferSyntaxes
 
 
 def _palette_greatest(dataset: Dataset) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import warnings
 from os import PathLike
 from pathlib import Path
@@ -10,12 +11,20 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
-from radcap.data.images import ImageError, array_pixels, check_size, decode_image, image_pixels
+from radcap.data.images import (
+    ImageError,
+    array_pixels,
+    check_size,
+    decode_image,
+    decoding,
+    image_pixels,
+)
 from radcap.errors import RadcapError
 from radcap.serving.dicom import is_dicom, read_dicom
 
 Picture: TypeAlias = "str | PathLike[str] | Image.Image | np.ndarray"
 
+_MAX_BYTES = 2 << 30
 _IN_WORDS = {
     "empty": "the file is empty",
     "undecodable": "not a picture that radcap can read",
@@ -43,26 +52,41 @@ def read_picture(picture: Picture, *, frame: int = 0) -> np.ndarray:
     """
     try:
         if isinstance(picture, Image.Image):
-            check_size(*picture.size)
-            return image_pixels(picture)
+            with decoding():
+                check_size(*picture.size)
+                return image_pixels(picture)
         if isinstance(picture, np.ndarray):
             return array_pixels(picture)
         if isinstance(picture, str | PathLike):
             return _read_file(Path(picture), frame)
     except ImageError as error:
-        name = picture if isinstance(picture, str | PathLike) else type(picture).__name__
         reason = _IN_WORDS.get(error.reason, error.reason)
-        raise PictureError(f"{name}: {reason}") from None
+        raise PictureError(f"{_name_of(picture)}: {reason}") from None
+    except MemoryError:
+        raise PictureError(f"{_name_of(picture)}: more than the memory here can hold") from None
     raise TypeError(f"a picture is a path, a PIL image or an array, not {type(picture).__name__}")
+
+
+def _name_of(picture: Picture) -> str:
+    if isinstance(picture, str | PathLike):
+        return str(picture)
+    return str(getattr(picture, "filename", "") or type(picture).__name__)
 
 
 def _read_file(path: Path, frame: int) -> np.ndarray:
     try:
-        data = path.read_bytes()
+        status = path.stat()
+        # A pipe or a device may have no end; a folder says by itself what it is.
+        is_endless = not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode)
+        is_read = not is_endless and status.st_size <= _MAX_BYTES
+        data = path.read_bytes() if is_read else b""
     except OSError as error:
         raise ImageError(error.strerror or type(error).__name__) from None
     except ValueError:  # a null byte in the name
         raise ImageError("no such file") from None
+    if not is_read:
+        too_long = f"more than {_MAX_BYTES >> 30} GiB"
+        raise ImageError("neither a file nor a folder" if is_endless else too_long)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of decoders, about files that then decode or do not
         if is_dicom(data):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
+import tracemalloc
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from radcap.data.images import ImageError
 from radcap.serving.dicom import is_dicom, read_dicom
@@ -45,6 +50,12 @@ def dicom(stored: np.ndarray, *, bits: int = 16, **header: Any) -> bytes:
         setattr(dataset, name, value)
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def saved(dataset: Any) -> bytes:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
     return buffer.getvalue()
 
 
@@ -104,10 +115,52 @@ def test_sigmoid_window_and_lookup_table() -> None:
 
     item = Dataset()
     item.LUTDescriptor = [4, 1000, 16]
-    item.LUTData = np.array([0, 40, 10, 20], dtype="<u2").tobytes()
+    item.LUTData = np.array([0, 65_535, 16_384, 32_768], dtype="<u2").tobytes()
     values = np.array([[0, 1000], [1001, 1002], [1003, 2000]], dtype=np.uint16)
     grey = read_dicom(dicom(values, VOILUTSequence=[item]))
     assert grey.tolist() == [[0, 0], [255, 64], [128, 128]]
+    # Of the table's whole output range, however little of it the picture uses.
+    item.LUTDescriptor, item.LUTData = [256, 0, 12], np.arange(256, dtype="<u2").tobytes()
+    narrow = read_dicom(dicom(ramp()[:2, :50].copy().astype(np.uint16), VOILUTSequence=[item]))
+    assert (narrow.min(), narrow.max()) == (0, round(113 * 255 / 4095))
+
+
+@pytest.mark.parametrize(
+    ("function", "share"),
+    [
+        ("LINEAR", lambda x: (x - (1000 - 0.5)) / (500 - 1) + 0.5),
+        ("LINEAR_EXACT", lambda x: (x - 1000) / 500 + 0.5),
+        ("SIGMOID", lambda x: 1 / (1 + np.exp(-4 * (x - 1000) / 500))),
+    ],
+)
+def test_windows_of_integers_and_of_floats(function: str, share: Callable) -> None:
+    options = {"WindowCenter": "1000", "WindowWidth": "500", "VOILUTFunction": function}
+    expected = np.rint(255 * np.clip(share(ramp().astype(float)), 0, 1)).astype(int)
+    assert np.array_equal(read_dicom(dicom(ramp(), **options)), expected)
+    dataset = pydicom.dcmread(io.BytesIO(dicom(ramp(dtype=np.float32), bits=32, **options)))
+    dataset.FloatPixelData = dataset.PixelData
+    for name in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(dataset, name)
+    assert np.array_equal(read_dicom(saved(dataset)), expected)
+
+
+def test_the_narrowest_window_is_a_step() -> None:
+    grey = read_dicom(dicom(ramp(), WindowCenter="1000", WindowWidth="1"))
+    assert np.array_equal(grey, np.where(ramp() > 999, 255, 0))
+
+
+def test_padding_is_black_whatever_black_is() -> None:
+    stored = ramp(dtype=np.uint16)
+    stored[0], stored[1] = 4095, 4000
+    picture = {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": 4095}
+    grey = read_dicom(dicom(stored, **picture))
+    assert (grey[0] == 0).all()
+    assert (grey[1, 0], grey[2, 0]) == (0, 255)
+    grey = read_dicom(dicom(stored, PixelPaddingRangeLimit=3990, **picture))
+    assert (grey[:2] == 0).all()
+    assert (grey[2, 0], grey[-1, -1]) == (255, 0)
+    window = {"WindowCenter": "1024", "WindowWidth": "2048"}
+    assert (read_dicom(dicom(ramp(), PixelPaddingValue=2047, **window))[-1, -2:] == [255, 0]).all()
 
 
 def test_frames_with_settings_of_their_own() -> None:
@@ -135,6 +188,9 @@ def test_frames_with_settings_of_their_own() -> None:
     assert np.abs(second.astype(int) - window(2.0 * ramp(), 1500, 1000)).max() <= 1
     with pytest.raises(ImageError, match="no frame 2: the frames are 0 to 1"):
         read_dicom(data, frame=2)
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    dataset.WindowCenter = dataset.WindowWidth = None  # there, but empty
+    assert np.array_equal(read_dicom(saved(dataset), frame=1), second)
 
 
 def test_colour_is_kept() -> None:
@@ -164,6 +220,48 @@ def test_a_picture_too_large_is_refused_by_its_header() -> None:
         read_dicom(data)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG2000"])
+def test_compressed_data_larger_than_its_header_says(kind: str) -> None:
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000, JPEGBaseline8Bit
+
+    stream = io.BytesIO()
+    options = {"no_jp2": True} if kind == "JPEG2000" else {}
+    Image.new("L", (120, 70), 128).save(stream, kind, **options)
+    dataset = pydicom.dcmread(io.BytesIO(dicom(np.zeros((70, 120), np.uint8), bits=8)))
+    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit if kind == "JPEG" else JPEG2000
+    dataset.PixelData = encapsulate([stream.getvalue()])
+    dataset["PixelData"].is_undefined_length = True
+    assert read_dicom(saved(dataset)).shape == (70, 120)
+    dataset.Rows = dataset.Columns = 64
+    with pytest.raises(ImageError, match="too large"):
+        read_dicom(saved(dataset), max_pixels=64 * 64)
+
+
+def test_a_deflated_file_is_not_inflated_without_end() -> None:
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    dataset = pydicom.dcmread(io.BytesIO(dicom(ramp())))
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    assert np.array_equal(read_dicom(saved(dataset)), read_dicom(dicom(ramp())))
+    dataset.add_new(0x00091001, "OB", bytes(30_000_000))
+    assert len(saved(dataset)) < 100_000
+    with pytest.raises(ImageError, match="too large"):
+        read_dicom(saved(dataset), max_pixels=3_000_000)
+
+
+def test_a_large_picture_takes_little_more_memory_than_its_file() -> None:
+    data = dicom(np.zeros((2000, 3000), np.uint16), WindowCenter="500", WindowWidth="1000")
+    rgb = dicom(np.zeros((2000, 3000, 3), np.uint8), bits=8)
+    for file in (data, rgb):
+        read_dicom(file)
+        tracemalloc.start()
+        read_dicom(file)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 3 * len(file) + 60e6
+
+
 def test_compressed_copies_show_the_same_picture() -> None:
     plain = read_picture(SHIPPED / "MR_small.dcm")
     names = ("RLE", "bigendian", "expb", "implicit", "jp2klossless", "jpeg_ls_lossless")
@@ -185,11 +283,37 @@ def test_every_shipped_file_is_a_picture_or_a_line_without_the_patient() -> None
             pixels = read_picture(path)
         except PictureError as error:
             assert "\n" not in str(error)
-            assert str(error).startswith(f"{path}: ")
+            reason = str(error).removeprefix(f"{path}: ")
+            assert reason != str(error)
+            for value in identifying_values(path):
+                assert value not in reason, path
         else:
             assert pixels.shape == (3, 224, 224)
             pictures += 1
     assert pictures >= 50
+
+
+def identifying_values(path: Path) -> list[str]:
+    """What a file's header says of the patient, of four characters at least."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            header = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+            names = [name for name in header.dir() if re.match("Patient|Institution|.*Date", name)]
+            values = [str(header.get(name)) for name in names]
+        except Exception:  # noqa: BLE001 a header that is damaged on purpose
+            return []
+    return [value for value in values if len(value) >= 4]
+
+
+@pytest.mark.parametrize("text", [b"DOE^JANE 19610203 X", b"DOE^JANE\n1961-02-03"])
+def test_a_transfer_syntax_that_is_none_is_not_quoted(text: bytes) -> None:
+    good = dicom(ramp())
+    data = good.replace(b"1.2.840.10008.1.2.1\0", text + b"\0")
+    assert len(data) == len(good) and data != good
+    with pytest.raises(ImageError) as caught:
+        read_dicom(data)
+    assert str(caught.value).startswith("compressed as an unknown transfer syntax, which cannot")
 
 
 def test_the_patient_is_never_named(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +109,31 @@ def test_files_and_arrays_that_cannot_be(tmp_path: Path) -> None:
             read_picture(array)
     with pytest.raises(TypeError, match="not int"):
         read_picture(3)  # type: ignore[arg-type]
+
+
+def test_images_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    whole = save(tmp_path / "whole.png", np.random.default_rng(0).integers(0, 256, (90, 90), "u1"))
+    (tmp_path / "half.png").write_bytes(whole.read_bytes()[:4000])
+    closed = Image.open(whole)
+    closed.close()
+    for image, message in [
+        (Image.open(tmp_path / "half.png"), "half.png: the picture ends too early"),
+        (closed, "whole.png: not a picture"),
+        (Image.new("L", (0, 5)), "Image: not a picture"),
+        (Image.new("1", (8000, 8000)), "Image: more pixels than radcap decodes"),
+    ]:
+        with pytest.raises(PictureError, match=message):
+            read_picture(image)
+
+
+def test_files_without_an_end_are_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "huge.png").open("wb") as stream:
+        stream.truncate((2 << 30) + 1)  # without taking room
+    os.mkfifo(tmp_path / "pipe.png")
+    for path, message in [
+        (tmp_path / "huge.png", "huge.png: more than 2 GiB"),
+        (tmp_path / "pipe.png", "pipe.png: neither a file nor a folder"),
+        ("/dev/zero", "/dev/zero: neither a file nor a folder"),
+    ]:
+        with pytest.raises(PictureError, match=message):
+            read_picture(path)
