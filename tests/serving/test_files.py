@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,6 +63,7 @@ def test_patterns(folder: Path) -> None:
 
 def test_a_list_on_standard_input(folder: Path) -> None:
     (folder / " spaces .png").touch()
+    assert found("-", stdin="\ufeffset/a.JPG\n") == ["set/a.JPG"]
     assert found("set/b.png", "-", stdin="set/a.JPG\r\n\n spaces .png\nset/b.png") == [
         "set/b.png",
         "set/a.JPG",
@@ -81,3 +85,59 @@ def test_what_is_not_there_is_named_and_the_rest_is_found(folder: Path) -> None:
         f"{'x' * 300}: File name too long",
         "a\0b: no such file or folder",
     ]
+
+
+def test_linked_folders_are_taken_once_and_loops_end(folder: Path) -> None:
+    (folder / "set" / "sub" / "up").symlink_to("..")
+    (folder / "set" / "twin").symlink_to("sub")
+    (folder / "other").mkdir()
+    (folder / "other" / "o.png").touch()
+    (folder / "set" / "linked").symlink_to("../other")
+    start = time.perf_counter()
+    listing = list_files(["set"], io.StringIO())
+    assert not listing.faults
+    assert len(listing.files) == 7
+    assert "set/linked/o.png" in listing.files
+    assert found("set/**/*.png") == ["set/b.png", "set/linked/o.png"]
+    assert found("set/**/deep/**/*.tif") == ["set/sub/deep/d.tif"]
+    assert time.perf_counter() - start < 2
+
+
+def test_folders_that_match_are_named_folders(folder: Path) -> None:
+    assert found("set/s*") == found("set/sub")
+    named = [f"set/{name}" for name in ("a.JPG", "b.png", "notes.csv", "readme")]
+    assert found("set/*") == [*named, *found("set/sub")]
+    assert set(found("set/**")) > set(found("set"))  # files of any name
+    (folder / "bare" / "deep").mkdir(parents=True)
+    for pattern in ("bare/*", "bare/**"):
+        listing = list_files([pattern], io.StringIO())
+        assert not listing.files
+        assert "bare/deep: no pictures in this folder" in listing.faults
+
+
+def test_links_to_nothing_are_read_and_so_named(folder: Path) -> None:
+    (folder / "set" / "gone.png").symlink_to("nowhere.png")
+    (folder / "set" / "round.png").symlink_to("round.png")
+    os.mkfifo(folder / "set" / "pipe")
+    listing = list_files(["set"], io.StringIO())
+    assert {"set/gone.png", "set/round.png"} < set(listing.files)
+    assert not listing.faults
+    assert listing.passed_over == 4
+
+
+def test_folders_that_may_not_be_read_are_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refusing(path: str) -> Iterator[os.DirEntry[str]]:  # root may read everything
+        if str(path).endswith("deep"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    for word, files in [("set", 5), ("set/**/*.dcm", 1), ("set/sub/deep", 0)]:
+        listing = list_files([word], io.StringIO())
+        assert len(listing.files) == files
+        assert "set/sub/deep: Permission denied" in listing.faults
+        assert len(listing.faults) == 1
