@@ -114,6 +114,8 @@ def check_captioner(state: Mapping[str, Tensor], origin: str) -> None:
         sizes = captioner_sizes(state)
     except KeyError as error:
         raise WeightsError(f"{origin}: not a captioner's weights, has no {error.args[0]}") from None
+    except ValueError as error:
+        raise WeightsError(f"{origin}: not a captioner's weights, {error}") from None
     with torch.device("meta"):
         model = ImageCaptioningModel(**sizes, num_heads=1)  # no shape depends on the heads
     _check_names_and_shapes(state, model.state_dict(), origin)
@@ -134,9 +136,16 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 def captioner_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
     """`vocab_size`, `embed_dim` and `num_layers` of a captioner's state dict.
 
-    The number of heads leaves no trace in the weights. KeyError when an entry is missing.
+    The number of heads leaves no trace in the weights.
+
+    Raises:
+        KeyError: an entry is missing.
+        ValueError: the embedding is no matrix.
     """
-    vocab_size, embed_dim = state["embedding.weight"].shape
+    shape = state["embedding.weight"].shape
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"embedding.weight {list(shape)} is no matrix of word pieces and width")
+    vocab_size, embed_dim = shape
     first = "decoder.layers.0.norm1.weight"
     if first not in state:
         raise KeyError(first)
@@ -168,7 +177,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise WeightsUnavailable(f"{path}: cannot read the weights ({reason})") from None
     except UNREADABLE:
         raise WeightsError(f"{path}: neither a safe PyTorch file nor safetensors") from None
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(entry, Tensor) for name, entry in state.items()
+    ):
         raise WeightsError(f"{path}: not a state dict (name -> tensor)")
     return state
 
@@ -214,20 +225,35 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 def _check_names_and_shapes(
     state: Mapping[str, Tensor], expected: Mapping[str, Tensor], origin: str
 ) -> None:
-    """Raise a WeightsError that names the first missing, unknown and misshapen entries."""
+    """Raise a WeightsError that names the first missing, unknown and misshapen entries.
+
+    And those that are sparse, or whole numbers instead of fractions.
+    """
     misshapen = [
         f"{name} {list(state[name].shape)} instead of {list(tensor.shape)}"
         for name, tensor in expected.items()
         if name in state and state[name].shape != tensor.shape
     ]
+    of_another_kind = [
+        f"{name} {entry.dtype} {entry.layout}".replace("torch.", "")
+        for name, entry in state.items()
+        if name in expected and not _is_alike(entry, expected[name])
+    ]
     faults = {
         "missing": [name for name in expected if name not in state],
         "unknown": [name for name in state if name not in expected],
         "wrong shape": misshapen,
+        "wrong kind of numbers": of_another_kind,
     }
     found = [f"{kind}: {_abridge(names)}" for kind, names in faults.items() if names]
     if found:
         raise WeightsError(f"{origin} does not fit the model: {'; '.join(found)}")
+
+
+def _is_alike(entry: Tensor, expected: Tensor) -> bool:
+    """Whether an entry may be copied into a parameter without losing what it means."""
+    is_dense = entry.layout == torch.strided and entry.device.type == "cpu"
+    return is_dense and entry.is_floating_point() == expected.is_floating_point()
 
 
 def _abridge(names: list[str]) -> str:

@@ -27,6 +27,7 @@ from radcap.console import report
 from radcap.data.collate import load_tokenizer
 from radcap.errors import RadcapError
 from radcap.model.captioner import ImageCaptioningModel
+from radcap.model.encoder import NUM_IMAGE_TOKENS
 from radcap.model.weights import (
     WeightsError,
     WeightsUnavailable,
@@ -103,7 +104,14 @@ def load_pretrained(source: str | Path) -> Pretrained:
     hub_id = hub_model_id(str(source))
     if hub_id is None or path.suffix in WEIGHTS_SUFFIXES:
         raise WeightsUnavailable(f"{source}: no such file or folder")
-    return _load_folder(download_model(*hub_id), str(source))
+    owner = Path(hub_id[0]).parent
+    if owner.is_dir():
+        raise WeightsUnavailable(
+            f"{source}: no such file or folder; for a model of the Hub of that name, run this "
+            f"where there is no folder {owner}"
+        )
+    folder = download_model(*hub_id)
+    return _load_folder(folder, f"Hub {hub_id[0]} at {folder.name}")
 
 
 def _load_folder(path: Path, name: str) -> Pretrained:
@@ -136,7 +144,7 @@ def _load_run(path: Path, name: str) -> Pretrained:
         for fault in faults:
             report(f"{fault}; passed over")
         return found
-    raise WeightsError(f"{name}: no checkpoint can be read; {faults[0]}")
+    raise WeightsError(f"{name}: no checkpoint can be read; {'; '.join(faults)}")
 
 
 def _load_checkpoint(path: Path, name: str) -> Pretrained:
@@ -160,11 +168,22 @@ def _assemble(state: Mapping[str, Tensor], origin: str, folder: Path) -> Pretrai
     except ValueError as error:  # heads that do not divide the width
         raise WeightsError(f"{origin}: config.json or config.yaml beside it: {error}") from None
     model.load_state_dict(state)
+    for name, entry in model.state_dict().items():
+        if not entry.isfinite().all():
+            raise WeightsError(
+                f"{origin}: {name} holds numbers that are none (NaN or infinite): the file is "
+                "damaged, or its training had gone astray"
+            )
     tokenizer = _tokenizer_of(folder)
     if len(tokenizer) != architecture.vocab_size:
         raise WeightsError(
             f"{origin}: the model has {architecture.vocab_size} word pieces and the tokenizer "
             f"{len(tokenizer)}; put the vocab.txt that it was trained with beside the weights"
+        )
+    special = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
+    if None in special or len(set(special)) < len(special):
+        raise WeightsError(
+            f"{origin}: the tokenizer beside it has no [CLS], [SEP] and [PAD] of their own"
         )
     if "num_heads" not in facts:
         origin = f"{origin} ({CARD_HEADS} heads assumed)"
@@ -178,9 +197,15 @@ def _architecture(sizes: Mapping[str, int], facts: Mapping[str, Any], origin: st
             raise WeightsError(f"{origin}: {key} is {size}, but beside it stands {facts[key]}")
     heads = facts.get("num_heads", CARD_HEADS)
     steps = facts.get("graph_steps", Architecture.graph_steps)
-    for key, value, least in (("num_heads", heads, 1), ("graph_steps", steps, 0)):
-        if type(value) is not int or value < least:
-            raise WeightsError(f"{origin}: beside it stands {key} {value!r}, not a number of them")
+    for key, value, least, most in (
+        ("num_heads", heads, 1, sizes["embed_dim"]),
+        # On a ring of so many tokens, every one has heard of every other by half as many steps.
+        ("graph_steps", steps, 0, NUM_IMAGE_TOKENS),
+    ):
+        if type(value) is not int or not least <= value <= most:
+            raise WeightsError(
+                f"{origin}: beside it stands {key} {value!r}, not a number from {least} to {most}"
+            )
     return Architecture(**sizes, num_heads=heads, graph_steps=steps)
 
 
@@ -189,17 +214,23 @@ def _facts_beside(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if file.is_file():
         return _read_mapping(file)
+    # Beside a weights file it may be another program's: then it says nothing of heads.
+    file = folder / "config.yaml"
+    facts = _heads_in(_read_mapping(file)) if file.is_file() else {}
     above = folder.resolve().parent
-    candidates = [folder / "config.yaml"]
-    if above.name == "checkpoints":
-        candidates.append(above.parent / "config.yaml")
-    for file in candidates:
-        if file.is_file():
-            model = _read_mapping(file).get("model")
-            if not isinstance(model, dict) or "num_heads" not in model:
-                raise WeightsError(f"{file} is damaged: no model.num_heads in it")
-            return {"num_heads": model["num_heads"]}
-    return {}
+    file = above.parent / "config.yaml"
+    if above.name == "checkpoints" and file.is_file():
+        facts = facts or _heads_in(_read_mapping(file))
+        if not facts:
+            raise WeightsError(f"{file} is damaged: no model.num_heads in it")
+    return facts
+
+
+def _heads_in(config: Mapping[str, Any]) -> dict[str, Any]:
+    model = config.get("model")
+    if not isinstance(model, dict) or "num_heads" not in model:
+        return {}
+    return {"num_heads": model["num_heads"]}
 
 
 def _read_mapping(file: Path) -> dict[str, Any]:

@@ -150,6 +150,32 @@ def test_wrong_files_are_named_in_one_line(tmp_path: Path) -> None:
         load_strictly(other, captioner, "run 7")
 
 
+def test_entries_that_cannot_be_a_captioners(tmp_path: Path) -> None:
+    captioner = tiny_model().state_dict()
+    bias, embedding = captioner["fc_out.bias"], "embedding.weight"
+    for name, change, message in [
+        ("line", {embedding: torch.zeros(5)}, r"embedding\.weight \[5\] is no matrix"),
+        ("number", {embedding: torch.tensor(1.0)}, r"embedding\.weight \[\] is no matrix"),
+        ("none", {embedding: torch.zeros(0, 16)}, r"embedding\.weight \[0, 16\] is no matrix"),
+        ("key", {3: torch.zeros(1)}, "not a state dict"),
+        ("layer", {"decoder.layers.x": torch.zeros(1)}, "missing: decoder.layers.2.self_attn"),
+        ("sparse", {"fc_out.bias": bias.to_sparse()}, r"fc_out\.bias float32 sparse_coo"),
+        ("whole", {"fc_out.bias": bias.int()}, r"numbers: fc_out\.bias int32 strided"),
+        ("complex", {"fc_out.bias": bias.cfloat()}, r"fc_out\.bias complex64"),
+        ("meta", {"fc_out.bias": bias.to("meta")}, r"fc_out\.bias float32"),
+    ]:
+        torch.save({**captioner, **change}, tmp_path / f"{name}.bin")
+        with pytest.raises(WeightsError, match=message) as error:
+            load_captioner_weights(tmp_path / f"{name}.bin")
+        assert "\n" not in str(error.value)
+    torch.save({name: entry.half() for name, entry in captioner.items()}, tmp_path / "half.bin")
+    with pytest.raises(WeightsError, match="num_batches_tracked float16"):
+        load_captioner_weights(tmp_path / "half.bin")
+    halved = {n: e.half() if e.is_floating_point() else e for n, e in captioner.items()}
+    torch.save(halved, tmp_path / "half.bin")
+    tiny_model(seed=1).load_state_dict(load_captioner_weights(tmp_path / "half.bin"))
+
+
 @pytest.fixture
 def through_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> socket.socket:
     """An empty download cache, and a loopback port through which all downloads go."""

@@ -14,6 +14,7 @@ import torch
 import yaml
 from hub.stand_in import StandInHub, point_client_at, serving
 
+from radcap.data.collate import load_tokenizer
 from radcap.errors import RadcapError
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.weights import WeightsError, WeightsUnavailable
@@ -70,6 +71,11 @@ def test_a_run_gives_its_best_checkpoint_and_its_heads(
     assert "step-30 is damaged: model.safetensors is not what was written; passed over" in said
     with pytest.raises(WeightsError, match=r"step-30 is damaged: model.safetensors"):
         load_pretrained(run / "checkpoints" / "step-30")
+    damaged = shutil.copytree(run, tmp_path / "damaged")
+    for file in damaged.glob("checkpoints/*/model.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(WeightsError, match=r"step-30 is damaged: .*; .*step-10 is damaged: "):
+        load_pretrained(damaged)
 
     found = load_pretrained(run / "checkpoints" / "step-10")
     assert (found.step, found.run, found.architecture.num_heads) == (10, run, 4)
@@ -128,6 +134,9 @@ def test_an_exported_folder_with_heads_steps_and_a_vocabulary(
         ('{"num_heads": 3}', r"num_heads \(3\) must divide embed_dim"),
         ('{"num_heads": "four"}', "num_heads 'four'"),
         ('{"num_heads": true}', "num_heads True"),
+        ('{"num_heads": 100000000000000000000}', "not a number from 1 to 16"),
+        ('{"graph_steps": 50}', "graph_steps 50, not a number from 0 to 49"),
+        ('{"graph_steps": -1}', "graph_steps -1, not a number from 0 to 49"),
         ("[1]", "config.json is damaged"),
         ("{", "config.json is damaged"),
     ],
@@ -158,6 +167,54 @@ def test_nothing_there(
         load_pretrained(source)
 
 
+def test_a_mistyped_run_is_not_looked_for_on_the_hub(hub: StandInHub, tmp_path: Path) -> None:
+    (tmp_path / "someone").mkdir()
+    with pytest.raises(WeightsUnavailable, match=f"{HUB_ID}: no such file or folder; for a model"):
+        load_pretrained(HUB_ID)
+    assert hub.bytes_served == 0
+
+
+def test_numbers_that_are_none_are_refused(
+    small_model: ImageCaptioningModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for bad in (float("nan"), float("inf")):
+        state = dict(small_model.state_dict())
+        state["fc_out.bias"] = torch.full_like(state["fc_out.bias"], bad)
+        torch.save(state, tmp_path / "bad.bin")
+        with pytest.raises(WeightsError, match=r"bad\.bin: fc_out\.bias holds numbers"):
+            load_pretrained(tmp_path / "bad.bin")
+    run = write_run(tmp_path / "run", small_model, {10: 1.0, 20: float("nan")}, best=20)
+    assert load_pretrained(run).step == 10
+    assert "passed over" in capsys.readouterr().err
+
+
+def test_a_config_of_another_program_is_no_config(
+    small_model: ImageCaptioningModel, tmp_path: Path
+) -> None:
+    torch.save(small_model.state_dict(), tmp_path / "weights.bin")
+    (tmp_path / "config.yaml").write_text("name: another project\n")
+    found = load_pretrained(tmp_path / "weights.bin")
+    assert found.architecture.num_heads == 8
+    assert found.origin.endswith("(8 heads assumed)")
+    run = write_run(tmp_path / "run", small_model, {10: 1.0}, best=10)
+    (run / "config.yaml").write_text("name: another project\n")
+    with pytest.raises(WeightsError, match=r"run/config.yaml is damaged: no model.num_heads"):
+        load_pretrained(run)
+
+
+def test_a_tokenizer_without_its_special_tokens_is_refused(
+    small_model: ImageCaptioningModel, tmp_path: Path
+) -> None:
+    folder = write_exported(tmp_path / "out", small_model)
+    load_tokenizer().save_pretrained(str(folder))
+    load_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"pad_token": None, "cls_token": None}))
+    with pytest.raises(WeightsError, match=r"has no \[CLS\], \[SEP\] and \[PAD\] of their own"):
+        load_pretrained(folder)
+
+
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple:
@@ -186,7 +243,8 @@ def hub(
 
 def test_from_the_hub_only_what_is_needed_and_once(hub: StandInHub) -> None:
     found = load_pretrained(HUB_ID)
-    assert (found.origin, found.architecture.num_heads) == (HUB_ID, 4)
+    assert found.origin == f"Hub {HUB_ID} at {hub.commit}"
+    assert found.architecture.num_heads == 4
     assert hub.token == "Bearer hf_secret"
     size = sum((hub.folder / name).stat().st_size for name in ("config.json", "model.safetensors"))
     assert hub.bytes_served == size
