@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import signal
 import sys
 import textwrap
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RadcapError
 
@@ -30,17 +32,35 @@ def say(text: str) -> None:
 
     Where nobody reads any more (`| head`), the rest is for nobody too: the work goes on.
     """
-    if _muted:
-        return
-    tqdm = sys.modules.get("tqdm")
     try:
-        if tqdm is not None:
-            tqdm.tqdm.write(text)
-            sys.stdout.flush()
-        else:
-            print(text, flush=True)
+        put(text)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
+
+
+def put(text: str) -> None:
+    """Print a line of what a command is there to print: as `say`, but somebody must read it.
+
+    Raises:
+        BrokenPipeError: nobody does any more.
+    """
+    if not _muted:
+        _write_line(text, sys.stdout)
+
+
+def discard(stream: TextIO) -> None:
+    """Let what is still written to a stream lead nowhere, what lies in its buffer too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def printable(text: str) -> str:
+    """A text of others, such as a file's name, on one line: control characters as escapes."""
+    return "".join(
+        char.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp")
+        else char
+        for char in text
+    )
 
 
 def wrapped(text: str) -> str:
@@ -50,13 +70,8 @@ def wrapped(text: str) -> str:
 
 def report(text: str) -> None:
     """Print a line on standard error, without breaking a progress bar."""
-    if _muted:
-        return
-    tqdm = sys.modules.get("tqdm")
-    if tqdm is not None:
-        tqdm.tqdm.write(f"radcap: {text}", file=sys.stderr)
-    else:
-        print(f"radcap: {text}", file=sys.stderr, flush=True)
+    if not _muted:
+        _tell(text)
 
 
 @contextmanager
@@ -123,12 +138,18 @@ class Arguments(argparse.ArgumentParser):
         raise ConfigError(f"{message}; --help lists what there is")
 
 
-def run_command(main: Callable[[Sequence[str]], int], usage: str) -> int:
+def run_command(
+    main: Callable[[Sequence[str]], int],
+    usage: str,
+    *,
+    on_full_disk: str = "free some space and give the same command again",
+) -> int:
     """Run a command's body with its arguments and turn its end into an exit status.
 
     `--help` prints the usage. A `RadcapError` is printed as its message alone; any other exception
     is a fault of radcap and keeps its traceback (status 1, by Python itself).
     """
+    _open_streams()
     words = sys.argv[1:]
     if "-h" in words or "--help" in words:
         say(usage.strip())
@@ -136,31 +157,52 @@ def run_command(main: Callable[[Sequence[str]], int], usage: str) -> int:
     try:
         return main(words)
     except RadcapError as error:
-        sys.stdout.flush()
-        print(f"radcap: {error}", file=sys.stderr, flush=True)
+        _tell(str(error))
         return error.exit_status
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", "radcap"):
             raise
-        print(
-            f"radcap: the package {package} is not installed in {sys.prefix}; pip install radcap "
-            "brings it, and in a checkout bash scripts/quickstart.sh does",
-            file=sys.stderr,
-            flush=True,
+        _tell(
+            f"the package {package} is not installed in {sys.prefix}; pip install radcap "
+            "brings it, and in a checkout bash scripts/quickstart.sh does"
         )
         return EXIT_FAILED
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
+        if not error.filename:  # perhaps standard output's, whose end would try once more
+            discard(sys.stdout)
         where = f"{error.filename}: " if error.filename else ""
-        print(
-            f"radcap: {where}{error.strerror}; free some space, and the same command goes on from "
-            "the last checkpoint",
-            file=sys.stderr,
-            flush=True,
-        )
+        _tell(f"{where}{error.strerror}; {on_full_disk}")
         return EXIT_FAILED
     except KeyboardInterrupt:
-        print("radcap: interrupted", file=sys.stderr, flush=True)
+        _tell("interrupted")
         return 128 + signal.SIGINT
+
+
+def _tell(text: str) -> None:
+    """A line on standard error, for whoever reads it."""
+    try:
+        _write_line(f"radcap: {text}", sys.stderr)
+    except BrokenPipeError:
+        discard(sys.stderr)
+
+
+def _write_line(text: str, stream: TextIO) -> None:
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)  # none while it is being imported
+    if tqdm is not None:
+        tqdm.write(text, file=stream)
+        stream.flush()
+    else:
+        print(text, file=stream, flush=True)
+
+
+def _open_streams() -> None:
+    """Let closed standard streams lead nowhere, and the others take names that are no text."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")

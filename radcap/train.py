@@ -100,4 +100,5 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, USAGE))
+    _ON_FULL_DISK = "free some space, and the same command goes on from the last checkpoint"
+    sys.exit(run_command(main, USAGE, on_full_disk=_ON_FULL_DISK))

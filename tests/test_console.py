@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 from command_line import run_python
 
-from radcap.console import heartbeat, progress
+from radcap.console import heartbeat, printable, progress
 
 
 def test_a_long_block_gives_signs_of_life(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,3 +85,65 @@ def test_a_missing_package_is_told_in_a_line_and_a_missing_part_of_radcap_is_not
     assert done.stderr.startswith("radcap: the package hydra_is_not_here is not installed in ")
     assert done.stderr.count("\n") == 1
     assert "Traceback" in run_python(program.format(name="radcap.nothing")).stderr
+
+
+PROGRAM = (
+    "import sys\n"
+    "from radcap.console import put, report, run_command\n"
+    "def main(words):\n"
+    "    lines = list(sys.stdin)\n"
+    "    report('told \\u00e9')\n"
+    "    for line in lines or ['none\\n']:\n"
+    "        put(line.rstrip())\n"
+    "    return 3\n"
+    "raise SystemExit(run_command(main, 'usage'{}))\n"
+)
+
+
+def shell(line: str, program: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """A program in a shell, as "$PYTHON"."""
+    return subprocess.run(
+        ["bash", "-c", line, "bash", sys.executable, program],
+        input=stdin,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_closed_streams_lead_nowhere() -> None:
+    program = PROGRAM.format("")
+    done = shell('"$1" -c "$2" <&- >&- 2>&-', program)
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"", b"")
+    done = shell('"$1" -c "$2" <&-', program)
+    assert (done.returncode, done.stdout) == (3, b"none\n")
+
+
+def test_text_of_any_kind_goes_through_narrow_streams() -> None:
+    line = 'LC_ALL=C PYTHONIOENCODING=ascii PYTHONUTF8=0 "$1" -c "$2"'
+    done = shell(line, PROGRAM.format(""), b"\xc3\xa9\xff\n")
+    assert (done.returncode, done.stdout) == (3, b"\xc3\xa9\xff\n")
+    assert done.stderr == b"radcap: told \xc3\xa9\n"
+
+
+def test_a_full_disk_is_told_with_what_the_command_can_do() -> None:
+    for option, told in [("", b"give the same command again"), (", on_full_disk='wait'", b"wait")]:
+        done = shell('"$1" -c "$2" >/dev/full', PROGRAM.format(option))
+        assert done.returncode == 1
+        assert done.stderr.endswith(told + b"\n")
+        assert done.stderr.count(b"\n") == 2
+        assert b"No space left on device" in done.stderr
+
+
+def test_reports_that_nobody_reads_end_nothing() -> None:
+    # The reader has gone by the time that the program speaks.
+    line = 'exec 9>&1; { sleep 0.2; "$1" -c "$2" 2>&1 >&9; echo "status $?" >&9; } | true'
+    done = shell(line, PROGRAM.format(""))
+    assert done.stdout.splitlines() == [b"none", b"status 3"]
+
+
+def test_control_characters_become_escapes() -> None:
+    assert printable("é a\tb\r\n\x1b[31m\u202e\u2028\x9b") == (
+        "é a\\tb\\r\\n\\x1b[31m\\u202e\\u2028\\x9b"
+    )
+    assert printable("\udcff") == "\udcff"
