@@ -6,13 +6,24 @@ import argparse
 import csv
 import io
 import json
+import math
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from radcap.config import RUNTIMES
-from radcap.console import Arguments, on_terminal, report, run_command, say
+from radcap.config import MAX_POSITIONS, RUNTIMES
+from radcap.console import (
+    Arguments,
+    discard,
+    on_terminal,
+    printable,
+    put,
+    report,
+    run_command,
+)
 from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+from radcap.serving.precision import CAPTION_PRECISIONS, check_precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +64,7 @@ examples:
   find . -name '*.dcm' | python -m radcap.caption runs/default - --csv > captions.csv
 """
 
-_LARGEST = {"beams": 64, "max_len": 2000, "batch_size": 4096, "frame": 1_000_000}
+_LARGEST = {"beams": 64, "max_len": MAX_POSITIONS, "batch_size": 4096, "frame": 1_000_000}
 _COLUMNS = ("file", "caption", "log_probability", "tokens", "seconds", "note")
 
 
@@ -67,20 +78,20 @@ def main(words: Sequence[str]) -> int:
 
     from radcap.serving.files import list_files
 
-    # Names of files need not be text.
-    for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")
     listing = list_files(options.files, sys.stdin)
     for fault in listing.faults:
-        _report(fault)
+        report(printable(fault))
     if not listing.files and not listing.faults:
         report("standard input names no file: nothing to caption")
     if listing.passed_over:
         report(f"passed over in folders, no pictures by their names: {listing.passed_over}")
     failed = len(listing.faults)
     if listing.files:
-        failed += _caption_all(options, listing.files)
+        try:
+            failed += _caption_all(options, listing.files)
+        except BrokenPipeError:  # nobody reads on, as after `| head`
+            discard(sys.stdout)
+            return 128 + signal.SIGPIPE
     return EXIT_FAILED if failed else EXIT_DONE
 
 
@@ -101,23 +112,24 @@ def read_options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--frame", type=int, default=0)
     parser.add_argument("--device", choices=RUNTIMES, default="auto")
-    parser.add_argument("--precision", choices=("fp32", "bf16", "int8"), default="fp32")
+    parser.add_argument("--precision", choices=CAPTION_PRECISIONS, default="fp32")
     options = parser.parse_intermixed_args(list(words))
     for name, largest in _LARGEST.items():
         least = 0 if name == "frame" else 1
         if not least <= getattr(options, name) <= largest:
             word = name.replace("_", "-")
             raise ConfigError(f"--{word} {getattr(options, name)}: from {least} to {largest}")
-    if options.precision == "int8" and options.device not in ("auto", "cpu"):
-        raise ConfigError(f"--precision int8 is for the CPU, not for --device {options.device}")
+    check_precision(options.precision, options.device)
     return options
 
 
 def _caption_all(options: argparse.Namespace, files: Sequence[str]) -> int:
     """Caption files, a batch at a time; returns how many could not be."""
+    import numpy as np
     from tqdm import tqdm
 
     from radcap.serving.captioner import NOT_FOR_DIAGNOSIS, Captioner
+    from radcap.serving.pictures import PictureError, read_picture
 
     captioner = Captioner.from_pretrained(
         options.weights,
@@ -125,55 +137,46 @@ def _caption_all(options: argparse.Namespace, files: Sequence[str]) -> int:
         precision=options.precision,
         batch_size=options.batch_size,
     )
-    report(f"{NOT_FOR_DIAGNOSIS}: captions of a research model, {captioner.pretrained.origin}")
+    origin = printable(captioner.pretrained.origin)
+    note = f"{NOT_FOR_DIAGNOSIS}: captions of a research model, {origin}"
+    if options.csv or options.json:  # every record says it too
+        report(note)
+    else:
+        put(f"# {note}")
     if options.csv:
-        say(_csv_line(_COLUMNS))
+        put(_csv_line(_COLUMNS))
     failed = 0
+    names: list[str] = []
+    pixels: list[np.ndarray] = []
     with tqdm(total=len(files), unit="picture", disable=not on_terminal(), leave=False) as bar:
-        for names, pixels, faults in _batches(files, options):
-            failed += len(faults)
-            for fault in faults:
-                _report(fault)
-            if names:
-                _caption_batch(captioner, options, names, pixels)
-            bar.update(len(names) + len(faults))
+        for number, name in enumerate(files, 1):
+            try:
+                pixels.append(read_picture(name, frame=options.frame))
+                names.append(name)
+            except PictureError as error:
+                report(printable(str(error)))
+                failed += 1
+                bar.update()
+            if len(names) == options.batch_size or (names and number == len(files)):
+                _caption_batch(captioner, options, names, np.stack(pixels))
+                bar.update(len(names))
+                names, pixels = [], []
     return failed
 
 
-def _batches(
-    files: Sequence[str], options: argparse.Namespace
-) -> Iterator[tuple[list[str], np.ndarray | None, list[str]]]:
-    """Names and pixels of whole batches of readable files, and what is wrong with the others."""
-    import numpy as np
-
-    from radcap.serving.pictures import PictureError, read_picture
-
-    names: list[str] = []
-    pixels: list[np.ndarray] = []
-    faults: list[str] = []
-    for number, file in enumerate(files, 1):
-        try:
-            pixels.append(read_picture(file, frame=options.frame))
-            names.append(file)
-        except PictureError as error:
-            faults.append(str(error))
-        if len(names) == options.batch_size or number == len(files):
-            yield names, np.stack(pixels) if pixels else None, faults
-            names, pixels, faults = [], [], []
-
-
 def _caption_batch(
-    captioner: Captioner, options: argparse.Namespace, names: Sequence[str], pixels: Any
+    captioner: Captioner, options: argparse.Namespace, names: Sequence[str], pixels: np.ndarray
 ) -> None:
     found = captioner.describe(pixels, num_beams=options.beams, max_len=options.max_len)
     for name, caption in zip(names, found, strict=True):
         if options.json:
-            say(json.dumps(_record(name, caption, with_alternatives=options.beams > 1)))
+            record = _record(name, caption, with_alternatives=options.beams > 1)
+            put(json.dumps(record, allow_nan=False))
         elif options.csv:
             record = _record(name, caption) | {"tokens": " ".join(caption.tokens)}
-            say(_csv_line([record[column] for column in _COLUMNS]))
+            put(_csv_line([record[column] for column in _COLUMNS]))
         else:
-            say(f"{_in_one_line(name)}: {caption.text}")
+            put(f"{printable(name)}: {printable(caption.text)}")
 
 
 def _record(name: str, caption: Caption, *, with_alternatives: bool = False) -> dict[str, Any]:
@@ -191,17 +194,9 @@ def _record(name: str, caption: Caption, *, with_alternatives: bool = False) -> 
         record["alternatives"] = [
             {"caption": other.text, "log_probability": round(other.log_probability, 4)}
             for other in caption.alternatives
+            if math.isfinite(other.log_probability)  # a small vocabulary has too few for all beams
         ]
     return record
-
-
-def _report(fault: str) -> None:
-    report(_in_one_line(fault))
-
-
-def _in_one_line(text: str) -> str:
-    """A name may hold the end of a line."""
-    return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
 def _csv_line(values: Sequence[object]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 RUNTIMES = ("auto", "tpu", "cuda", "cpu", "xla_cpu")
 PRECISIONS = ("fp32", "bf16")
+MAX_POSITIONS = 2000  # the word pieces that the decoder knows a place for, as the model card's
 GRAPHS = ("train", "eval", "generate")
 
 # The same key in different units; one of them sets the length of a run.

@@ -6,9 +6,11 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +66,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_folder_with_everything_in_it(folder: Path) -> None:
     done = caption(folder, "weights.bin", "study", "--batch-size", "3", *FAST)
     assert done.returncode == 1
-    captions = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    first, *lines = done.stdout.splitlines()
+    assert first == (
+        "# not for diagnosis: captions of a research model, weights.bin (8 heads assumed)"
+    )
+    captions = dict(line.split(": ", 1) for line in lines)
     good = sorted(
         path for path in (folder / "study").iterdir() if path.name not in ("text.png", "empty.png")
     )
@@ -72,7 +78,6 @@ def test_a_folder_with_everything_in_it(folder: Path) -> None:
     assert all(len(text) > 3 for text in captions.values())
     assert captions["study/IM0001"] == captions["study/CT_small.dcm"]
     assert sorted(done.stderr.splitlines()) == [
-        "radcap: not for diagnosis: captions of a research model, weights.bin (8 heads assumed)",
         "radcap: study/empty.png: the file is empty",
         "radcap: study/text.png: not a picture that radcap can read",
     ]
@@ -125,19 +130,56 @@ def test_names_that_are_no_text_and_lists_of_nothing(folder: Path, tmp_path: Pat
         timeout=120,
     )
     assert done.returncode == 1
-    assert done.stdout.startswith(odd.replace(b"\n", b"\\n") + b": ")
-    assert done.stdout.count(b"\n") == 1
+    first, line = done.stdout.splitlines()
+    assert first.startswith(b"# not for diagnosis: ")
+    assert line.startswith(odd.replace(b"\n", b"\\n") + b": ")
     assert b"name.png.gone: no such file or folder\n" in done.stderr
     done = caption(folder, "weights.bin", "-", stdin="\n")
     assert (done.returncode, done.stdout) == (0, "")
     assert "nothing to caption" in done.stderr
 
 
+def test_nobody_reads_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from radcap.caption import main
+
+    reading, writing = os.pipe()
+    os.close(reading)
+    monkeypatch.chdir(folder)
+    with os.fdopen(writing, "w") as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        status = main(["weights.bin", "study/one.png", *FAST])
+    assert status == 128 + signal.SIGPIPE
+    assert capsys.readouterr().err == ""
+
+
+def test_a_fault_is_told_when_it_is_met(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from radcap.caption import main
+    from radcap.serving.captioner import Captioner
+
+    said = []
+    describe = Captioner.describe
+
+    def telling(captioner: Captioner, *args: Any, **options: Any) -> Any:
+        said.append(capsys.readouterr().err)
+        return describe(captioner, *args, **options)
+
+    monkeypatch.setattr(Captioner, "describe", telling)
+    monkeypatch.chdir(folder)
+    words = ("study/empty.png", "study/one.png", "study/two.jpg", "study/text.png")
+    assert main(["weights.bin", *words, "--batch-size", "1", *FAST]) == 1
+    assert said == ["radcap: study/empty.png: the file is empty\n", ""]
+    assert capsys.readouterr().err.startswith("radcap: study/text.png: not a picture")
+
+
 def test_frames_and_faults_of_single_ones(folder: Path) -> None:
     two, one = "study/SC_rgb_rle_2frame.dcm", "study/one.png"
     done = caption(folder, "weights.bin", two, one, "gone.png", "--frame", "1", *FAST)
     assert done.returncode == 1
-    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [two]
+    assert [line.split(":")[0] for line in done.stdout.splitlines()[1:]] == [two]
     assert f"radcap: {one}: no frame 1: there is a single one, 0" in done.stderr
     assert "radcap: gone.png: no such file or folder" in done.stderr
 
@@ -197,5 +239,6 @@ def test_weights_of_the_hub_by_its_address_and_token(folder: Path, tmp_path: Pat
         )
         assert done.returncode == 0, done.stderr
         assert hub.token == "Bearer hf_secret"
-    assert done.stdout.startswith("study/one.png: ")
-    assert "some/model" in done.stderr
+    first, line = done.stdout.splitlines()
+    assert first.endswith(f"a research model, Hub some/model at {hub.commit}")
+    assert line.startswith("study/one.png: ")

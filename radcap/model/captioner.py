@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from radcap.config import MAX_POSITIONS
 from radcap.model.beam import beam_search
 from radcap.model.decoder import TransformerDecoder
 from radcap.model.encoder import NUM_CHANNELS, ImageEncoder
@@ -19,7 +20,6 @@ from radcap.model.graph import GraphPropagationLayer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MAX_POSITIONS = 2000
 FEEDFORWARD_DIM = 1024
 
 

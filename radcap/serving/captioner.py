@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterable
@@ -17,8 +18,10 @@ from torch import nn
 from radcap.config import RuntimeConfig
 from radcap.errors import ConfigError, RadcapError
 from radcap.model.captioner import ImageCaptioningModel
+from radcap.model.weights import WeightsError
 from radcap.runtime.select import open_runtime
 from radcap.serving.pictures import Picture, read_picture
+from radcap.serving.precision import check_precision
 from radcap.serving.pretrained import Pretrained, load_pretrained
 from radcap.training.captions import search_captions
 
@@ -49,7 +52,6 @@ class Captioner:
 
     Attributes:
         pretrained: the model, its tokenizer and where they came from.
-        device: the device in words.
     """
 
     def __init__(
@@ -73,8 +75,7 @@ class Captioner:
             RadcapError: no such device here.
             ConfigError: an argument out of range.
         """
-        if precision not in ("fp32", "bf16", "int8"):
-            raise ConfigError(f"precision {precision}: there are fp32, bf16 and int8")
+        check_precision(precision, device)
         if batch_size < 1:
             raise ConfigError(f"batch size {batch_size}: at least 1")
         is_int8 = precision == "int8"
@@ -88,8 +89,6 @@ class Captioner:
         if device == "cuda" and not torch.cuda.is_available():
             raise RadcapError("device cuda: torch finds no GPU here; take cpu or auto")
         self._runtime = open_runtime(config)
-        if is_int8 and self._runtime.name != "cpu":
-            raise ConfigError(f"precision int8 is for the CPU, not for {self._runtime.name}")
         self._runtime.check_batch_size(batch_size)
         self._model = pretrained.model
         self._runtime.place(self._model)
@@ -97,7 +96,6 @@ class Captioner:
             self._model = quantised(self._model)
         self._batch_size = batch_size
         self.pretrained = pretrained
-        self.device = self._runtime.describe()
 
     @classmethod
     def from_pretrained(
@@ -161,6 +159,9 @@ class Captioner:
         Args:
             pixels: uint8 [N, 3, 224, 224].
             num_beams, max_len: see `caption`.
+
+        Raises:
+            WeightsError: the model's numbers grow beyond what the arithmetic can hold.
         """
         start = time.perf_counter()
         tokenizer = self.pretrained.tokenizer
@@ -183,6 +184,11 @@ class Captioner:
                 tokens = tokenizer.convert_ids_to_tokens(row[1 : 1 + length])
                 beams.append(Caption(text, log_prob, tuple(tokens), seconds))
             best = beams[0]
+            if not math.isfinite(best.log_probability):
+                raise WeightsError(
+                    f"{self.pretrained.origin}: with these weights the arithmetic overflows, and "
+                    "there is no likeliest caption"
+                )
             captions.append(
                 Caption(best.text, best.log_probability, best.tokens, seconds, tuple(beams[1:]))
             )

@@ -18,8 +18,8 @@ import torch
 from torch.export import ExportedProgram
 
 from radcap import __version__
+from radcap.config import MAX_POSITIONS
 from radcap.errors import ConfigError, RadcapError, first_line
-from radcap.model.captioner import MAX_POSITIONS
 from radcap.model.encoder import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 from radcap.model.weights import fingerprint, load_captioner_weights
 from radcap.serving.card import model_card, read_facts

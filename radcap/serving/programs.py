@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from radcap.model.captioner import MAX_POSITIONS, ImageCaptioningModel
+from radcap.config import MAX_POSITIONS
+from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.decoder import DecoderLayer, KeyValue
 from radcap.model.encoder import IMAGE_SIZE
 from radcap.model.generate import decode_step

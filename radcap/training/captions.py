@@ -51,7 +51,8 @@ class _Images:
     """What the device gets."""
 
     images: Tensor  # uint8 [B, 3, 224, 224]
-    tokens: Tensor  # int32 [B, 1], unused
+    # A runtime sends images and tokens of a batch together; the search asks for images alone.
+    tokens: Tensor  # int32 [B, 1]
 
 
 def search_captions(
@@ -66,8 +67,8 @@ def search_captions(
 ) -> Hypotheses:
     """Caption a batch of images on the runtime's device.
 
-    A batch has always the same size: on a compiling device all of them run the same graphs, and
-    their rows are spread over the devices like those of a data batch.
+    On a compiling device, batches of one size run the same graphs, and their rows are spread over
+    the devices like those of a data batch: keep to one `batch_size` there.
 
     Args:
         model: on the runtime's device.

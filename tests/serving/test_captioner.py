@@ -12,6 +12,7 @@ from PIL import Image
 from radcap import Captioner
 from radcap.errors import ConfigError, RadcapError
 from radcap.model.captioner import ImageCaptioningModel
+from radcap.model.weights import WeightsError
 from radcap.serving.captioner import Caption
 from radcap.serving.pictures import PictureError, read_picture
 
@@ -102,7 +103,20 @@ def test_a_device_that_is_not_here_is_refused(weights_file: Path) -> None:
 def test_wrong_arguments_are_refused(weights_file: Path) -> None:
     for options, message in [
         ({"precision": "fp16"}, "there are fp32, bf16 and int8"),
+        ({"precision": "int8", "device": "xla_cpu"}, "int8 is for the CPU, not for device xla_cpu"),
         ({"batch_size": 0}, "batch size 0: at least 1"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            Captioner.from_pretrained(weights_file, device="cpu", **options)
+            Captioner.from_pretrained(weights_file, **{"device": "cpu", **options})
+
+
+def test_arithmetic_that_overflows_is_told(
+    small_model: ImageCaptioningModel, tmp_path: Path, pictures: list[np.ndarray]
+) -> None:
+    state = dict(small_model.state_dict())
+    state["fc_out.weight"] = torch.full_like(state["fc_out.weight"], 3e38)
+    state["decoder.layers.1.norm3.bias"] = torch.full((16,), 9.0)
+    torch.save(state, tmp_path / "huge.bin")
+    captioner = Captioner.from_pretrained(tmp_path / "huge.bin", device="cpu")
+    with pytest.raises(WeightsError, match="with these weights the arithmetic overflows"):
+        captioner.caption(pictures[0], max_len=3)
