@@ -91,7 +91,10 @@ def _matches(pattern: str, listing: Listing) -> Iterator[str]:
     # Below a folder that matches `**`, every file matches by itself.
     is_deep = "**" in Path(pattern).parts
     for name in files if files and is_deep else found:
-        yield from _named(name, listing)
+        if Path(name).is_dir():
+            yield from _pictures_below(Path(name), listing)
+        else:  # what is no file, such as a link to nothing, is named when it is read
+            yield name
 
 
 def _expand(pattern: str, listing: Listing) -> Iterator[str]:

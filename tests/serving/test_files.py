@@ -123,6 +123,8 @@ def test_links_to_nothing_are_read_and_so_named(folder: Path) -> None:
     assert {"set/gone.png", "set/round.png"} < set(listing.files)
     assert not listing.faults
     assert listing.passed_over == 4
+    (folder / "all*").symlink_to("nowhere")
+    assert found("al*", "set/*.png") == ["all*", "set/b.png", "set/gone.png", "set/round.png"]
 
 
 def test_folders_that_may_not_be_read_are_named(
