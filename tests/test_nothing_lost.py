@@ -171,6 +171,26 @@ def test_a_signal_in_a_validation_breaks_it_off_and_saves(
     assert validated == [6, 12, 18, 24]  # the one that was broken off is made up for
 
 
+def test_a_signal_in_the_last_validation_leaves_the_end_to_the_next_process(
+    tmp_path: Path, cache: Path
+) -> None:
+    words = (*WORDS, "trainer.max_steps=8", "trainer.eval_every=4", "trainer.keep_checkpoints=1")
+    process = start(tmp_path, cache, *words, "trainer.caption_rows=40")
+    run = tmp_path / "runs" / "smoke"
+    wait_for_step(run, 8, process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 75 and "stopped after step 8, saved" in out, err
+    assert not (run / "summary.json").exists()
+    again = train(tmp_path, cache, *words, "trainer.caption_rows=40")
+    assert again.returncode == 0, again.stderr
+    kept = {path.name: load_checkpoint(path) for path in list_checkpoints(run / "checkpoints")}
+    # It is the best: captions and scores are those of the newest checkpoint that names it.
+    assert list(kept) == ["step-8"]
+    assert kept["step-8"].progress["best"]["step"] == summary(run)["best"]["step"] == 8
+    assert not kept["step-8"].progress["owed"]
+
+
 def test_a_second_signal_ends_at_once_and_says_what_is_safe(tmp_path: Path, cache: Path) -> None:
     process = start(tmp_path, cache, *WORDS, "trainer.max_steps=400")
     wait_for_step(tmp_path / "runs" / "smoke", 10, process)

@@ -210,6 +210,7 @@ class Run:
         with suppress(Stopped), profiling:
             if self.owed:
                 self._validate()
+                self._save()  # it may be the best
             while self.step < self.total_steps and not stopping:
                 profiling.before(self.step + 1)
                 with self.clock.measure("train"), self.runtime.purpose("train", self.step + 1):
