@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,18 @@ def test_every_file_holds_the_same_weights(run: Path, exported: Path) -> None:
         assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
     assert load_pretrained(exported).architecture == original.architecture
     assert (exported / "model.safetensors").stat().st_mode & 0o444 == 0o444
+
+
+def test_no_file_tells_of_the_machine_that_wrote_it(run: Path, exported: Path) -> None:
+    """Traces and configurations hold paths, and paths hold names; archives are looked into."""
+    private = [str(path).encode() for path in (ROOT, sys.prefix, Path.home(), run, exported)]
+    for file in exported.iterdir():
+        contents = {file.name: file.read_bytes()}
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                contents |= {name: archive.read(name) for name in archive.namelist()}
+        for name, content in contents.items():
+            assert not [path for path in private if path in content], (file.name, name)
 
 
 def test_the_published_script_reads_it(run: Path, exported: Path) -> None:
@@ -285,10 +298,12 @@ def test_wrong_words_are_refused_in_a_line(words: list[str], said: str) -> None:
 
 
 def push(folder: Path, endpoint: str, home: Path, *words: str) -> Any:
+    # As on a user's machine: with the variable Python leaves no bytecode, nor could an export.
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     return subprocess.run(
         [sys.executable, "-m", "radcap.export", str(folder), str(home / "out"), *words],
         env={
-            **os.environ,
+            **inherited,
             "PYTHONPATH": str(ROOT),
             "HF_ENDPOINT": endpoint,
             "HF_HOME": str(home),

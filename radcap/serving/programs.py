@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 from radcap.config import MAX_POSITIONS
 from radcap.model.captioner import ImageCaptioningModel
@@ -53,13 +54,22 @@ def export_programs(model: ImageCaptioningModel) -> dict[str, ExportedProgram]:
             (ids, position, memory, cache),
             dynamic_shapes=({0: batch}, None, {2: batch}, {2: batch, 4: positions}),
         )
-    return {ENCODE: encode_program, DECODE_STEP: step_program}
+    return {ENCODE: _without_traces(encode_program), DECODE_STEP: _without_traces(step_program)}
 
 
 def empty_cache(memory: Tensor, num_positions: int) -> Tensor:
     """A cache [2, N, B, H, S, d] of zeros for S tokens."""
     pair, layers, rows, heads, _, width = memory.shape
     return memory.new_zeros(pair, layers, rows, heads, num_positions, width)
+
+
+def _without_traces(program: ExportedProgram) -> ExportedProgram:
+    """Let go of where a program was recorded: its nodes hold traces with this machine's paths."""
+    for module in program.graph_module.modules():
+        if isinstance(module, GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+    return program
 
 
 class _Encode(nn.Module):
