@@ -28,9 +28,8 @@ class Labels:
     @classmethod
     def of(cls, modality: str | None, location: str | None, pathology: str | None) -> Labels:
         """Labels with `abnormal` read off the pathology: every one but `normal` is abnormal."""
-        return cls(
-            modality, location, pathology, None if pathology is None else pathology != NORMAL
-        )
+        abnormal = None if pathology is None else _plain(pathology) != NORMAL
+        return cls(modality, location, pathology, abnormal)
 
 
 # The five phrases a caption may open with. All of mri's and two of ct's ("ct scan", "ct
@@ -244,4 +243,8 @@ def display_name(label: str) -> str:
     """
     if label in DISPLAY_NAMES:
         return DISPLAY_NAMES[label][0]
+    return _plain(label)
+
+
+def _plain(label: str) -> str:
     return " ".join(label.lower().replace("_", " ").split())

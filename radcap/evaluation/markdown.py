@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from radcap.scoring.slots import NOTHING
+from radcap.scoring.slots import NOTHING, SCORED
 from radcap.serving.captioner import NOT_FOR_DIAGNOSIS
 
 WARNING = (
@@ -34,8 +34,6 @@ _MEANING = {
     "rouge_l": "0 to 1, F1 of the longest common subsequence",
     "cider_d": "0 to 10, mean",
 }
-SHARES = ("modality", "location", "pathology", "abnormal", "all")
-
 COMPARABLE = {
     "loss": (
         "The loss and perplexity here are token-true: the sum of the cross-entropies of all target "
@@ -175,7 +173,7 @@ def _frequent_confusions(classes: Mapping[str, Mapping[str, Any]]) -> Iterator[s
 
 
 def _figure(name: str, value: float) -> str:
-    if name in SHARES:
+    if name in SCORED:
         return f"{value:.1%}"
     if value >= 1000:
         return f"{value:,.0f}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from radcap.evaluation.markdown import WARNING
 from radcap.evaluation.results import RowResult
 from radcap.labels import Labels
-from radcap.scoring.slots import NOTHING, read_captions, right_slots
+from radcap.scoring.slots import NOTHING, STATED, right_slots
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
@@ -25,17 +25,23 @@ dt { color: #666; } dd { margin: 0; } .wrong { color: #b3261e; font-weight: 600;
 
 
 def worst_page(
-    rows: Sequence[RowResult], picture: Callable[[int], bytes | None], *, origin: str, data: str
+    rows: Sequence[RowResult],
+    said: Mapping[int, Labels],
+    picture: Callable[[int], bytes | None],
+    *,
+    origin: str,
+    data: str,
 ) -> str:
     """The page.
 
     Args:
         rows: captioned rows, the worst first.
+        said: a row's number -> what its caption states, as the tables count it.
         picture: a row's number -> its PNG, None where it was not kept.
         origin: the weights, for people.
         data: the rows' data set and split, for people.
     """
-    articles = "\n".join(_article(row, picture(row.row)) for row in rows)
+    articles = "\n".join(_article(row, said[row.row], picture(row.row)) for row in rows)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -55,12 +61,11 @@ these the ones whose true caption the model found least likely.</p>
 """
 
 
-def _article(row: RowResult, picture: bytes | None) -> str:
+def _article(row: RowResult, said: Labels, picture: bytes | None) -> str:
     image = "<p>(the picture was not kept)</p>"
     if picture is not None:
         data = base64.b64encode(picture).decode()
         image = f'<img alt="row {row.row}" src="data:image/png;base64,{data}">'
-    [said] = read_captions([(row.caption or "", row.labels)])
     return f"""<article>
 {image}
 <dl>
@@ -75,7 +80,7 @@ def _article(row: RowResult, picture: bytes | None) -> str:
 def _slots(said: Labels, labels: Labels) -> str:
     lines = ""
     for slot, right in right_slots(said, labels).items():
-        if slot in ("abnormal", "all"):
+        if slot not in STATED:
             continue
         stated = escape(getattr(said, slot) or NOTHING)
         if not right:

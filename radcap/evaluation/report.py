@@ -32,10 +32,11 @@ def write_report(evaluation: Evaluation) -> None:
     results = _results(evaluation, scores)
     worst = WorstRows(evaluation.config.evaluate.worst)
     for row in folder.results:
-        worst.add(row)
+        worst.add(row, scores.said.get(row.row))
     folder.keep_pictures(row.row for row in worst.rows())
     page = worst_page(
         worst.rows(),
+        scores.said,
         folder.read_picture,
         origin=results["weights"]["origin"],
         data=f"{results['data']['name']}, split {results['data']['split']}",

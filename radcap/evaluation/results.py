@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from radcap.labels import Labels
-from radcap.scoring.slots import read_captions, right_slots
+from radcap.scoring.slots import STATED, read_captions, right_slots
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,18 @@ class RowResult:
         except (TypeError, KeyError) as error:
             raise ValueError(f"not a row's result: {error}") from None
 
-    def badness(self) -> tuple[float, ...]:
-        """Sorts captions from good to bad: labels stated wrongly, then nats a token."""
+    def badness(self, said: Labels | None = None) -> tuple[float, ...]:
+        """Sorts captions from good to bad: labels stated wrongly, then nats a token.
+
+        Args:
+            said: what the caption states; None to read it with no other labels than the row's.
+        """
         wrong = 0
         if self.caption is not None:
-            [said] = read_captions([(self.caption, self.labels)])
+            if said is None:
+                [said] = read_captions([(self.caption, self.labels)])
             right = right_slots(said, self.labels)
-            wrong = sum(
-                not right[slot] for slot in ("modality", "location", "pathology") if slot in right
-            )
+            wrong = sum(not right[slot] for slot in STATED if slot in right)
         return wrong, self.loss / max(self.tokens, 1), -self.row
 
 
@@ -73,11 +76,15 @@ class WorstRows:
         self._count = count
         self._rows: list[tuple[tuple[float, ...], RowResult]] = []
 
-    def add(self, result: RowResult) -> bool:
-        """Take a row; True where it is among the worst so far."""
+    def add(self, result: RowResult, said: Labels | None = None) -> bool:
+        """Take a row; True where it is among the worst so far.
+
+        Args:
+            said: see `RowResult.badness`.
+        """
         if self._count == 0 or result.caption is None:
             return False
-        self._rows.append((result.badness(), result))
+        self._rows.append((result.badness(said), result))
         self._rows.sort(key=lambda entry: entry[0], reverse=True)
         left_out = self._rows[self._count :]
         del self._rows[self._count :]

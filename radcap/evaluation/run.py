@@ -35,6 +35,7 @@ from radcap.training.validate import evenly
 
 _FORMAT = 1
 _SECONDS_BETWEEN_RESULTS = 10.0
+_RESERVE = 20
 
 
 class Evaluation:
@@ -217,8 +218,9 @@ class Evaluation:
 
     def _make_sweep(self, runtime: Runtime, first_row: int) -> Sweep:
         model, options = self.weights.model, self.config.evaluate
-        worst = WorstRows(options.worst)
-        for result in self.folder.results:
+        # With some in reserve: in the end captions are read with the labels of all rows.
+        worst = WorstRows(options.worst and 2 * options.worst + _RESERVE)
+        for result in self.folder.results[:first_row]:  # those behind it are scored again
             worst.add(result)
         collector = CaptionCollector(
             model,

@@ -12,10 +12,9 @@ import numpy as np
 from radcap.evaluation.results import RowResult
 from radcap.labels import Labels
 from radcap.scoring.bootstrap import interval, resampled_sums
-from radcap.scoring.slots import SLOTS, Confusion, confusion, read_captions, right_slots
+from radcap.scoring.slots import SCORED, Confusion, confusion, read_captions, right_slots
 from radcap.scoring.text import MAX_ORDER, corpus_bleu, text_statistics
 
-_SLOTS = (*SLOTS, "all")
 _Figure = Callable[[np.ndarray], float | None]
 
 
@@ -46,6 +45,7 @@ class Scores:
         rows: rows scored.
         captions: rows captioned.
         skipped: reason -> rows left out.
+        said: number of a captioned row -> what its caption states.
     """
 
     figures: dict[str, Score]
@@ -53,6 +53,7 @@ class Scores:
     rows: int
     captions: int
     skipped: dict[str, int]
+    said: dict[int, Labels]
 
 
 def score(results: Sequence[RowResult]) -> Scores:
@@ -73,7 +74,14 @@ def score(results: Sequence[RowResult]) -> Scores:
             columns[name] = np.zeros(len(rows))
             columns[name][index] = values
     labels = [one.labels for one in captioned]
-    return Scores(_figures(columns), confusion(said, labels), len(rows), len(captioned), skipped)
+    return Scores(
+        _figures(columns),
+        confusion(said, labels),
+        len(rows),
+        len(captioned),
+        skipped,
+        {row.row: one for row, one in zip(captioned, said, strict=True)},
+    )
 
 
 def _loss_columns(rows: Sequence[RowResult]) -> dict[str, np.ndarray]:
@@ -94,8 +102,8 @@ def _caption_columns(rows: Sequence[RowResult], said: Sequence[Labels]) -> dict[
         "rouge_l": text.rouge_l,
         "cider_d": text.cider_d,
         **{f"bleu {number}": column for number, column in enumerate(text.bleu.T)},
-        **{f"right {slot}": np.asarray([one.get(slot, False) for one in right]) for slot in _SLOTS},
-        **{f"has {slot}": np.asarray([slot in one for one in right]) for slot in _SLOTS},
+        **{f"right {slot}": np.asarray([one.get(slot, False) for one in right]) for slot in SCORED},
+        **{f"has {slot}": np.asarray([slot in one for one in right]) for slot in SCORED},
     }
 
 
@@ -123,7 +131,7 @@ def _figures(columns: Mapping[str, np.ndarray]) -> dict[str, Score]:
         "loss_per_caption": (mean("loss", "rows"), "rows"),
     }
     if "captions" in place:
-        wanted |= {slot: (mean(f"right {slot}", f"has {slot}"), f"has {slot}") for slot in _SLOTS}
+        wanted |= {slot: (mean(f"right {slot}", f"has {slot}"), f"has {slot}") for slot in SCORED}
         wanted |= {f"bleu_{n}": (bleu(n), "captions") for n in range(1, MAX_ORDER + 1)}
         wanted |= {name: (mean(name, "captions"), "captions") for name in ("rouge_l", "cider_d")}
     return {

@@ -6,12 +6,14 @@ text under-rates a right caption. What it says of modality, location and patholo
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from typing import TypedDict
+
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from radcap.labels import (
     DISPLAY_NAMES,
@@ -25,10 +27,16 @@ from radcap.labels import (
 )
 
 _KNOWN = {"modality": MODALITIES, "location": LOCATIONS, "pathology": PATHOLOGIES}
+STATED = tuple(_KNOWN)  # what a caption states in words
 SLOTS = tuple(field.name for field in fields(Labels))
+SCORED = (*SLOTS, "all")
 NOTHING = "(nothing)"
+_ABNORMAL = ("normal", "abnormal")
 
 Confusion = dict[str, dict[str, int]]
+
+# The model's own, that of bert-base-uncased.
+_NORMALIZER, _SPLITTER = BertNormalizer(lowercase=True), BertPreTokenizer()
 
 _Words = tuple[str, ...]
 _Phrases = dict[_Words, tuple[str, str]]  # the words -> (slot, raw label)
@@ -45,10 +53,12 @@ class SlotScore(TypedDict):
 def words(text: str) -> _Words:
     """Lower-case words and single punctuation marks, as BERT's basic tokenizer splits them.
 
-    Underscores count as spaces. A label, a caption and a caption decoded from word pieces come
-    out alike: "ca++_tendinosis" and "ca + + tendinosis" both give ("ca", "+", "+", "tendinosis").
+    Accents are dropped, CJK characters stand alone, and underscores count as spaces. A label, a
+    caption and a caption decoded from word pieces come out alike: "ca++_tendinosis" and
+    "ca + + tendinosis" both give ("ca", "+", "+", "tendinosis").
     """
-    return tuple(re.findall(r"[^\W_]+|[^\w\s]", text.lower()))
+    plain = _NORMALIZER.normalize_str(text.replace("_", " "))
+    return tuple(word for word, _ in _SPLITTER.pre_tokenize_str(plain))
 
 
 def read_slots(caption: str, *, extra: Iterable[tuple[str, str]] = ()) -> Labels:
@@ -85,8 +95,10 @@ def read_captions(pairs: Sequence[tuple[str, Labels]]) -> list[Labels]:
     extra = frozenset(
         (slot, label)
         for _, labels in pairs
-        for slot, known in _KNOWN.items()
-        if (label := getattr(labels, slot)) is not None and label not in known and words(label)
+        for slot in STATED
+        if (label := getattr(labels, slot)) is not None
+        and _label_words(label) not in _known_words(slot)
+        and _label_words(label)
     )
     return [read_slots(caption, extra=extra) for caption, _ in pairs]
 
@@ -94,15 +106,16 @@ def read_captions(pairs: Sequence[tuple[str, Labels]]) -> list[Labels]:
 def right_slots(said: Labels, labels: Labels) -> dict[str, bool]:
     """Slot -> whether a caption states the row's label, for every label that the row has.
 
+    Labels that have the same words are the same, however they are spelt ("CT", "Ankle_Foot").
     "all" stands for modality, location and pathology together, where the row has all three.
     """
     right = {
-        slot: getattr(said, slot) == getattr(labels, slot)
+        slot: _is_same(getattr(said, slot), getattr(labels, slot))
         for slot in SLOTS
         if getattr(labels, slot) is not None
     }
     if right.keys() >= _KNOWN.keys():
-        right["all"] = all(right[slot] for slot in _KNOWN)
+        right["all"] = all(right[slot] for slot in STATED)
     return right
 
 
@@ -117,8 +130,7 @@ def slot_accuracy(pairs: Iterable[tuple[str, Labels]]) -> dict[str, SlotScore]:
         the rows that have all three.
     """
     pairs = list(pairs)
-    correct = dict.fromkeys([*SLOTS, "all"], 0)
-    count = dict.fromkeys([*SLOTS, "all"], 0)
+    correct, count = dict.fromkeys(SCORED, 0), dict.fromkeys(SCORED, 0)
     for said, (_, labels) in zip(read_captions(pairs), pairs, strict=True):
         for slot, is_right in right_slots(said, labels).items():
             correct[slot] += is_right
@@ -137,12 +149,14 @@ def confusion(said: Sequence[Labels], labels: Sequence[Labels]) -> dict[str, Con
     """Slot -> the row's label -> what the caption states -> number of rows, most frequent first.
 
     Abnormality is spelt "normal" and "abnormal"; a caption that states nothing counts as
-    `NOTHING`. Rows without a label are left out.
+    `NOTHING`. Of labels with the same words the vocabulary's spelling stands for all. Rows without
+    a label are left out.
     """
     tables: dict[str, Confusion] = {}
     for slot in SLOTS:
+        spell = _spelling(slot, (*labels, *said))
         counts = Counter(
-            (_spelt(getattr(row, slot)), _spelt(getattr(one, slot)))
+            (spell(getattr(row, slot)), spell(getattr(one, slot)))
             for one, row in zip(said, labels, strict=True)
             if getattr(row, slot) is not None
         )
@@ -156,25 +170,53 @@ def confusion(said: Sequence[Labels], labels: Sequence[Labels]) -> dict[str, Con
     return tables
 
 
-def _spelt(label: str | bool | None) -> str:
-    if label is None:
-        return NOTHING
-    return label if isinstance(label, str) else ("normal", "abnormal")[label]
+_Label = str | bool | None
+
+
+def _spelling(slot: str, labels: Iterable[Labels]) -> Callable[[_Label], str]:
+    """A label's name in a table: one for all that have the same words."""
+    names = {_label_words(label): label for label in _KNOWN.get(slot, ())}
+    found = {value for one in labels if isinstance(value := getattr(one, slot), str)}
+    for label in sorted(found):
+        names.setdefault(_label_words(label), label)
+
+    def spell(label: _Label) -> str:
+        if label is None:
+            return NOTHING
+        return names[_label_words(label)] if isinstance(label, str) else _ABNORMAL[label]
+
+    return spell
+
+
+def _is_same(said: _Label, label: _Label) -> bool:
+    if isinstance(said, str) and isinstance(label, str):
+        return _label_words(said) == _label_words(label)
+    return said == label
+
+
+@lru_cache(maxsize=4096)
+def _label_words(label: str) -> _Words:
+    return words(label)
+
+
+@lru_cache
+def _known_words(slot: str) -> frozenset[_Words]:
+    return frozenset(map(words, _KNOWN[slot]))
 
 
 @lru_cache(maxsize=8)
 def _phrases(extra: frozenset[tuple[str, str]]) -> _Phrases:
-    phrases: _Phrases = {words(label): (slot, label) for slot, label in sorted(extra)}
+    phrases: _Phrases = {_label_words(label): (slot, label) for slot, label in sorted(extra)}
     for modality in MODALITIES:
         for text in MODALITY_PHRASES[modality] + MODALITY_WORDS[modality]:
-            phrases[words(text)] = ("modality", modality)
+            phrases[_label_words(text)] = ("modality", modality)
     for location, synonyms in LOCATION_SYNONYMS.items():
         for text in synonyms:
-            phrases[words(text)] = ("synonym", location)
-        phrases[words(location)] = ("location", location)
+            phrases[_label_words(text)] = ("synonym", location)
+        phrases[_label_words(location)] = ("location", location)
     for pathology in PATHOLOGIES:
         for text in (pathology, *DISPLAY_NAMES.get(pathology, ())):
-            phrases[words(text)] = ("pathology", pathology)
+            phrases[_label_words(text)] = ("pathology", pathology)
     return phrases
 
 

@@ -26,6 +26,7 @@ from tensorboard.plugins.hparams import metadata as hparams
 
 from radcap.compose import to_yaml
 from radcap.config import Config, options
+from radcap.scoring.slots import SCORED
 
 if TYPE_CHECKING:
     from radcap.data.phantom import Floor
@@ -58,7 +59,6 @@ _TOLD_SECTIONS = ("model.", "optimizer.", "schedule.", "runtime.precision")
 
 _FINAL = "final/"
 _FINAL_SCORES = ("loss", "perplexity", "loss_per_caption")
-_FINAL_SLOTS = ("modality", "location", "pathology", "abnormal", "all")
 
 
 def opening(config: Config, floor: Floor | None) -> list[Any]:
@@ -157,7 +157,7 @@ def _session(config: Config) -> Iterable[Any]:
             start.hparams[name].string_value = "null" if value is None else str(value)
             column = "DATA_TYPE_STRING"
         infos.append(api_pb2.HParamInfo(name=name, type=api_pb2.DataType.Value(column)))
-    tags = [*_FINAL_SCORES, *(f"slots/{name}" for name in _FINAL_SLOTS)]
+    tags = [*_FINAL_SCORES, *(f"slots/{name}" for name in SCORED)]
     metrics = [
         api_pb2.MetricInfo(name=api_pb2.MetricName(tag=f"{_FINAL}{tag}"), display_name=tag)
         for tag in tags

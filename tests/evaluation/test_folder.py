@@ -70,7 +70,7 @@ def test_the_worst_are_those_with_most_wrong_labels() -> None:
 
 def test_the_page_takes_text_for_text() -> None:
     row = result(0, "<script>alert(1)</script> mri")
-    page = worst_page([row], lambda _: None, origin="<i>", data="a & b")
+    page = worst_page([row], {0: KNEE}, lambda _: None, origin="<i>", data="a & b")
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "a <b>caption" not in page and "&lt;i&gt;" in page and "a &amp; b" in page
     assert "was not kept" in page

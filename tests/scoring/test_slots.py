@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.models.bert.tokenization_bert_legacy import BasicTokenizer
 
 from radcap.data.collate import load_tokenizer
 from radcap.data.phantom_grammar import derivations, label_distribution
@@ -163,6 +164,40 @@ def test_a_label_outside_the_vocabulary_is_read_by_its_spelling() -> None:
     right, wrong = "x-ray of the left elbow displays urolithiasis", "x-ray displays fracture"
     scores = slot_accuracy([(right, labels), (wrong, labels)])
     assert [scores[slot]["correct"] for slot in ("modality", "location", "pathology")] == [2, 1, 1]
+
+
+def test_labels_of_the_vocabulary_count_however_they_are_spelt() -> None:
+    """Case, underscores and accents are spelling; the words are the label."""
+    pairs = [
+        ("ct examination of the knee leg displays normal anatomy", ("CT", "Knee", "Normal")),
+        ("mri of the ankle foot displays acl pathology", ("MRI", "Ankle_Foot", "ACL pathology")),
+        ("x-ray of the knee: meniere disease", ("X-Ray", "knee", "Ménière disease")),
+        ("x-ray of the knee: meniere disease", ("x-ray", "KNEE", "Me\u0301nie\u0300re disease")),
+    ]
+    rows = [(text, Labels.of(*labels)) for text, labels in pairs]
+    assert {score["accuracy"] for score in slot_accuracy(rows).values()} == {1.0}
+    assert rows[0][1].abnormal is False
+    tables = confusion(read_captions(rows), [labels for _, labels in rows])
+    assert tables["modality"].keys() == {"X-Ray", "ct", "mri"}
+    assert tables["location"]["knee"] == {"knee": 3}
+    assert len(tables["pathology"]) == 3
+    for table in tables.values():
+        assert all(heard.keys() == {label} for label, heard in table.items())
+
+
+_LETTERS = "aBzéÜñøßœ e\u0301İµ½ﬁ 中文字日 knee\u2019s-_.,;()/+*°\u00d7€"
+
+
+@given(st.text(st.sampled_from(_LETTERS) | st.characters(max_codepoint=0x17F)))
+def test_words_are_those_of_berts_basic_tokenizer(text: str) -> None:
+    assert list(words(text)) == BasicTokenizer().tokenize(text.replace("_", " "))
+
+
+@pytest.mark.parametrize("text", ["Ménière's disease", "naïve (b)-cell 50%", "a_b++ 中文", "don't"])
+def test_a_text_and_its_word_pieces_have_the_same_words(text: str) -> None:
+    tokenizer = load_tokenizer()
+    decoded = tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True)
+    assert words(decoded) == words(text)
 
 
 def test_no_rows_no_accuracy() -> None:
