@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command_line import environment, module_command, run_module
 from evaluation.known import (
     GOOD,
@@ -33,7 +34,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 from transformers import BertTokenizer
 
-from radcap.data.collate import load_tokenizer
+from radcap.data.collate import VOCABULARY, load_tokenizer
 from radcap.errors import ConfigError, RadcapError
 from radcap.evaluate import main
 from radcap.training.lock import lock_folder
@@ -196,6 +197,81 @@ def test_some_rows_and_some_captions_are_spread_over_the_split(
     assert results(tmp_path / "out")["captions"] == len(captioned)
 
 
+def test_heads_and_vocabulary_are_part_of_the_model(
+    words: list[str], data: Path, tmp_path: Path
+) -> None:
+    """The weights are the same; what lies beside them tells how they are used."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save(looking_model(num_layers=1, num_heads=8), folder / "model.safetensors")
+    sizes, vocabulary = folder / "config.json", VOCABULARY.read_text().split("\n")
+    sizes.write_text(json.dumps({"num_heads": 8}))
+    words = [*words, f"evaluate.weights={folder}", "evaluate.captions=0"]
+    assert main(words) == 0
+    sizes.write_text(json.dumps({"num_heads": 4}))
+    with pytest.raises(ConfigError, match=r"num_heads \(8 -> 4\)"):
+        main(words)
+    sizes.write_text(json.dumps({"num_heads": 8, "graph_steps": 2}))
+    with pytest.raises(ConfigError, match=r"graph_steps \(3 -> 2\)"):
+        main(words)
+    sizes.write_text(json.dumps({"num_heads": 8}))
+    (folder / "vocab.txt").write_text("\n".join([*vocabulary[:-2], "qqknee", ""]))
+    with pytest.raises(ConfigError, match="vocabulary"):
+        main(words)
+
+
+def test_the_worst_are_the_same_after_a_cut(words: list[str], tmp_path: Path) -> None:
+    """A batch that was half scored is scored again: its rows must not count twice."""
+    wrong = ("ct scan of the hip displays nodule", "ct", "hip", "nodule")
+    half = ("ct scan of the hip displays fracture", "ct", "hip", "fracture")
+    good = (SAID, "mri", "knee", "fracture")
+    data = write_rows(tmp_path / "few", [wrong, wrong, *[good] * 3, half, *[good] * 6])
+    words = [*words, f"data.path={data}", "data.batch_size=16", "evaluate.worst=3"]
+    assert main(words) == 0
+    out = tmp_path / "out"
+    whole = (out / "worst.html").read_bytes()
+    assert sorted(file.name for file in (out / "pictures").iterdir()) == ["0.png", "1.png", "5.png"]
+    lines = (out / "rows.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "rows.jsonl").write_bytes(b"".join(lines[:3]))
+    (out / "pictures" / "5.png").unlink()
+    assert main(words) == 0
+    assert (out / "worst.html").read_bytes() == whole
+
+
+def test_captions_that_were_cut_are_told(words: list[str], tmp_path: Path) -> None:
+    assert main([*words, "data.max_length=10"]) == 0  # "... scolio ##sis" are eleven pieces
+    cut = [row["row"] for row in rows(tmp_path / "out") if row["cut"]]
+    assert cut == [9, 10]
+    assert results(tmp_path / "out")["cut"] == 2
+    assert "2 captions of the data are longer than 10" in (tmp_path / "out/results.md").read_text()
+
+
+def test_what_has_no_score_is_no_success(
+    words: list[str], tmp_path: Path, tokenizer: BertTokenizer
+) -> None:
+    bad = write_rows(tmp_path / "bad", [None] * 5)
+    with pytest.raises(RadcapError, match="no row of split val can be scored: 5 no caption"):
+        main([*words, f"data.path={bad}", "data.max_skipped_fraction=1"])
+    model = speaking_model(tokenizer)
+    with torch.no_grad():
+        model.fc_out.bias.fill_(float("nan"))
+    broken = save(model, tmp_path / "nan.safetensors")
+    out = f"evaluate.out={tmp_path / 'other'}"
+    with pytest.raises(RadcapError, match=r"row 0 .*the loss is nan"):
+        main([*words, out, f"evaluate.weights={broken}"])
+    assert not (tmp_path / "other" / "results.json").exists()
+
+
+def test_a_label_of_another_row_is_read_in_the_page_too(words: list[str], tmp_path: Path) -> None:
+    """The one caption states a finding that only another row's label knows."""
+    other = ("mri scan of the knee leg displays fracture", "mri", "knee", "leg displays")
+    data = write_rows(tmp_path / "few", [(SAID, "mri", "knee", "nodule"), other])
+    assert main([*words, f"data.path={data}"]) == 0
+    page = (tmp_path / "out" / "worst.html").read_text()
+    assert results(tmp_path / "out")["slots"]["pathology"]["nodule"]["said"] == {"leg displays": 1}
+    assert '<span class="wrong">leg displays</span>, is nodule' in page
+
+
 def test_another_part_of_the_split_is_not_mixed_in(words: list[str]) -> None:
     assert main([*words, "evaluate.rows=8"]) == 0
     with pytest.raises(ConfigError, match="lanes"):
@@ -216,15 +292,20 @@ def test_without_captions_there_is_a_loss(words: list[str], tmp_path: Path) -> N
         (["run=nowhere"], "run=nowhere: no run folder"),
         (["run=a", "run=b"], "one run at a time"),
         (["evaluate.split=test"], "no split 'test'"),
+        (["evaluate.split=../../esc"], "no name of a split"),
+        (["data.val_split=/etc/x"], "no name of a split"),
         (["evaluate.rows=0"], "evaluate.rows"),
         (["evaluate.weight=x"], "evaluate.weights"),
         (["evaluate.beams=0"], "evaluate.beams"),
     ],
 )
-def test_wrong_words_are_refused_in_a_line(words: list[str], changes: list[str], said: str) -> None:
+def test_wrong_words_are_refused_in_a_line(
+    words: list[str], tmp_path: Path, changes: list[str], said: str
+) -> None:
     with pytest.raises(RadcapError, match=said) as caught:
         main([*words, *changes])
     assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_folders_that_are_not_ours_stay(words: list[str], tmp_path: Path) -> None:

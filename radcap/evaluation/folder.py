@@ -8,7 +8,10 @@ Imports no torch.
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +23,8 @@ from radcap.training.lock import lock_folder
 
 _IDENTITY, _ROWS, _PICTURES = "evaluation.json", "rows.jsonl", "pictures"
 _REMEDY = "choose another evaluate.out"
+_ANEW = "evaluate.fresh=true starts anew"
+_PICTURE = re.compile(r"\d+\.png")
 
 
 class EvaluationFolder:
@@ -48,19 +53,31 @@ class EvaluationFolder:
         self.path = path
         self._lock: IO[str] | None = None
         self._file: DurableFile | None = None
+        self._made: list[Path] = []  # folders that were not there before
+        self._num_whole = 0  # bytes of whole lines in rows.jsonl
         self.results: list[RowResult] = []
         self.identity: dict[str, Any] = {}
         try:
             if is_ours:
                 self._take(fresh)
             if not fresh:
-                self._read(is_ours)
+                self._read()
         except OSError as error:
+            self.close()
             raise RadcapError(
                 f"evaluate.out={path} cannot be used: {error.strerror or error}"
             ) from None
+        except RadcapError:
+            self.close()
+            raise
 
     def _take(self, fresh: bool) -> None:
+        for file in (self.path, *(self.path / name for name in (_IDENTITY, _ROWS, _PICTURES))):
+            if file.is_symlink():
+                raise ConfigError(
+                    f"{file} is a link, and what is written here would go where it leads; choose "
+                    "another evaluate.out"
+                )
         found = {file.name for file in self.path.iterdir()} if self.path.is_dir() else set()
         if found:
             # A process that was killed at its start leaves its lock alone; so does many a run.
@@ -72,48 +89,43 @@ class EvaluationFolder:
             if fresh:
                 lock_folder(self.path, _REMEDY).close()  # nobody writes there
                 move_aside(self.path)
+        self._made = [one for one in (self.path, *self.path.parents) if not one.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(self.path, _REMEDY)
 
-    def _read(self, is_ours: bool) -> None:
+    def _read(self) -> None:
         file = self.path / _IDENTITY
         if not file.is_file():
             return
-        try:
-            self.identity = json.loads(file.read_text())
-        except ValueError:
-            raise RadcapError(f"{file} is damaged; evaluate.fresh=true starts anew") from None
+        self.identity = _read_mapping(file)
         rows = self.path / _ROWS
         content = rows.read_bytes() if rows.is_file() else b""
-        end = 0
         for line in content.splitlines(keepends=True):
             if not line.endswith(b"\n"):
                 break  # of a process that was killed while writing
             try:
                 result = RowResult.from_line(line)
             except ValueError:
-                raise RadcapError(f"{rows} is damaged; evaluate.fresh=true starts anew") from None
+                raise RadcapError(f"{rows} is damaged; {_ANEW}") from None
             if result.row != len(self.results):
-                raise RadcapError(f"{rows} lacks rows; evaluate.fresh=true starts anew")
+                raise RadcapError(f"{rows} lacks rows; {_ANEW}")
             self.results.append(result)
-            end += len(line)
-        if is_ours and end < len(content):
-            with rows.open("r+b") as stream:
-                stream.truncate(end)
+            self._num_whole += len(line)
 
     def accept(self, identity: Mapping[str, Any]) -> None:
         """Note down what is scored, or make sure that the results found here are of just that.
 
         Args:
-            identity: plain values by name. A name that only one side has is not compared.
+            identity: plain values by name. Rows found here have to know them all.
 
         Raises:
             ConfigError: they are of something else; the message names what.
         """
+        known = identity if self.results else identity.keys() & self.identity.keys()
         changed = [
-            f"{name} ({_short(self.identity[name])} -> {_short(value)})"
-            for name, value in identity.items()
-            if self.identity.get(name, value) != value
+            f"{name} ({_short(self.identity.get(name, 'unknown'))} -> {_short(identity[name])})"
+            for name in identity
+            if name in known and self.identity.get(name, _UNKNOWN) != identity[name]
         ]
         if changed:
             raise ConfigError(
@@ -142,14 +154,34 @@ class EvaluationFolder:
         try:
             if self._file is None:
                 (self.path / _PICTURES).mkdir(exist_ok=True)
-                self._file = DurableFile(self.path / _ROWS)
+                rows = self.path / _ROWS
+                if rows.exists():  # with half a line of a process that was killed
+                    os.truncate(rows, self._num_whole)
+                self._file = DurableFile(rows)
             # Before the rows: a row that is there has its picture.
             for row, picture in pictures.items():
-                self.picture(row).write_bytes(picture)
+                self.picture(row).unlink(missing_ok=True)  # a link there would lead elsewhere
+                with self.picture(row).open("xb") as stream:
+                    stream.write(picture)
         except OSError as error:
             raise RadcapError(f"{self.path} cannot be written: {error.strerror}") from None
         self._file.append(b"".join(result.to_line() for result in results))
         self.results += results
+
+    def settle(self) -> None:
+        """Make sure that every row is in the file.
+
+        Raises:
+            RadcapError: the disk does not take them.
+        """
+        if self._file is None:
+            return
+        self._file.append(b"")
+        if self._file.waits:
+            raise RadcapError(
+                f"{self._file.path}: the last rows could not be written; free some space, and the "
+                "same command goes on from what is there"
+            )
 
     def picture(self, row: int) -> Path:
         """Where a row's picture lies, if it does."""
@@ -163,10 +195,10 @@ class EvaluationFolder:
             return None
 
     def keep_pictures(self, rows: Iterable[int]) -> None:
-        """Delete the pictures of all other rows."""
+        """Delete the pictures of all other rows, and nothing else."""
         kept = {self.picture(row) for row in rows}
         for file in (self.path / _PICTURES).glob("*.png"):
-            if file not in kept:
+            if file not in kept and _PICTURE.fullmatch(file.name):
                 file.unlink()
 
     def write(self, name: str, text: str) -> None:
@@ -177,11 +209,30 @@ class EvaluationFolder:
             raise RadcapError(f"{self.path / name}: {error.strerror}") from None
 
     def close(self) -> None:
-        """Let other processes in."""
+        """Let other processes in. A folder made for an evaluation that did not begin goes again."""
         if self._file is not None:
             self._file.close()
-        if self._lock is not None:
-            self._lock.close()
+        if self._lock is None:
+            return
+        if self._made and not self.identity:
+            (self.path / ".lock").unlink(missing_ok=True)
+            with suppress(OSError):  # somebody put something there
+                for folder in self._made:
+                    folder.rmdir()
+        self._lock.close()
+
+
+_UNKNOWN = object()
+
+
+def _read_mapping(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise RadcapError(f"{file} is damaged; {_ANEW}")
+    return content
 
 
 def _short(value: Any) -> str:

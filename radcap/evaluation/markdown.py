@@ -115,12 +115,20 @@ def _facts(results: Mapping[str, Any]) -> Iterator[str]:
     yield "| | |"
     yield "| --- | --- |"
     yield f"| weights | {_code(weights['origin'])}, SHA-256 {weights['sha256'][:16]} |"
-    yield f"| data | {data['name']}, split {_code(data['split'])}, revision {data['revision']} |"
+    yield (
+        f"| data | {_code(data['name'])}, split {_code(data['split'])}, revision "
+        f"{_code(data['revision'])} |"
+    )
     yield (
         f"| rows | {results['rows']:,} scored of {data['split_rows']:,}, "
         f"{results['captions']:,} captioned; {skipped or 'none'} left out |"
     )
     settings = results["settings"]
+    if results["cut"]:
+        yield (
+            f"| cut | {results['cut']:,} captions of the data are longer than "
+            f"{settings['max_length']} word pieces: their ends are not in the loss |"
+        )
     search = "greedy" if settings["beams"] == 1 else f"{settings['beams']} beams"
     yield (
         f"| how | {settings['device']}; {search}, at most {settings['max_length']} word pieces |"
@@ -187,4 +195,4 @@ def _ends(name: str, ends: list[float | None]) -> str:
 
 def _code(text: str) -> str:
     """Text of the data or of the user inside a table: nothing in it is markup."""
-    return "`" + text.replace("`", "'").replace("|", "/").replace("\n", " ") + "`"
+    return "`" + " ".join(text.replace("`", "'").replace("|", "/").split()) + "`"

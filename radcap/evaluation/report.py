@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from radcap.console import heartbeat, say
+from radcap.errors import RadcapError
 from radcap.evaluation.markdown import COMPARABLE, WARNING, figure_lines, markdown
 from radcap.evaluation.page import worst_page
 from radcap.evaluation.results import WorstRows
@@ -29,6 +30,9 @@ def write_report(evaluation: Evaluation) -> None:
     folder = evaluation.folder
     with heartbeat("computing the scores"):
         scores = score(folder.results)
+    if not scores.rows:
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in scores.skipped.items())
+        raise RadcapError(f"no row of split {evaluation.split} can be scored: {reasons}")
     results = _results(evaluation, scores)
     worst = WorstRows(evaluation.config.evaluate.worst)
     for row in folder.results:
@@ -43,7 +47,7 @@ def write_report(evaluation: Evaluation) -> None:
     )
     folder.write("worst.html", page)
     folder.write("results.md", markdown(results))
-    folder.write("results.json", json.dumps(results, indent=1) + "\n")
+    folder.write("results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     for line in figure_lines(results):
         say(line)
     say(f"report: {folder.path / 'results.md'}")
@@ -54,7 +58,9 @@ def write_report(evaluation: Evaluation) -> None:
 def _results(evaluation: Evaluation, scores: Scores) -> dict[str, Any]:
     """The contents of results.json."""
     weights, inputs, facts = evaluation.weights, evaluation.inputs, evaluation.folder.identity
-    floor = inputs.floor
+    floor, num_tokens = inputs.floor, scores.figures["loss"].count
+    # It is that of whole captions, of all rows.
+    is_theirs = floor is not None and (floor.rows, floor.tokens) == (scores.rows, num_tokens)
     return {
         "written_by": WRITTEN_BY,
         "not_for_diagnosis": WARNING,
@@ -78,7 +84,7 @@ def _results(evaluation: Evaluation, scores: Scores) -> dict[str, Any]:
             "bleu": bleu_signature(),
             "bootstrap": {"resamples": RESAMPLES, "level": LEVEL},
         },
-        "floor": asdict(floor) if floor is not None and floor.rows == scores.rows else None,
+        "floor": asdict(floor) if floor is not None and is_theirs else None,
         **to_json(scores),
         "comparable": COMPARABLE,
     }

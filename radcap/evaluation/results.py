@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
+from types import NoneType
 from typing import Any
 
 from radcap.labels import Labels
 from radcap.scoring.slots import STATED, read_captions, right_slots
+
+_TEXT_OR_NONE = (str, NoneType)
+_TYPES: dict[str, tuple[type, ...]] = {
+    "row": (int,),
+    "id": (str,),
+    "loss": (float,),
+    "tokens": (int,),
+    "reference": (str,),
+    "caption": _TEXT_OR_NONE,
+    "skipped": _TEXT_OR_NONE,
+    "cut": (bool,),
+}
 
 
 @dataclass(frozen=True)
@@ -23,6 +37,7 @@ class RowResult:
         labels: its metadata.
         caption: what the model says; None where none was asked for.
         skipped: why the row could not be used; None for a good one.
+        cut: whether the reference is longer than `data.max_length`: its end is not in the loss.
     """
 
     row: int
@@ -33,10 +48,11 @@ class RowResult:
     labels: Labels = field(default_factory=Labels)
     caption: str | None = None
     skipped: str | None = None
+    cut: bool = False
 
     def to_line(self) -> bytes:
         """A line of JSON, its floats exact."""
-        return json.dumps(asdict(self)).encode() + b"\n"
+        return json.dumps(asdict(self), allow_nan=False).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> RowResult:
@@ -47,9 +63,21 @@ class RowResult:
         """
         try:
             fields: dict[str, Any] = json.loads(line)
-            return cls(**{**fields, "labels": Labels(**fields["labels"])})
-        except (TypeError, KeyError) as error:
+            row = cls(**{**fields, "labels": Labels(**fields["labels"])})
+        except (TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"not a row's result: {error}") from None
+        for name, allowed in _TYPES.items():
+            if type(getattr(row, name)) not in allowed:
+                raise ValueError(f"not a row's result: {name}")
+        labels = row.labels
+        texts = [getattr(labels, slot) for slot in STATED]
+        if any(type(text) not in _TEXT_OR_NONE for text in texts):
+            raise ValueError("not a row's result: labels")
+        for text in (row.id, row.reference, row.caption, row.skipped, *texts):
+            (text or "").encode()  # half a surrogate pair is no text
+        if type(labels.abnormal) not in (bool, NoneType) or not math.isfinite(row.loss):
+            raise ValueError("not a row's result: abnormal or loss")
+        return row
 
     def badness(self, said: Labels | None = None) -> tuple[float, ...]:
         """Sorts captions from good to bad: labels stated wrongly, then nats a token.

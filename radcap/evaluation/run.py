@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from radcap.config import Config
 from radcap.console import say
-from radcap.data.collate import Batch
+from radcap.data.collate import Batch, encode_captions
 from radcap.data.loader import Loader
 from radcap.errors import EXIT_DONE, EXIT_STOPPED, ConfigError
 from radcap.evaluation.folder import EvaluationFolder
@@ -33,7 +36,10 @@ from radcap.training.progress import Progress
 from radcap.training.signals import ECHO_OF_A_SIGNAL_S, Stopped, StopRequest
 from radcap.training.validate import evenly
 
-_FORMAT = 1
+if TYPE_CHECKING:
+    from transformers import BertTokenizer
+
+_FORMAT = 2
 _SECONDS_BETWEEN_RESULTS = 10.0
 _RESERVE = 20
 
@@ -63,11 +69,13 @@ class Evaluation:
         assert source is not None, "the command has seen to it"
         self.launch = launch
         self.split = options.split or config.data.val_split
+        _check_split(self.split)
         data = replace(config.data, train_split=self.split, val_split=self.split)
         trainer = replace(config.trainer, eval_rows=options.rows)
         self.config = replace(config, data=data, trainer=trainer)
         self.weights: Pretrained = load_pretrained(source)
         out = Path(options.out) if options.out else _default_folder(self.weights, source, config)
+        self._fingerprint = fingerprint(self.weights.model.state_dict())
         self.folder = EvaluationFolder(out, fresh=options.fresh, is_ours=launch.is_first)
         try:
             self._begin(run)
@@ -91,7 +99,9 @@ class Evaluation:
         self.folder.accept(
             {
                 "format": _FORMAT,
-                "weights": fingerprint(self.weights.model.state_dict()),
+                "weights": self._fingerprint,
+                **asdict(self.weights.architecture),
+                "vocabulary": _vocabulary_hash(self.weights.tokenizer),
                 "data_revision": self.inputs.revision,
                 "config": data.config,
                 "split": self.split,
@@ -101,6 +111,7 @@ class Evaluation:
                 "beams": options.beams,
                 "max_length": data.max_length,
                 "max_pixels": data.max_pixels,
+                "worst": options.worst,
             }
         )
         self.folder.note({"data": self.inputs.name})
@@ -158,9 +169,13 @@ class Evaluation:
             step=len(self.folder.results),
             revision=self.inputs.revision,
             folder=self.folder.path,
+            weights=self._fingerprint,
         )
         self.folder.accept({"precision": runtime.precision})
-        self.folder.note({"device": runtime.describe()})
+        device, before = runtime.describe(), self.folder.identity.get("device")
+        if self.folder.results and device not in str(before):
+            device = f"{before}, then {device}"
+        self.folder.note({"device": device})
         runtime.place(self.weights.model)
         done = len(self.folder.results)
         say(f"device:  {runtime.describe()}")
@@ -213,6 +228,7 @@ class Evaluation:
                     self._keep(results, pictures)
         finally:
             progress.close()
+        self.folder.settle()
         self.folder.note({"graphs": runtime.num_graphs()})
         return runtime.gather(len(self.folder.results) == num_rows)[0]
 
@@ -237,7 +253,12 @@ class Evaluation:
             num_rows=self.inputs.num_val_rows,
             wanted=self.wanted,
             worst=worst,
+            is_cut=self._is_cut,
         )
+
+    def _is_cut(self, caption: str) -> bool:
+        length = self.config.data.max_length
+        return bool(encode_captions(self.weights.tokenizer, [caption], length)[1][0])
 
     def _keep(self, results: list[RowResult], pictures: dict[int, bytes]) -> None:
         """Append what is new: a batch that was half scored before is scored again as a whole."""
@@ -245,13 +266,35 @@ class Evaluation:
         self.folder.append([one for one in results if one.row >= known], pictures)
 
 
+def _check_split(split: str) -> None:
+    """Refuse what is no name: it becomes part of the names of files."""
+    parts = split.split("/")
+    if any(part.startswith(".") or not re.fullmatch(r"[\w.-]+", part) for part in parts):
+        raise ConfigError(f"the split {split!r} is no name of a split, such as val")
+
+
+def _vocabulary_hash(tokenizer: BertTokenizer) -> str:
+    pieces = json.dumps(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(pieces.encode()).hexdigest()
+
+
 def _default_folder(weights: Pretrained, source: str | Path, config: Config) -> Path:
     """Beside the run of the weights, or in the working folder; its name says what is in it."""
     options = config.evaluate
-    name = options.split or config.data.val_split
+    name = _plain(options.split or config.data.val_split)
     name += "" if options.rows is None else f"-{options.rows}-rows"
     name += "" if options.beams == 1 else f"-{options.beams}-beams"
-    if weights.run is not None:
-        return weights.run / "evaluation" / f"step-{weights.step}-{name}"
-    plain = re.sub(r"[^\w.-]+", "-", "-".join(Path(source).parts[-2:])).strip("-.")
-    return Path("evaluation") / f"{plain}-{name}"
+    if weights.run is None:
+        return Path("evaluation") / f"{_plain('-'.join(Path(source).parts[-2:]))}-{name}"
+    beside = weights.run / "evaluation"
+    if beside.is_symlink():
+        raise ConfigError(
+            f"{beside} is a link, and what is written there would go where it leads; give another "
+            "folder (evaluate.out)"
+        )
+    return beside / f"step-{weights.step}-{name}"
+
+
+def _plain(text: str) -> str:
+    """A text as one part of a path."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")

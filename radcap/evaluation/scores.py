@@ -45,6 +45,7 @@ class Scores:
         rows: rows scored.
         captions: rows captioned.
         skipped: reason -> rows left out.
+        cut: rows whose reference is longer than `data.max_length`.
         said: number of a captioned row -> what its caption states.
     """
 
@@ -53,6 +54,7 @@ class Scores:
     rows: int
     captions: int
     skipped: dict[str, int]
+    cut: int
     said: dict[int, Labels]
 
 
@@ -80,6 +82,7 @@ def score(results: Sequence[RowResult]) -> Scores:
         len(rows),
         len(captioned),
         skipped,
+        sum(one.cut for one in rows),
         {row.row: one for row, one in zip(captioned, said, strict=True)},
     )
 
@@ -153,6 +156,7 @@ def to_json(scores: Scores) -> dict[str, Any]:
         "rows": scores.rows,
         "captions": scores.captions,
         "skipped": scores.skipped,
+        "cut": scores.cut,
         "scores": {
             name: {"value": one.value, "interval": [one.low, one.high], "count": one.count}
             for name, one in scores.figures.items()

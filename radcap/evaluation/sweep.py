@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from radcap.data.collate import Batch
+from radcap.errors import RadcapError
 from radcap.evaluation.results import RowResult, WorstRows
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.base import Runtime
@@ -37,6 +39,7 @@ class Sweep:
         num_rows: int,
         wanted: Iterable[int],
         worst: WorstRows,
+        is_cut: Callable[[str], bool],
     ) -> None:
         """Args:
         model: placed, in evaluation mode.
@@ -45,10 +48,12 @@ class Sweep:
         num_rows: rows of the whole pass.
         wanted: numbers of the rows to caption.
         worst: tells which pictures may be shown later.
+        is_cut: whether a caption is longer than a row of tokens; asked of those that fill theirs.
         """
         self._model, self._runtime, self._collector = model, runtime, collector
         self._first_row, self._num_rows = first_row, num_rows
         self._wanted, self._worst = frozenset(wanted), worst
+        self._is_cut = is_cut
         self.seen = 0
         self._losses: list[Tensor] = []
         self._queued: list[list[RowResult | None]] = []  # by batch and slot; None for padding
@@ -109,6 +114,8 @@ class Sweep:
                         tokens=int((batch.tokens[slot, 1:] != 0).sum()),
                         reference=batch.captions[slot],
                         labels=batch.labels[slot],
+                        cut=bool(batch.tokens[slot, -1] != 0)
+                        and self._is_cut(batch.captions[slot]),
                     )
                 )
         self.seen += len(batch.rows)
@@ -126,6 +133,12 @@ class Sweep:
         pictures = {n: self._pictures.pop(n) for n in mine if n in self._pictures}
         parts = self._runtime.gather((results, pictures))
         together = sorted((one for part, _ in parts for one in part), key=lambda one: one.row)
+        for one in together:
+            if not math.isfinite(one.loss):
+                raise RadcapError(
+                    f"row {one.row:,} ({one.id}): the loss is {one.loss}; these weights hold "
+                    "values that are no numbers, or give them in this precision"
+                )
         return together, {n: picture for _, some in parts for n, picture in some.items()}
 
     def _read_losses(self) -> None:

@@ -37,6 +37,11 @@ class DurableFile:
         self._waiting = bytearray()
         self._warned = -_SECONDS_BETWEEN_WARNINGS
 
+    @property
+    def waits(self) -> bool:
+        """Whether something is not in the file yet."""
+        return bool(self._waiting)
+
     def append(self, data: bytes) -> None:
         """Write `data` and what waits before it."""
         self._waiting += data

@@ -13,7 +13,14 @@ from radcap.runtime.launch import Launch
 
 
 def check_same_start(
-    runtime: Runtime, launch: Launch, config: Config, *, step: int, revision: str, folder: Path
+    runtime: Runtime,
+    launch: Launch,
+    config: Config,
+    *,
+    step: int,
+    revision: str,
+    folder: Path,
+    weights: str | None = None,
 ) -> None:
     """Make sure that all processes do the same, each with a share of its own. All call this.
 
@@ -23,12 +30,13 @@ def check_same_start(
         config: what this process was told.
         step, revision: what it found in the run folder, and as its data.
         folder: the run folder.
+        weights: fingerprint of the weights that it loaded, where they do not lie in the folder.
 
     Raises:
-        RadcapError: some of them see another folder, other data or other settings; all raise it.
+        RadcapError: some of them see another folder, other data, weights or settings; all raise it.
     """
     told = hashlib.sha256(to_yaml(config).encode()).hexdigest()
-    states = runtime.gather((launch, told, step, revision))
+    states = runtime.gather((launch, told, weights, step, revision))
     # A TPU numbers its hosts in an order of its own; what counts is that no share is dealt twice.
     shares = {launch for launch, *_ in states}
     if shares != {Launch(index, len(states)) for index in range(len(states))}:
@@ -39,6 +47,10 @@ def check_same_start(
         )
     if len({told for _, told, *_ in states}) > 1:
         raise RadcapError("the processes were given different settings; give all the same command")
+    if len({weights for _, _, weights, *_ in states}) > 1:
+        raise RadcapError(
+            "the processes loaded different weights; they need the same files, on every host"
+        )
     if len({(step, revision) for *_, step, revision in states}) > 1:
         found = ", ".join(f"step {step} of data {revision[:12]}" for *_, step, revision in states)
         raise RadcapError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import resource
+import shutil
 from pathlib import Path
 
 import pytest
 
-from radcap.errors import RadcapError
+from radcap.errors import ConfigError, RadcapError
 from radcap.evaluation.folder import EvaluationFolder
 from radcap.evaluation.page import worst_page
 from radcap.evaluation.results import RowResult, WorstRows
@@ -42,6 +44,12 @@ def test_rows_come_back_exactly(tmp_path: Path) -> None:
         ([b"\xff\n"], "damaged"),
         ([result(1).to_line()], "lacks rows"),
         ([result(0).to_line(), result(0).to_line()], "lacks rows"),
+        ([b"[1]\n"], "damaged"),
+        ([b"[" * 100_000 + b"\n"], "damaged"),
+        ([result(0).to_line().replace(b'"tokens": 7', b'"tokens": "7"')], "damaged"),
+        ([result(0).to_line().replace(b'"knee"', b"5")], "damaged"),
+        ([result(0).to_line().replace(b"a <b>", b"\\ud800")], "damaged"),
+        ([result(0, loss=1.0).to_line().replace(b'"loss": 1.0', b'"loss": NaN')], "damaged"),
     ],
 )
 def test_damaged_rows_are_not_built_upon(tmp_path: Path, lines: list[bytes], said: str) -> None:
@@ -51,6 +59,88 @@ def test_damaged_rows_are_not_built_upon(tmp_path: Path, lines: list[bytes], sai
     (tmp_path / "rows.jsonl").write_bytes(b"".join(lines))
     with pytest.raises(RadcapError, match=f"{said}.*evaluate.fresh=true"):
         EvaluationFolder(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[1]", "5", "{", "[" * 100_000])
+def test_a_damaged_identity_is_told_in_a_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "evaluation.json").write_text(text)
+    with pytest.raises(RadcapError, match=r"evaluation.json is damaged.*fresh"):
+        EvaluationFolder(tmp_path)
+
+
+@pytest.mark.parametrize("name", [".", "pictures", "rows.jsonl", "evaluation.json"])
+def test_a_link_leads_nowhere(tmp_path: Path, name: str) -> None:
+    """What is written here would be written there, and old pictures deleted."""
+    theirs, out = tmp_path / "theirs", tmp_path / "out"
+    for folder in (theirs, out):
+        (folder / "pictures").mkdir(parents=True)
+        (folder / "evaluation.json").write_text("{}")
+        (folder / "rows.jsonl").write_bytes(result(0).to_line() + b"half a li")
+    (theirs / "pictures" / "1.png").write_bytes(b"holiday")
+    if name == ".":
+        shutil.rmtree(out)
+        out.symlink_to(theirs)
+    else:
+        (out / name).rmdir() if name == "pictures" else (out / name).unlink()
+        (out / name).symlink_to(theirs / name)
+    before = {file: file.stat().st_size for file in theirs.rglob("*")}
+    with pytest.raises(ConfigError, match="is a link"):
+        EvaluationFolder(out)
+    assert {file: file.stat().st_size for file in theirs.rglob("*")} == before
+
+
+def test_pictures_that_are_not_ours_stay(tmp_path: Path) -> None:
+    (tmp_path / "out" / "pictures").mkdir(parents=True)
+    (tmp_path / "out" / "evaluation.json").write_text("{}")
+    theirs = tmp_path / "out" / "pictures" / "holiday.png"
+    theirs.write_bytes(b"x")
+    (tmp_path / "photo").write_bytes(b"y")
+    (tmp_path / "out" / "pictures" / "0.png").symlink_to(tmp_path / "photo")
+    folder = EvaluationFolder(tmp_path / "out")
+    folder.accept({"weights": "a"})
+    folder.append([result(0)], {0: b"png"})
+    folder.keep_pictures([])
+    assert theirs.exists() and (tmp_path / "photo").read_bytes() == b"y"
+    assert not (tmp_path / "out" / "pictures" / "0.png").exists()
+
+
+def test_rows_have_to_know_what_they_are_of(tmp_path: Path) -> None:
+    folder = EvaluationFolder(tmp_path)
+    folder.accept({"weights": "a"})
+    folder.append([result(0)], {})
+    folder.close()
+    again = EvaluationFolder(tmp_path)
+    with pytest.raises(ConfigError, match=r"num_heads \(unknown -> 8\)"):
+        again.accept({"weights": "a", "num_heads": 8})
+    again.close()
+    (tmp_path / "evaluation.json").write_text("{}")
+    with pytest.raises(ConfigError, match="weights"):
+        EvaluationFolder(tmp_path).accept({"weights": "a"})
+
+
+def test_rows_that_wait_for_their_disk_are_not_called_saved(tmp_path: Path) -> None:
+    folder = EvaluationFolder(tmp_path / "out")
+    folder.accept({"weights": "a"})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
+    try:
+        folder.append([result(row) for row in range(50)], {})
+        with pytest.raises(RadcapError, match=r"rows.jsonl: the last rows could not be written"):
+            folder.settle()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    folder.settle()
+    folder.close()
+    assert len(EvaluationFolder(tmp_path / "out").results) == 50
+
+
+def test_a_folder_of_nothing_goes_again(tmp_path: Path) -> None:
+    EvaluationFolder(tmp_path / "run" / "evaluation" / "step-1-val").close()
+    assert not list(tmp_path.iterdir())
+    folder = EvaluationFolder(tmp_path / "out")
+    folder.accept({"weights": "a"})
+    folder.close()
+    assert (tmp_path / "out" / "evaluation.json").is_file()
 
 
 def test_the_worst_are_those_with_most_wrong_labels() -> None:

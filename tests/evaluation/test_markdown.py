@@ -40,7 +40,9 @@ def test_many_classes_are_told_by_their_most_frequent_confusions() -> None:
 
 
 def test_every_line_of_a_table_has_its_columns() -> None:
-    text = markdown(report([row(0, "a|b`c", "fracture"), row(1, "normal", "normal")]))
+    rows = [row(0, "a|b`c", "fracture"), row(1, "normal", "normal"), row(2, "x\r# y\n z", "x")]
+    text = markdown(report(rows))
+    assert "\r" not in text and "`x # y z`" in text and "\n# y" not in text
     lines = text.splitlines()
     widths: list[int] = []
     for before, line in zip(["", *lines], lines, strict=False):

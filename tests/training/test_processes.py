@@ -84,6 +84,7 @@ def verdicts(peers: list[Any], **different: tuple[Any, Any]) -> set[str]:
                 step=words.get("step", 5),
                 revision="abc",
                 folder=Path("runs/x"),
+                weights=words.get("weights"),
             )
         except RadcapError as error:
             return str(error)
@@ -108,6 +109,11 @@ def test_processes_that_would_go_on_from_different_places_are_stopped(peers: lis
 def test_processes_with_different_settings_are_stopped(peers: list[Any]) -> None:
     (told,) = verdicts(peers, overrides=([], ["trainer.eval_every=7"]))
     assert told == "the processes were given different settings; give all the same command"
+
+
+def test_processes_with_different_weights_are_stopped(peers: list[Any]) -> None:
+    (told,) = verdicts(peers, weights=("a", "b"))
+    assert told == "the processes loaded different weights; they need the same files, on every host"
 
 
 def test_processes_that_would_read_the_same_share_are_stopped(peers: list[Any]) -> None:
