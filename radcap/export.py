@@ -24,7 +24,7 @@ arguments:
 
 options:
   --push OWNER/NAME     upload the folder to this model repository of the Hub, with HF_TOKEN
-  --private             make the repository private, where it is not there yet
+  --private             in a private repository; one that is there and public is refused
   -h, --help            print this and stop
 
 exit status:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import torch
 from command_line import ROOT
 from evaluation.known import SAID, looking_model, save, speaking_model
 from hub.stand_in import serving
+from huggingface_hub.errors import HTTPError
 from transformers import AutoImageProcessor, BertTokenizer
 
 from radcap.compose import compose, to_yaml
@@ -27,6 +29,7 @@ from radcap.export import main
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.serving import package
 from radcap.serving.pretrained import load_pretrained
+from radcap.serving.upload import upload
 from radcap.training.checkpoint import Checkpoint, save_checkpoint
 
 FILES = {
@@ -334,6 +337,16 @@ def test_a_push_sends_every_file_and_keeps_the_token_to_itself(
         for content in hub.uploaded.values():
             assert b"hf_secret" not in content
 
+        # Made by others, it stays as it is; and without the word the account's setting decides.
+        hub.uploaded.clear()
+        hub.created["me/public"] = {"visibility": "public"}
+        done = push(exported, hub.endpoint, tmp_path, "--push", "me/public", "--private")
+        assert done.returncode == 2 and "me/public is there and public" in done.stderr
+        assert not hub.uploaded
+        done = push(exported, hub.endpoint, tmp_path, "--push", "me/new")
+        assert done.returncode == 0, done.stderr
+        assert not {"private", "visibility"} & hub.created["me/new"].keys()
+
         hub.fault = lambda number, method, path: 403
         done = push(exported, hub.endpoint, tmp_path, "--push", "me/captioner")
     assert done.returncode == 1
@@ -342,3 +355,40 @@ def test_a_push_sends_every_file_and_keeps_the_token_to_itself(
     assert "hf_secret" not in done.stdout + done.stderr
     assert (tmp_path / "out" / "README.md").is_file()
     assert SAID not in done.stdout
+
+
+class Refused(HTTPError):
+    def __init__(self, status: int) -> None:
+        super().__init__("no")
+        self.response = SimpleNamespace(status_code=status)
+
+
+def large_file_fails(cause: Exception) -> RuntimeError:
+    error = RuntimeError("Error while uploading 'pytorch_model.bin' to the Hub.")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("Error while uploading 'x'"), "refuses: RuntimeError: Error while uploading"),
+        (large_file_fails(Refused(403)), r"not allowed .*HTTP 403.*HF_TOKEN"),
+        (large_file_fails(OSError("reset")), "cannot be reached .*reset.*tries again"),
+        (OSError("tokenizer.json: connection lost"), "cannot be reached .*tokenizer.json"),
+        (Refused(503), r"does not answer now \(HTTP 503\).*tries again"),
+        (Refused(422), "refuses"),
+        (ValueError("Illegal value b'Bearer hf_secret\\n'"), r"value b'Bearer \*\*\*"),
+    ],
+)
+def test_a_failed_upload_is_told_in_a_line(
+    error: Exception, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", fail)
+    with pytest.raises(RadcapError, match=said) as caught:
+        upload(tmp_path, "me/x", private=False)
+    assert len(str(caught.value).splitlines()) == 1

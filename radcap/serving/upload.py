@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from radcap.data.download import status_of
 from radcap.data.faults import one_line
@@ -30,42 +30,71 @@ def upload(folder: Path, name: str, *, private: bool) -> str:
     Args:
         folder: all of its files go.
         name: owner/name.
-        private: of a repository that is made now.
+        private: nobody else may see them; otherwise the account's own setting decides.
 
     Returns:
         The address of the commit.
 
     Raises:
+        ConfigError: `private`, and the repository is there and public; nothing was sent.
         RadcapError: not allowed, or out of reach.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
 
     api = HfApi()
     try:
-        api.create_repo(name, private=private, exist_ok=True)
+        if private:
+            with suppress(RepositoryNotFoundError):
+                _refuse_public(name, api.repo_info(name).private)
+        api.create_repo(name, private=True if private else None, exist_ok=True)
         commit = api.upload_folder(
             repo_id=name, folder_path=folder, commit_message="Exported by radcap"
         )
-    except (HTTPError, OSError, ValueError) as error:
+    # The client wraps what goes wrong with a large file in a RuntimeError.
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
         raise _explain(name, error) from error
     return str(commit.commit_url)
 
 
-def _explain(name: str, error: Any) -> RadcapError:
-    from huggingface_hub import constants
+def _refuse_public(name: str, private: bool | None) -> None:
+    if not private:
+        raise ConfigError(
+            f"--private: the repository {name} is there and public; make it private on its page, "
+            "or push to another one"
+        )
 
+
+def _explain(name: str, error: BaseException) -> RadcapError:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    if type(error) is RuntimeError and error.__cause__ is not None:
+        error = error.__cause__
     status = status_of(error)
     where = f"{constants.ENDPOINT}/{name}"
-    if status in (401, 403) or "token" in str(error).lower():
+    if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
         return RadcapError(
             f"not allowed to write {where}"
             + (f" (HTTP {status})" if status else "")
             + ": set HF_TOKEN to a token that may write there; the exported folder stays"
         )
-    if status is not None or isinstance(error, ValueError):
-        return RadcapError(f"{where} refuses: {one_line(error)}; the exported folder stays")
+    if status is not None and (status >= 500 or status in (408, 429)):
+        return RadcapError(
+            f"{where} does not answer now (HTTP {status}); the exported folder stays, and the same "
+            "command tries again"
+        )
+    if status is not None or isinstance(error, ValueError | RuntimeError):
+        return RadcapError(f"{where} refuses: {_told(error)}; the exported folder stays")
     return RadcapError(
-        f"{where} cannot be reached ({one_line(error)}); the exported folder stays, and the same "
+        f"{where} cannot be reached ({_told(error)}); the exported folder stays, and the same "
         "command tries again"
     )
+
+
+def _told(error: BaseException) -> str:
+    """An error in one line: a header that is refused is quoted, and the token stands in it."""
+    from huggingface_hub import get_token
+
+    token = get_token()
+    return one_line(error).replace(token, "***") if token else one_line(error)

@@ -162,8 +162,19 @@ class _Handler(BaseHTTPRequestHandler):
                 wanted = json.loads(body)["paths"]
             entries = [] if commit is None else self._tree(commit, "")
             self._json([entry for entry in entries if entry["path"] in wanted])
+        elif self.command == "GET" and path.startswith("/api/models/"):
+            self._model(path.removeprefix("/api/models/"))
         else:
             self._json(self._upload(path, body) if self.command == "POST" else None)
+
+    def _model(self, name: str) -> None:
+        """What is known of a model repository that was made here."""
+        asked = self.server.created.get(name)
+        if asked is None:
+            self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
+            return
+        is_private = asked.get("private") or asked.get("visibility") == "private"
+        self._json({"_id": "1", "id": name, "private": bool(is_private), "siblings": []})
 
     def _upload(self, path: str, body: bytes) -> object:
         """Make a model repository, and take a commit to it; None for another request."""

@@ -31,11 +31,13 @@ def test_what_cannot_be_written_waits_and_half_of_it_never_stays(
     file.append(b"two, of which five bytes find room\n")
     assert path.read_bytes() == b"before\none\n"
     file.append(b"three\n")
+    assert file.waits
     said = capsys.readouterr().out
     assert said.count("No space left on device") == 1 and str(path) in said
 
     room = 10**6
     file.append(b"four\n")
+    assert not file.waits
     file.close()
     expected = b"before\none\ntwo, of which five bytes find room\nthree\nfour\n"
     assert path.read_bytes() == expected
