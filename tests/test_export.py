@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +18,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+import yaml
 from command_line import ROOT
 from evaluation.known import SAID, looking_model, save, speaking_model
 from hub.stand_in import serving
@@ -28,6 +32,7 @@ from radcap.errors import ConfigError, RadcapError
 from radcap.export import main
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.serving import package
+from radcap.serving.card import model_card, read_facts
 from radcap.serving.pretrained import load_pretrained
 from radcap.serving.upload import upload
 from radcap.training.checkpoint import Checkpoint, save_checkpoint
@@ -216,20 +221,81 @@ def test_scores_of_an_evaluation_stand_in_the_card(run: Path, tmp_path: Path) ->
     from radcap.model.weights import fingerprint
 
     sha256 = fingerprint(load_pretrained(run).model.state_dict())
-    comparable = {"loss": "token-true", "card": "0.7637", "texts": "texts", "intervals": "ends"}
-    common = {"rows": 40, "captions": 40, "comparable": comparable}
-    for name, weights, value in (("val", sha256, 12.5), ("other", "beef", 99.25)):
+    settings = {"beams": 4, "max_length": 32, "precision": "bf16"}
+    common = {"rows": 40, "captions": 39, "settings": settings, "comparable": {"loss": "<b>lies"}}
+    for name, weights, value in (
+        *(("val", sha256, 12.5), ("other", "beef", 99.25)),
+        ("val.old-1", sha256, 99.5),
+    ):
         folder = run / "evaluation" / name
         folder.mkdir(parents=True)
         figure = {"value": value, "interval": [value - 1, value + 1], "count": 40}
         data = {"split": "val", "name": "/home/me/secret/set", "revision": "c0ffee"}
+        data["split_rows"] = 600
         content = {"weights": {"sha256": weights}, "data": data, "scores": {"bleu_4": figure}}
         (folder / "results.json").write_text(json.dumps(content | common))
     assert main([str(run), str(tmp_path / "out")]) == 0
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| bleu_4 | 12.5000 | 11.5000 to 13.5000 |" in card
-    assert "99.25" not in card and "0.7637" not in card
-    assert "of set, revision" in card and "secret" not in card
+    assert "99.25" not in card and "99.5" not in card
+    assert "0.7637" not in card and "lies" not in card and "token-true" in card
+    assert "of `set`, revision `c0ffee`" in card and "secret" not in card
+    assert "40 rows scored, of 600, 39 captioned, 4 beams, at most 32 word pieces, `bf16`" in card
+
+
+def hostile(kind: str, file: str, **changes: Any) -> Any:
+    return pytest.param(file, changes, id=kind)
+
+
+EVIL = "[click](http://evil) |\n\n## Certified <script>alert(1)</script>\r\r# for `diagnosis`"
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        hostile("no data", "config.yaml", data=None),
+        hostile("data is a list", "config.yaml", data=[1]),
+        hostile("rate is text", "config.yaml", optimizer={"lr": "abc"}, schedule={"name": EVIL}),
+        hostile("batch is text", "config.yaml", data={"batch_size": "a", "path": 5, "name": []}),
+        hostile("Markdown", "config.yaml", data={"name": "hub", "hub_id": EVIL, "config": EVIL}),
+        hostile("a path", "config.yaml", data={"name": "phantom", "path": "../patients/smith"}),
+        hostile("an encoder", "config.yaml", model={"encoder_weights": "/patients/x.pt"}),
+        hostile("a revision", "versions.json", data_revision=EVIL, torch=EVIL, radcap=3),
+        hostile("no rows", "summary.json", val_rows=None, slots=[1]),
+        hostile("slots", "summary.json", val_loss="x", slots={"modality": 5, EVIL: {}}),
+        hostile("infinite", "summary.json", val_loss=float("inf"), epochs=float("nan")),
+        hostile("weights", "evaluation/x/results.json", weights=None),
+        hostile("nothing", "evaluation/x/results.json"),
+        hostile("scores", "evaluation/x/results.json", scores=[1], settings=[], data=5),
+        hostile(
+            "figures",
+            "evaluation/x/results.json",
+            scores={EVIL: {"value": 1.0}, "loss": {"value": 0.5, "interval": [None]}, "x": 5},
+            data={"name": EVIL, "split": EVIL, "revision": EVIL},
+        ),
+    ],
+)
+def test_facts_that_are_none_do_not_break_the_card_and_get_no_say_in_it(
+    run: Path, tmp_path: Path, file: str, changes: dict[str, Any]
+) -> None:
+    from radcap.model.weights import fingerprint
+
+    pretrained = load_pretrained(run)
+    sha256 = fingerprint(pretrained.model.state_dict())
+    other = tmp_path / "run"
+    (other / "evaluation" / "x").mkdir(parents=True)
+    for name in ("config.yaml", "versions.json", "summary.json"):
+        shutil.copy(run / name, other)
+    before = yaml.safe_load((other / file).read_text()) if (other / file).exists() else {}
+    before = before or {"weights": {"sha256": sha256}}
+    (other / file).write_text(json.dumps(before | changes))
+    facts = read_facts(replace(pretrained, run=other), sha256)
+    card = model_card(pretrained, facts, f"x {EVIL}")
+    outside = re.sub(r"`[^`\n]*`", "", card).replace("None were", "")
+    for word in ("click", "script", "evil", "Certified", "nan", "None ", "inf ", "patients"):
+        assert word not in outside, word
+    assert "patients" not in card and "\r" not in card
+    assert ("drawings" in card) == ("data" not in changes or not file.startswith("config"))
 
 
 def test_an_earlier_export_is_moved_aside_and_anything_else_refused(

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from radcap.scoring.comparable import COMPARABLE
 from radcap.scoring.slots import NOTHING, SCORED
 from radcap.serving.captioner import NOT_FOR_DIAGNOSIS
+from radcap.serving.markup import code
 
 WARNING = (
     f"{NOT_FOR_DIAGNOSIS.capitalize()}. radcap is a research tool; its captions are no medical "
     "findings."
 )
-CARD_LOSS = 0.7637
-
 # Larger tables are told by their most frequent confusions.
 _WHOLE_TABLE = 12
 _CONFUSIONS_SHOWN = 20
@@ -34,33 +34,6 @@ _MEANING = {
     "rouge_l": "0 to 1, F1 of the longest common subsequence",
     "cider_d": "0 to 10, mean",
 }
-COMPARABLE = {
-    "loss": (
-        "The loss and perplexity here are token-true: the sum of the cross-entropies of all target "
-        "tokens (BERT word pieces and the closing [SEP], no padding) over their number, in "
-        "evaluation mode. They may be compared with those of other weights on the same rows of the "
-        "same revision, with the same `data.max_length`."
-    ),
-    "card": (
-        f"The published model card states a loss of {CARD_LOSS}. That is a training loss after "
-        "2,250 steps, on rows that were trained on; over how many tokens it is a mean, and whether "
-        "padding is among them, is not known. No figure here may be set against it. What can be "
-        "compared is the card's own pytorch_model.bin, scored here (`evaluate.weights`) on the "
-        "same rows as other weights."
-    ),
-    "texts": (
-        "A caption's wording is partly chance (which phrase for the modality, which synonym, which "
-        "form of the finding), so BLEU, ROUGE-L and CIDEr-D under-rate a right caption; the slots "
-        "do not. CIDEr-D weighs words by the references of the rows scored: compare it on one set "
-        "of rows."
-    ),
-    "intervals": (
-        "Intervals are 95 % percentile intervals of a bootstrap over the rows. They tell how far "
-        "other rows of the same kind would move a figure, not how far another training seed would. "
-        "Where all N rows are right the interval has no width; up to 3/N of other rows may still "
-        "be wrong (the rule of three)."
-    ),
-}
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -79,7 +52,7 @@ def figure_lines(results: Mapping[str, Any]) -> list[str]:
 
 
 def _lines(results: Mapping[str, Any]) -> Iterator[str]:
-    yield f"# Scores of {_code(results['weights']['origin'])}\n"
+    yield f"# Scores of {code(results['weights']['origin'])}\n"
     yield f"**{WARNING}**\n"
     yield from _facts(results)
     yield "\n## Scores\n"
@@ -114,10 +87,10 @@ def _facts(results: Mapping[str, Any]) -> Iterator[str]:
     skipped = ", ".join(f"{n:,} {reason}" for reason, n in results["skipped"].items())
     yield "| | |"
     yield "| --- | --- |"
-    yield f"| weights | {_code(weights['origin'])}, SHA-256 {weights['sha256'][:16]} |"
+    yield f"| weights | {code(weights['origin'])}, SHA-256 {weights['sha256'][:16]} |"
     yield (
-        f"| data | {_code(data['name'])}, split {_code(data['split'])}, revision "
-        f"{_code(data['revision'])} |"
+        f"| data | {code(data['name'])}, split {code(data['split'])}, revision "
+        f"{code(data['revision'])} |"
     )
     yield (
         f"| rows | {results['rows']:,} scored of {data['split_rows']:,}, "
@@ -140,10 +113,10 @@ def _slot(slot: str, classes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield f"| {slot} | rows | right | share | said instead |"
     yield "| --- | ---: | ---: | ---: | --- |"
     for label, one in classes.items():
-        wrong = [f"{_code(said)} {n:,}" for said, n in one["said"].items() if said != label]
+        wrong = [f"{code(said)} {n:,}" for said, n in one["said"].items() if said != label]
         more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         yield (
-            f"| {_code(label)} | {one['rows']:,} | {one['right']:,} | "
+            f"| {code(label)} | {one['rows']:,} | {one['right']:,} | "
             f"{one['right'] / one['rows']:.1%} | {', '.join(wrong[:4])}{more} |"
         )
     said = {name for one in classes.values() for name in one["said"]}
@@ -157,11 +130,11 @@ def _slot(slot: str, classes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 def _whole_table(classes: Mapping[str, Mapping[str, Any]], said: set[str]) -> Iterator[str]:
     others = sorted(said - set(classes) - {NOTHING}) + [NOTHING] * (NOTHING in said)
     columns = [*classes, *others]
-    yield f"| | {' | '.join(map(_code, columns))} |"
+    yield f"| | {' | '.join(map(code, columns))} |"
     yield f"| --- |{' ---: |' * len(columns)}"
     for label, one in classes.items():
         counts = " | ".join(f"{one['said'].get(name, 0):,}" for name in columns)
-        yield f"| **{_code(label)}** | {counts} |"
+        yield f"| **{code(label)}** | {counts} |"
 
 
 def _frequent_confusions(classes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -175,7 +148,7 @@ def _frequent_confusions(classes: Mapping[str, Mapping[str, Any]]) -> Iterator[s
     yield "| is | stated | captions |"
     yield "| --- | --- | ---: |"
     for number, label, said in pairs[:_CONFUSIONS_SHOWN]:
-        yield f"| {_code(label)} | {_code(said)} | {number:,} |"
+        yield f"| {code(label)} | {code(said)} | {number:,} |"
     if len(pairs) > _CONFUSIONS_SHOWN:
         yield f"\n{len(pairs) - _CONFUSIONS_SHOWN:,} rarer pairs stand in results.json."
 
@@ -191,8 +164,3 @@ def _figure(name: str, value: float) -> str:
 def _ends(name: str, ends: list[float | None]) -> str:
     low, high = ends
     return "" if low is None or high is None else f"{_figure(name, low)} to {_figure(name, high)}"
-
-
-def _code(text: str) -> str:
-    """Text of the data or of the user inside a table: nothing in it is markup."""
-    return "`" + " ".join(text.replace("`", "'").replace("|", "/").split()) + "`"

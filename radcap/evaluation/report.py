@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from radcap.console import heartbeat, say
 from radcap.errors import RadcapError
-from radcap.evaluation.markdown import COMPARABLE, WARNING, figure_lines, markdown
+from radcap.evaluation.markdown import WARNING, figure_lines, markdown
 from radcap.evaluation.page import worst_page
 from radcap.evaluation.results import WorstRows
 from radcap.evaluation.scores import Scores, score, to_json
 from radcap.scoring.bootstrap import LEVEL, RESAMPLES
+from radcap.scoring.comparable import COMPARABLE
 from radcap.scoring.text import bleu_signature
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _results(evaluation: Evaluation, scores: Scores) -> dict[str, Any]:
         "written_by": WRITTEN_BY,
         "not_for_diagnosis": WARNING,
         "weights": {
-            "origin": weights.origin,
+            "origin": evaluation.origin,
             "step": weights.step,
             "sha256": facts["weights"],
         },

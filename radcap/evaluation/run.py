@@ -51,6 +51,8 @@ class Evaluation:
         folder: where its results lie.
         weights: what is scored.
         split: the split that is scored.
+        origin: the weights in words for a report, which is shown to others: of a path the last
+            part alone.
     """
 
     def __init__(self, config: Config, run: Path | None, launch: Launch) -> None:
@@ -74,6 +76,9 @@ class Evaluation:
         trainer = replace(config.trainer, eval_rows=options.rows)
         self.config = replace(config, data=data, trainer=trainer)
         self.weights: Pretrained = load_pretrained(source)
+        self.origin = self.weights.origin
+        if Path(source).exists():  # it may be a Hub id
+            self.origin = self.origin.replace(str(source), _last_part(source), 1)
         out = Path(options.out) if options.out else _default_folder(self.weights, source, config)
         self._fingerprint = fingerprint(self.weights.model.state_dict())
         self.folder = EvaluationFolder(out, fresh=options.fresh, is_ours=launch.is_first)
@@ -114,7 +119,8 @@ class Evaluation:
                 "worst": options.worst,
             }
         )
-        self.folder.note({"data": self.inputs.name})
+        name = self.inputs.name
+        self.folder.note({"data": name if data.path is None else _last_part(name)})
 
     def go(self) -> int:
         """Score what is not scored yet, and write the report.
@@ -293,6 +299,11 @@ def _default_folder(weights: Pretrained, source: str | Path, config: Config) -> 
             "folder (evaluate.out)"
         )
     return beside / f"step-{weights.step}-{name}"
+
+
+def _last_part(path: str | Path) -> str:
+    """A path without the folders that it lies in: they are nobody's business."""
+    return Path(path).resolve().name
 
 
 def _plain(text: str) -> str:

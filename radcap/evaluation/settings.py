@@ -17,7 +17,10 @@ from radcap.config import Config
 from radcap.errors import ConfigError
 
 # How a machine reads the data, not what the data is.
-_OF_THE_MACHINE = ("workers", "prefetch")
+_OF_THE_MACHINE = (
+    *("workers", "prefetch", "hub_patience_s", "hub_timeout_s"),
+    *("cache", "cache_gb", "cache_decoded", "local_copy"),
+)
 
 
 def take_run(words: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -55,7 +58,7 @@ def data_settings(run: Path, words: Sequence[str]) -> list[str]:
     try:
         data = yaml.safe_load(file.read_text())["data"]
         overrides = list(_overrides(data, "data."))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError):
+    except (OSError, yaml.YAMLError, RecursionError, KeyError, TypeError, ValueError):
         raise ConfigError(f"{file}: not the configuration of a run, it has no data") from None
     return overrides
 
@@ -66,10 +69,12 @@ def pinned_revision(run: Path | None, config: Config) -> str | None:
         return None
     try:
         hub_id = yaml.safe_load((run / "config.yaml").read_text())["data"]["hub_id"]
-        revision = json.loads((run / "versions.json").read_text()).get("data_revision")
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        versions = json.loads((run / "versions.json").read_text())
+        revision = versions["data_revision"]
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, KeyError, TypeError):
         return None
-    return revision if hub_id == config.data.hub_id else None
+    is_same = hub_id == config.data.hub_id and isinstance(revision, str)
+    return revision if is_same else None
 
 
 def _overrides(section: Mapping[str, Any], prefix: str) -> Iterator[str]:

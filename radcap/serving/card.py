@@ -6,6 +6,7 @@ Nothing is invented: what the run does not say is left out, or said to be unknow
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,10 @@ from typing import Any
 import yaml
 
 from radcap.errors import RadcapError
+from radcap.scoring.comparable import COMPARABLE
+from radcap.scoring.slots import SCORED
+from radcap.serving.hub import hub_model_id
+from radcap.serving.markup import NUMBER, code, fact, told
 from radcap.serving.pretrained import Pretrained
 
 _FILES = """\
@@ -60,12 +65,16 @@ def read_facts(pretrained: Pretrained, sha256: str) -> RunFacts:
     if run is None:
         return RunFacts()
     summary = _read(run / "summary.json")
-    evaluations = [_read(file) for file in sorted(run.glob("evaluation/*/results.json"))]
+    evaluations = [
+        _read(file)
+        for file in sorted(run.glob("evaluation/*/results.json"))
+        if not re.search(r"\.old-\d+$", file.parent.name)  # moved aside
+    ]
     return RunFacts(
         _read(run / "config.yaml"),
         _read(run / "versions.json"),
         summary if summary.get("steps") == pretrained.step else {},
-        [one for one in evaluations if one.get("weights", {}).get("sha256") == sha256],
+        [one for one in evaluations if fact(one, "weights.sha256", str) == sha256],
     )
 
 
@@ -82,7 +91,8 @@ def model_card(pretrained: Pretrained, facts: RunFacts, name: str) -> str:
 
 def _lines(pretrained: Pretrained, facts: RunFacts, name: str) -> Iterator[str]:
     yield from _header(facts)
-    yield f"# {name}\n"
+    is_plain = re.fullmatch(r"[\w./ -]+", name)
+    yield f"# {name if is_plain else code(name)}\n"
     yield (
         "**Not for diagnosis.** This is a research model. Its captions are not medical findings, "
         "and nobody should be treated, or left untreated, for what it says.\n"
@@ -114,21 +124,28 @@ def _header(facts: RunFacts) -> Iterator[str]:
         "language": "en",
         "tags": ["radiology", "image-captioning", "not-for-diagnosis"],
     }
-    hub_id = facts.config.get("data", {}).get("hub_id")
-    if hub_id and _data_name(facts.config) == hub_id:
+    hub_id = fact(facts.config, "data.hub_id", str)
+    if hub_id and hub_model_id(hub_id) and _source(facts.config) == "hub":
         header["datasets"] = [hub_id]
     yield "---"
     yield yaml.safe_dump(header, sort_keys=False).rstrip()
     yield "---\n"
 
 
+def _source(config: Mapping[str, Any]) -> str | None:
+    """folder, phantom or hub."""
+    if fact(config, "data.path", str):
+        return "folder"
+    return fact(config, "data.name", str)
+
+
 def _data_name(config: Mapping[str, Any]) -> str | None:
-    data = config.get("data", {})
-    if data.get("path"):
-        return f"a local folder ({Path(data['path']).name})"
-    if data.get("name") == "phantom":
+    source = _source(config)
+    if source == "folder":
+        return f"a local folder ({code(Path(config['data']['path']).name)})"
+    if source == "phantom":
         return "radcap's phantom data set (synthetic, not RadImageNet)"
-    return data.get("hub_id")
+    return told("{}", config, {"data.hub_id": str})
 
 
 def _training(pretrained: Pretrained, facts: RunFacts) -> Iterator[str]:
@@ -139,81 +156,96 @@ def _training(pretrained: Pretrained, facts: RunFacts) -> Iterator[str]:
             "well they learned is not known here."
         )
         return
-    told = {
+    encoder = fact(config, "model.encoder_weights", str)
+    adam: dict[str, Any] = {"optimizer.lr": NUMBER, "schedule.name": str}
+    lines = {
         "data": _data_name(config),
-        "configuration and split": _told("{}, {}", config, "data.config", "data.train_split"),
-        "revision of the data": facts.versions.get("data_revision"),
+        "configuration and split": told(
+            "{}, {}", config, {"data.config": str, "data.train_split": str}
+        ),
+        "revision of the data": told("{}", facts.versions, {"data_revision": str}),
         "step of these weights": f"{pretrained.step:,}",
-        "rows in a batch": _told("{:,}", config, "data.batch_size"),
-        "images seen": _told("{:,}", summary, "images"),
-        "passes over the data": _told("{:.2f}", summary, "epochs"),
-        "target tokens": _told("at most {} a caption", config, "data.max_length"),
-        "optimizer": _told("Adam, rate {:g}, {}", config, "optimizer.lr", "schedule.name"),
-        "start of the encoder": _told("{}", config, "model.encoder_weights"),
-        "seed": _told("{}", config, "seed"),
+        "rows in a batch": told("{:,}", config, {"data.batch_size": int}),
+        "images seen": told("{:,}", summary, {"images": int}),
+        "passes over the data": told("{:.2f}", summary, {"epochs": NUMBER}),
+        "target tokens": told("at most {} a caption", config, {"data.max_length": int}),
+        "optimizer": told("Adam, rate {:g}, {}", config, adam),
+        "start of the encoder": code(Path(encoder).name) if encoder else None,  # it may be a file
+        "seed": told("{}", config, {"seed": int}),
         "made with": _made_with(facts.versions),
     }
     yield "| | |"
     yield "| --- | --- |"
-    for what, value in told.items():
+    for what, value in lines.items():
         if value is not None:
             yield f"| {what} | {value} |"
 
 
-def _told(form: str, facts: Mapping[str, Any], *names: str) -> str | None:
-    """Some facts in words; None where one of them is missing, as in a run of another version."""
-    values = []
-    for name in names:
-        value: Any = facts
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value is None:
-            return None
-        values.append(value)
-    return form.format(*values)
-
-
 def _made_with(versions: Mapping[str, Any]) -> str | None:
-    packages = [f"{name} {versions[name]}" for name in ("radcap", "torch") if versions.get(name)]
-    return ", ".join(packages) or None
+    found = [told(f"{name} {{}}", versions, {name: str}) for name in ("radcap", "torch")]
+    return ", ".join(one for one in found if one) or None
 
 
 def _scores(facts: RunFacts) -> Iterator[str]:
     for one in facts.evaluations:
-        data = one["data"]
-        # Of a local folder the last name alone: the rest is nobody's business.
-        name = Path(data["name"]).name if Path(data["name"]).is_absolute() else data["name"]
-        yield (
-            f"Split {data['split']} of {name}, revision {data['revision']}: "
-            f"{one['rows']:,} rows scored, {one['captions']:,} captioned.\n"
-        )
-        yield "| score | value | 95 % interval |"
-        yield "| --- | ---: | --- |"
-        for name, figure in one["scores"].items():
-            low, high = figure["interval"]
-            if figure["value"] is not None:
-                ends = "" if low is None else f"{low:.4f} to {high:.4f}"
-                yield f"| {name} | {figure['value']:.4f} | {ends} |"
-        yield ""
-        for topic in ("loss", "texts", "intervals"):
-            yield f"- {one['comparable'][topic]}"
-        yield ""
-    summary = facts.summary
+        yield from _evaluation(one)
     if facts.evaluations:
+        for topic in ("loss", "texts", "intervals"):
+            yield f"- {COMPARABLE[topic]}"
         return
-    if "val_loss" not in summary:
+    summary = facts.summary
+    names: dict[str, Any] = {"val_rows": int, "val_loss": NUMBER, "val_perplexity": NUMBER}
+    validation = told(
+        "At the end of training, on {:,} rows of the validation split: loss {:.4f} nats a target "
+        "token (padding left out), perplexity {:.3f}.",
+        summary,
+        names,
+    )
+    if validation is None:
         yield "None were computed. `python -m radcap.evaluate` computes them."
         return
-    yield (
-        f"At the end of training, on {summary['val_rows']:,} rows of the validation split: loss "
-        f"{summary['val_loss']:.4f} nats a target token (padding left out), perplexity "
-        f"{summary['val_perplexity']:.3f}."
-    )
-    slots = summary.get("slots") or {}
-    shares = [f"{n} {s['accuracy']:.1%}" for n, s in slots.items() if s["accuracy"] is not None]
+    yield validation
+    shares, counts = [], []
+    for slot in SCORED:
+        share = fact(summary, f"slots.{slot}.accuracy", NUMBER)
+        count = fact(summary, f"slots.{slot}.count", int)
+        if share is not None and count is not None:
+            shares.append(f"{slot} {share:.1%}")
+            counts.append(count)
     if shares:
-        count = max(score["count"] for score in slots.values())
-        yield f"Share of {count:,} captions that state the right label: {', '.join(shares)}."
+        yield f"Share of {max(counts):,} captions that state the right label: {', '.join(shares)}."
+
+
+def _evaluation(one: Mapping[str, Any]) -> Iterator[str]:
+    """The figures of a results.json, as far as it holds them."""
+    name = fact(one, "data.name", str) or "unknown"
+    # Of a local folder the last name alone: the rest is nobody's business.
+    name = name if hub_model_id(name) else Path(name).name
+    beams = fact(one, "settings.beams", int)
+    search = None if beams is None else "greedy" if beams == 1 else f"{beams} beams"
+    said = [
+        told("{:,} rows scored", one, {"rows": int}),
+        told("of {:,}", one, {"data.split_rows": int}),
+        told("{:,} captioned", one, {"captions": int}),
+        search,
+        told("at most {} word pieces", one, {"settings.max_length": int}),
+        told("{}", one, {"settings.precision": str}),
+    ]
+    where = told("Split {}", one, {"data.split": str}) or "A split"
+    revision = told(", revision {}", one, {"data.revision": str}) or ""
+    yield f"{where} of {code(name)}{revision}: {', '.join(text for text in said if text)}.\n"
+    yield "| score | value | 95 % interval |"
+    yield "| --- | ---: | --- |"
+    scores = one.get("scores")
+    for name, figure in scores.items() if isinstance(scores, Mapping) else ():
+        value = fact(figure, "value", NUMBER)
+        if value is None or not re.fullmatch(r"\w+", str(name)):
+            continue
+        ends = fact(figure, "interval", list) or []
+        low, high = (fact({"end": end}, "end", NUMBER) for end in (*ends, None, None)[:2])
+        shown = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
+        yield f"| {name} | {value:.4f} | {shown} |"
+    yield ""
 
 
 def _limits(facts: RunFacts) -> Iterator[str]:
@@ -222,7 +254,7 @@ def _limits(facts: RunFacts) -> Iterator[str]:
         "- It knows the modalities, body parts and findings of its training captions, in their "
         "few wordings, and nothing else."
     )
-    if facts.config and _data_name(facts.config) and "phantom" in str(_data_name(facts.config)):
+    if _source(facts.config) == "phantom":
         yield (
             "- **It was trained on drawings, not on medical images.** What it says of a real "
             "picture has no meaning at all."
@@ -259,7 +291,7 @@ def _read(file: Path) -> dict[str, Any]:
         content = yaml.safe_load(text) if file.suffix == ".yaml" else json.loads(text)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         content = None
     if not isinstance(content, dict):
         raise RadcapError(f"{file} is damaged; the model card cannot be filled from it")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from radcap.evaluation.markdown import COMPARABLE, figure_lines, markdown
+from radcap.evaluation.markdown import figure_lines, markdown
 from radcap.evaluation.results import RowResult
 from radcap.evaluation.scores import score, to_json
 from radcap.labels import PATHOLOGIES, Labels, display_name
+from radcap.scoring.comparable import COMPARABLE
 
 
 def report(rows: list[RowResult]) -> dict[str, Any]:

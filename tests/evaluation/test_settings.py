@@ -26,7 +26,10 @@ def test_the_runs_data_is_taken_and_the_command_line_wins(tmp_path: Path) -> Non
             "+experiment=epoch1",
             "data.max_length=17",
             "data.workers=5",
-            "data.cache='a, [b]'",
+            "data.train_split='a, [b]'",
+            "data.cache=/scratch",
+            "data.local_copy=/scratch/copy",
+            "data.hub_timeout_s=7",
         ),
         "runtime=tpu",
     )
@@ -34,8 +37,10 @@ def test_the_runs_data_is_taken_and_the_command_line_wins(tmp_path: Path) -> Non
     before = compose(["+experiment=epoch1"])
     assert config.data.hub_id == before.data.hub_id
     assert (config.data.max_length, config.data.batch_size) == (17, 8)
-    assert config.data.cache == "a, [b]"
+    assert config.data.train_split == "a, [b]"
     # The machine's own are not the run's.
+    assert (config.data.cache, config.data.local_copy) == (None, None)
+    assert config.data.hub_timeout_s == compose([]).data.hub_timeout_s
     assert config.data.workers == compose([]).data.workers
     assert config.runtime.name == "auto"
 
@@ -74,7 +79,7 @@ def test_run_is_a_word_of_its_own(tmp_path: Path) -> None:
         take_run([f"run={tmp_path / 'file.bin'}"])
 
 
-@pytest.mark.parametrize("text", ["", "data: 5", "[", "model: {}", "data: {path: [1]}"])
+@pytest.mark.parametrize("text", ["", "data: 5", "[", "model: {}", "data: {path: [1]}", "[" * 9999])
 def test_a_damaged_configuration_is_told_in_a_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"config.yaml: not the configuration of a run"):
