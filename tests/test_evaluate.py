@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from command_line import environment, module_command, run_module
@@ -244,6 +246,18 @@ def test_captions_that_were_cut_are_told(words: list[str], tmp_path: Path) -> No
     assert cut == [9, 10]
     assert results(tmp_path / "out")["cut"] == 2
     assert "2 captions of the data are longer than 10" in (tmp_path / "out/results.md").read_text()
+
+
+def test_every_row_is_left_out_for_its_own_reason(words: list[str], tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "bad", ROWS) / "alignment" / "val-00000-of-00001.parquet"
+    table = pq.read_table(file).to_pylist()
+    table[10]["image"]["bytes"] = b"garbage"
+    pq.write_table(pa.Table.from_pylist(table), file, row_group_size=7)
+    for size in (16, 4):  # the last row, without a caption, in the same batch or another
+        out = tmp_path / str(size)
+        changes = (f"data.batch_size={size}", f"evaluate.out={out}", f"data.path={tmp_path}/bad")
+        assert main([*words, *changes]) == 0
+        assert results(out)["skipped"] == {"undecodable": 1, "no caption": 1}
 
 
 def test_what_has_no_score_is_no_success(

@@ -31,6 +31,7 @@ from radcap.data.images import decode_image
 from radcap.errors import ConfigError, RadcapError
 from radcap.export import main
 from radcap.model.captioner import ImageCaptioningModel
+from radcap.model.weights import fingerprint
 from radcap.serving import package
 from radcap.serving.card import model_card, read_facts
 from radcap.serving.pretrained import load_pretrained
@@ -91,6 +92,7 @@ def test_every_file_holds_the_same_weights(run: Path, exported: Path) -> None:
         assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
     assert load_pretrained(exported).architecture == original.architecture
     assert (exported / "model.safetensors").stat().st_mode & 0o444 == 0o444
+    assert exported.stat().st_mode & 0o055 == 0o055
 
 
 def test_no_file_tells_of_the_machine_that_wrote_it(run: Path, exported: Path) -> None:
@@ -196,6 +198,20 @@ def test_plain_pytorch_writes_the_same_ids(run: Path, exported: Path, tmp_path: 
     assert captions == texts
 
 
+def test_a_picture_that_is_not_there_is_told_in_a_line(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    files = [str(tmp_path / "nowhere.png"), str(tmp_path / "notes.txt")]
+    done = subprocess.run(
+        [sys.executable, "-B", str(exported / "generate.py"), *files],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    assert [line.split(": ")[0] for line in done.stderr.splitlines()] == files
+
+
 def test_the_card_says_what_the_run_says_and_no_more(exported: Path, run: Path) -> None:
     card = (exported / "README.md").read_text()
     for part in (
@@ -218,8 +234,7 @@ def test_weights_without_a_run_have_a_card_that_admits_it(tmp_path: Path) -> Non
 
 
 def test_scores_of_an_evaluation_stand_in_the_card(run: Path, tmp_path: Path) -> None:
-    from radcap.model.weights import fingerprint
-
+    run = shutil.copytree(run, tmp_path / "run")
     sha256 = fingerprint(load_pretrained(run).model.state_dict())
     settings = {"beams": 4, "max_length": 32, "precision": "bf16"}
     common = {"rows": 40, "captions": 39, "settings": settings, "comparable": {"loss": "<b>lies"}}
@@ -278,8 +293,6 @@ EVIL = "[click](http://evil) |\n\n## Certified <script>alert(1)</script>\r\r# fo
 def test_facts_that_are_none_do_not_break_the_card_and_get_no_say_in_it(
     run: Path, tmp_path: Path, file: str, changes: dict[str, Any]
 ) -> None:
-    from radcap.model.weights import fingerprint
-
     pretrained = load_pretrained(run)
     sha256 = fingerprint(pretrained.model.state_dict())
     other = tmp_path / "run"
@@ -310,6 +323,12 @@ def test_an_earlier_export_is_moved_aside_and_anything_else_refused(
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years")
     (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for wrong in ("link", "dangling"):
+        with pytest.raises(ConfigError, match="a link; name the folder"):
+            main([str(exported), str(tmp_path / wrong)])
     for wrong in ("thesis", "file"):
         with pytest.raises(ConfigError, match="choose another"):
             main([str(exported), str(tmp_path / wrong)])

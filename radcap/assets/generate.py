@@ -78,10 +78,17 @@ def main() -> None:
     """Print a caption for every file named."""
     if len(sys.argv) < 2:
         sys.exit("usage: python generate.py IMAGE...")
-    captioner = Captioner()
+    captioner, status = Captioner(), 0
     for file in sys.argv[1:]:
-        [caption] = captioner.captions(load_image(file)[None])
+        try:
+            image = load_image(file)
+        except OSError as error:  # not there, or no picture
+            print(f"{file}: {error.strerror or error}", file=sys.stderr)
+            status = 1
+            continue
+        [caption] = captioner.captions(image[None])
         print(f"{file}: {caption}")
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ class Batch:
     valid: bool [B], false for a skipped row and for the padding of an epoch's last batch.
     rows: row ids ('file:row group:row'); '' for padding.
     captions: '' where not valid.
+    reasons: slot -> why its row was skipped.
     epoch: counted from 0.
     position: JSON; a loader opened with it goes on with the batch after this one.
     """
@@ -55,6 +56,7 @@ class Batch:
     epoch: int
     position: dict[str, Any]
     counts: BatchCounts
+    reasons: dict[int, str] = field(default_factory=dict)
 
 
 def load_tokenizer() -> BertTokenizer:

@@ -208,6 +208,7 @@ class Loader:
             epoch=self._share.locate(number)[0],
             position=self._position_after(number),
             counts=counts,
+            reasons={slot: reason for slot, _, reason in skipped},
         )
 
     def _position_after(self, number: int) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def _facts(results: Mapping[str, Any]) -> Iterator[str]:
     yield "| --- | --- |"
     yield f"| weights | {code(weights['origin'])}, SHA-256 {weights['sha256'][:16]} |"
     yield (
-        f"| data | {code(data['name'])}, split {code(data['split'])}, revision "
+        f"| data | {code(data['name'])}, split {code(data['split'])}, {data['revision_is']} "
         f"{code(data['revision'])} |"
     )
     yield (

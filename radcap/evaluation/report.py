@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from radcap.config import Config
 from radcap.console import heartbeat, say
 from radcap.errors import RadcapError
 from radcap.evaluation.markdown import WARNING, figure_lines, markdown
@@ -56,6 +57,11 @@ def write_report(evaluation: Evaluation) -> None:
     say(WARNING)
 
 
+def _revision_is(config: Config) -> str:
+    is_of_the_hub = config.data.path is None and config.data.name == "hub"
+    return "commit" if is_of_the_hub else "fingerprint of the split's files"
+
+
 def _results(evaluation: Evaluation, scores: Scores) -> dict[str, Any]:
     """The contents of results.json."""
     weights, inputs, facts = evaluation.weights, evaluation.inputs, evaluation.folder.identity
@@ -74,6 +80,7 @@ def _results(evaluation: Evaluation, scores: Scores) -> dict[str, Any]:
             "name": facts["data"],
             "split": evaluation.split,
             "revision": inputs.revision,
+            "revision_is": _revision_is(evaluation.config),
             "split_rows": inputs.num_split_rows,
         },
         "settings": {

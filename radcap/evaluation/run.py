@@ -91,7 +91,8 @@ class Evaluation:
     def _begin(self, run: Path | None) -> None:
         options, data = self.config.evaluate, self.config.data
         # Asked for, else that of the results found here, else that of the training.
-        revision = data.revision or self.folder.identity.get("data_revision")
+        began_with = self.folder.identity.get("data_revision")
+        revision = data.revision or (began_with if isinstance(began_with, str) else None)
         self.inputs = Inputs(
             self.config,
             revision=revision or pinned_revision(run, self.config),

@@ -94,7 +94,6 @@ class Sweep:
     def _note(self, batch: Batch) -> None:
         """Queue the rows of a batch, and those that are wanted for their captions."""
         runtime = self._runtime
-        reasons = " or ".join(batch.counts.skipped) or None
         rows: list[RowResult | None] = []
         for slot, row_id in enumerate(batch.rows):
             # A batch's rows are dealt to the processes in turn.
@@ -103,7 +102,7 @@ class Sweep:
             if number >= self._num_rows:
                 rows.append(None)
             elif not batch.valid[slot]:
-                rows.append(RowResult(number, row_id, skipped=reasons or "unusable"))
+                rows.append(RowResult(number, row_id, skipped=batch.reasons[slot]))
             else:
                 if number in self._wanted:
                     self._collector.add(batch, slot, number, shown=True)

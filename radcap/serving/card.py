@@ -157,13 +157,15 @@ def _training(pretrained: Pretrained, facts: RunFacts) -> Iterator[str]:
         )
         return
     encoder = fact(config, "model.encoder_weights", str)
+    is_of_the_hub = _source(config) == "hub"
+    revision = "commit of the data" if is_of_the_hub else "fingerprint of the data's files"
     adam: dict[str, Any] = {"optimizer.lr": NUMBER, "schedule.name": str}
     lines = {
         "data": _data_name(config),
         "configuration and split": told(
             "{}, {}", config, {"data.config": str, "data.train_split": str}
         ),
-        "revision of the data": told("{}", facts.versions, {"data_revision": str}),
+        revision: told("{}", facts.versions, {"data_revision": str}),
         "step of these weights": f"{pretrained.step:,}",
         "rows in a batch": told("{:,}", config, {"data.batch_size": int}),
         "images seen": told("{:,}", summary, {"images": int}),
@@ -281,7 +283,8 @@ python generate.py picture.png
 
 `generate.py` is an example of how the two programs are called: `encode` looks at the pictures,
 `decode_step` reads one token of every caption and gives the logits of the next; the keys and values
-of the tokens so far go in and come out as a cache. Number of pictures and length are free.
+of the tokens so far go in and come out as a cache. A call takes 1 to 4,096 pictures, and a cache
+has room for 1 to 2,000 tokens.
 """
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -36,11 +36,13 @@ _CHECKED_ROWS, _CHECKED_TOKENS = 3, 12
 
 
 def check_target(folder: Path) -> None:
-    """Refuse a folder that holds anything but an earlier export.
+    """Refuse a link, and a folder that holds anything but an earlier export.
 
     Raises:
         ConfigError: naming it.
     """
+    if folder.is_symlink():
+        raise ConfigError(f"{folder}: a link; name the folder that it leads to, or another")
     if folder.is_dir() and any(folder.iterdir()):
         if not _is_export(folder):
             raise ConfigError(f"{folder}: not empty and no export of radcap; choose another folder")
@@ -64,13 +66,15 @@ def export(pretrained: Pretrained, folder: Path, *, name: str, say: Callable[[st
         RadcapError: it cannot be written, or what was written is not what was meant.
     """
     check_target(folder)
-    folder = Path(os.path.abspath(folder))  # noqa: PTH100 a link is moved, not what it leads to
-    partial = folder.with_name(f".{folder.name}.partial")
+    folder = folder.absolute()
+    beside: Path | None = None
     say("recording the programs, some seconds")
     programs = export_programs(pretrained.model)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        partial = beside / folder.name  # with the usual rights; a temporary folder is the owner's
+        partial.mkdir()
         _write(pretrained, programs, partial, name)
         _check(pretrained, partial)
         say("checked: the weights load back bit for bit, the programs write the model's own ids")
@@ -83,7 +87,8 @@ def export(pretrained: Pretrained, folder: Path, *, name: str, say: Callable[[st
         # torch and safetensors have their own errors for a disk that is full.
         raise RadcapError(f"{folder} cannot be written: {first_line(error)}") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if beside is not None:
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 def _is_export(folder: Path) -> bool:

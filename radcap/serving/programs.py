@@ -5,7 +5,8 @@
                      -> logits [B, V], cache [2, N, B, H, S, d]
 
 The first axis of memory and cache holds keys and values, the second the N decoder layers. A cache
-begins as zeros; S is how many tokens it has room for. B and S are free.
+begins as zeros; S is how many tokens it has room for. B is 1 to 4096 and S 1 to 2000, free within
+these.
 
 Shape legend: B batch, N layers, H heads, d width of a head, S cached positions, V vocabulary.
 """

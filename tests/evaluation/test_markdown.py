@@ -14,7 +14,13 @@ from radcap.scoring.comparable import COMPARABLE
 def report(rows: list[RowResult]) -> dict[str, Any]:
     return {
         "weights": {"origin": "a|b\n`c`", "step": None, "sha256": "0" * 64},
-        "data": {"name": "set", "split": "val", "revision": "c0ffee", "split_rows": len(rows)},
+        "data": {
+            "name": "set",
+            "split": "val",
+            "revision": "c0ffee",
+            "revision_is": "commit",
+            "split_rows": len(rows),
+        },
         "settings": {"device": "CPU", "beams": 3, "max_length": 32, "bleu": "signature"},
         "floor": None,
         **to_json(score(rows)),
