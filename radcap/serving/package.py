@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -66,7 +67,7 @@ def export(pretrained: Pretrained, folder: Path, *, name: str, say: Callable[[st
         RadcapError: it cannot be written, or what was written is not what was meant.
     """
     check_target(folder)
-    folder = folder.absolute()
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100 absolute() leaves ".." in it
     beside: Path | None = None
     say("recording the programs, some seconds")
     programs = export_programs(pretrained.model)
