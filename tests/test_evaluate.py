@@ -36,9 +36,11 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 from transformers import BertTokenizer
 
+from radcap.compose import compose, to_yaml
 from radcap.data.collate import VOCABULARY, load_tokenizer
 from radcap.errors import ConfigError, RadcapError
 from radcap.evaluate import main
+from radcap.training.checkpoint import Checkpoint, save_checkpoint
 from radcap.training.lock import lock_folder
 
 needs_xla = pytest.mark.skipif(
@@ -128,7 +130,9 @@ def test_known_rows_give_known_figures(
         assert low <= one["value"] <= high
 
 
-def test_the_report_shows_the_worst_and_warns(words: list[str], tmp_path: Path) -> None:
+def test_the_report_shows_the_worst_and_warns(
+    words: list[str], data: Path, weights: Path, tmp_path: Path
+) -> None:
     assert main([*words, "evaluate.worst=3"]) == 0
     out = tmp_path / "out"
     page = (out / "worst.html").read_text()
@@ -142,6 +146,8 @@ def test_the_report_shows_the_worst_and_warns(words: list[str], tmp_path: Path) 
     assert "0.7637" in table and "token count" not in table
     for text in (page, table, json.dumps(results(out))):
         assert "not for diagnosis" in text.lower()
+        assert data.name in text and weights.name in text
+        assert str(data.parent) not in text and str(weights.parent) not in text
 
 
 def test_a_cut_evaluation_goes_on_and_ends_the_same(words: list[str], tmp_path: Path) -> None:
@@ -320,6 +326,23 @@ def test_wrong_words_are_refused_in_a_line(
         main([*words, *changes])
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_results_beside_a_run_do_not_leave_it(words: list[str], tmp_path: Path) -> None:
+    run, theirs = tmp_path / "run", tmp_path / "theirs"
+    theirs.mkdir()
+    model = looking_model(num_layers=1, num_heads=8)
+    best = {"best": {"step": 9, "val_loss": 1.0}}
+    save_checkpoint(run / "checkpoints", Checkpoint(9, model.state_dict(), {}, {}, best))
+    sizes = ["model=tiny", "model.embed_dim=16", "model.num_layers=1", "model.num_heads=8"]
+    (run / "config.yaml").write_text(to_yaml(compose([*sizes, "data.val_split=../../x"])))
+    words = [f"run={run}", *words, "evaluate.weights=null", "evaluate.out=null"]
+    with pytest.raises(ConfigError, match="no name of a split"):
+        main(words)
+    (run / "evaluation").symlink_to(theirs)
+    with pytest.raises(ConfigError, match="evaluation is a link"):
+        main([*words, "data.val_split=val"])
+    assert not list(theirs.iterdir())
 
 
 def test_folders_that_are_not_ours_stay(words: list[str], tmp_path: Path) -> None:
