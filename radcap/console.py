@@ -110,7 +110,8 @@ def progress(
         if on_terminal():
             from tqdm import tqdm
 
-            bar = bar or tqdm(total=total, desc=text, unit=f" {unit}", dynamic_ncols=True)
+            if bar is None:  # one of a total of 0 is false
+                bar = tqdm(total=total, desc=text, unit=f" {unit}", dynamic_ncols=True)
             bar.update(done - bar.n)
         elif time.monotonic() - last >= every_s:
             last = time.monotonic()
@@ -165,7 +166,8 @@ def run_command(
             raise
         _tell(
             f"the package {package} is not installed in {sys.prefix}; pip install radcap "
-            "brings it, and in a checkout bash scripts/quickstart.sh does"
+            "brings it; in a checkout bash scripts/quickstart.sh does, and source "
+            ".venv/bin/activate finds it"
         )
         return EXIT_FAILED
     except OSError as error:

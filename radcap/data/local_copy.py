@@ -46,17 +46,11 @@ def copy_to_folder(
         DataError: the Hub's faults, as in `open_hub`; the folder cannot be written, or holds a
             copy of something else.
     """
+    whole = whole_copy(folder, hub_id=hub.hub_id, config=config, splits=splits, revision=revision)
+    if whole is not None:
+        return whole
     note = _read_note(folder)
     asked = {"hub_id": hub.hub_id, "config": config}
-    if note and any(note.get(name) != value for name, value in asked.items()):
-        raise DataError(
-            f"data.local_copy={folder} holds {note.get('hub_id')}, {note.get('config')}; name "
-            "another folder"
-        )
-    known = (None, note["revision"], note.get("asked")) if note else ()
-    if note and revision in known and _is_whole(folder, note, splits):
-        return str(note["revision"])
-
     commit, stored = list_files(hub, note["revision"] if note and not revision else revision)
     names = [name for split in splits for name in split_files(hub, stored, split, config)]
     _log.warning("data.local_copy: %d files of %s into %s", len(names), hub.hub_id, folder)
@@ -76,6 +70,26 @@ def copy_to_folder(
     except OSError as error:
         raise DataError(f"data.local_copy={folder}: {error.strerror or one_line(error)}") from error
     return commit
+
+
+def whole_copy(
+    folder: Path, *, hub_id: str, config: str, splits: Sequence[str], revision: str | None
+) -> str | None:
+    """The commit of a copy that needs no network; None where some of it has to be fetched.
+
+    Raises:
+        DataError: the folder holds a copy of something else.
+    """
+    note = _read_note(folder)
+    if note is None:
+        return None
+    if (note.get("hub_id"), note.get("config")) != (hub_id, config):
+        raise DataError(
+            f"data.local_copy={folder} holds {note.get('hub_id')}, {note.get('config')}; name "
+            "another folder"
+        )
+    known = revision in (None, note["revision"], note.get("asked"))
+    return str(note["revision"]) if known and _is_whole(folder, note, splits) else None
 
 
 def _download(hub: Hub, folder: Path, name: str, commit: str) -> int:

@@ -61,19 +61,13 @@ _FINAL = "final/"
 _FINAL_SCORES = ("loss", "perplexity", "loss_per_caption")
 
 
-def opening(config: Config, floor: Floor | None) -> list[Any]:
-    """What a new run shows at step 0.
+def opening(config: Config) -> list[Any]:
+    """What a run shows at step 0, as the command was given last.
 
     Args:
         config: what it was told.
-        floor: the lowest reachable validation loss, where the data set knows it.
     """
-    return [
-        text("config", f"```yaml\n{to_yaml(config)}```"),
-        charts(),
-        *floor_lines(floor),
-        *_session(config),
-    ]
+    return [text("config", f"```yaml\n{to_yaml(config)}```"), charts(), *_session(config)]
 
 
 def charts() -> Any:
@@ -121,6 +115,11 @@ def is_closing(summary: Any) -> bool:
     return any(value.tag.startswith(_FINAL) for value in summary.value)
 
 
+def is_opening(summary: Any) -> bool:
+    """Whether a summary is what `opening` made: a run that goes on shows what it is told now."""
+    return any(value.tag == hparams.EXPERIMENT_TAG for value in summary.value)
+
+
 def scalars(values: Mapping[str, float]) -> list[Any]:
     """Numbers by tag."""
     return [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
@@ -140,9 +139,8 @@ def text(tag: str, markdown: str) -> Any:
 def _session(config: Config) -> Iterable[Any]:
     """The columns of the HParams tab, and what this run has in them."""
     infos = []
-    start = plugin_data_pb2.SessionStartInfo(
-        group_name=config.run.name, start_time_secs=time.time()
-    )
+    # Without a group's name each folder is a line of its own: runs/NAME.old-1 has NAME's run.name.
+    start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
     for name, kind, value in options(config):
         if not name.startswith((*_TOLD, *_TOLD_SECTIONS)):
             continue

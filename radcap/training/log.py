@@ -136,7 +136,8 @@ class RunLog:
 
     def show(self, step: int, values: Sequence[Any]) -> None:
         """Show what `radcap.training.dashboard` made."""
-        self._write(step, values)
+        if values:
+            self._write(step, values)
 
     def flush_to_disk(self) -> None:
         """Let the curves outlive the machine."""
@@ -199,11 +200,13 @@ def _step_of(line: str) -> int:
 
 
 def _stays(event: Any, step: int) -> bool:
-    return event.step <= step and not dashboard.is_closing(event.summary)
+    told = event.summary
+    return event.step <= step and not (dashboard.is_closing(told) or dashboard.is_opening(told))
 
 
 def _drop_events_after(folder: Path, step: int) -> None:
-    """Rewrite TensorBoard's files without the events past a step, and without an earlier end.
+    """Rewrite TensorBoard's files without the events past a step, an earlier end, and what the run
+    was told before.
 
     TensorBoard itself hides such events only for some kinds of summary, and readers of the files
     see both.

@@ -21,7 +21,7 @@ from radcap.training import summary
 from radcap.training.build import build_model
 from radcap.training.checkpoint import load_latest
 from radcap.training.clock import Clock
-from radcap.training.dashboard import closing, opening
+from radcap.training.dashboard import closing, floor_lines, opening
 from radcap.training.folder import RunFolder
 from radcap.training.inputs import Inputs
 from radcap.training.log import RunLog
@@ -143,8 +143,9 @@ class Run:
         )
         path = folder.path if folder.is_ours else None
         self.log = RunLog(path, resume_step=self.step, tensorboard=config.logger.tensorboard)
+        self.log.show(0, opening(config))
         if not restored:
-            self.log.show(0, opening(config, inputs.floor))
+            self.log.show(0, floor_lines(inputs.floor))
         self.bar = Progress(
             self.total_steps, self.step, shown=config.logger.progress if folder.is_ours else False
         )

@@ -37,8 +37,9 @@ def validation(loss: float) -> Validation:
 def write(folder: Path, resume_step: int, last: int, loss: float, *words: str) -> None:
     folder.mkdir(exist_ok=True)
     log = RunLog(folder, resume_step=resume_step, tensorboard=True)
+    log.show(0, dashboard.opening(compose(words)))
     if not resume_step:
-        log.show(0, dashboard.opening(compose(words), FLOOR))
+        log.show(0, dashboard.floor_lines(FLOOR))
     result = validation(loss)
     log.validation({"step": last, "time": 1.8e9, **result.scores()}, result.accuracies(), FLOOR)
     log.show(last, dashboard.closing(result))
@@ -94,23 +95,50 @@ def test_a_run_that_goes_on_has_one_end(tmp_path: Path) -> None:
     assert len(events.Tensors(metadata.SESSION_START_INFO_TAG)) == 1
 
 
+def test_a_run_that_goes_on_shows_what_it_is_told_now(tmp_path: Path) -> None:
+    write(tmp_path / "mine", 0, 10, 3.0, "trainer.max_steps=10")
+    write(tmp_path / "mine", 10, 20, 2.0, "trainer.max_steps=20")
+    events = read(tmp_path / "mine")
+    for tag in (metadata.EXPERIMENT_TAG, "custom_scalars__config__"):
+        assert len(events.Tensors(tag)) == 1
+    (told,) = events.Tensors("config")
+    assert told.step == 0
+    assert "max_steps: 20" in told.tensor_proto.string_val[0].decode()
+    (group,) = session_groups(tmp_path)
+    assert group["hparams"]["trainer.max_steps"] == "20"
+
+
+def test_a_run_and_the_one_it_moved_aside_are_two_lines(tmp_path: Path) -> None:
+    # Both were told the same run.name: grouped by it they would be one line of mean scores.
+    write(tmp_path / "mine.old-1", 0, 10, 3.0, "run.name=mine", "optimizer.lr=0.1")
+    write(tmp_path / "mine", 0, 10, 2.0, "run.name=mine", "optimizer.lr=0.2")
+    groups = session_groups(tmp_path)
+    assert [group["name"] for group in groups] == ["mine", "mine.old-1"]
+    assert [group["hparams"]["optimizer.lr"] for group in groups] == [0.2, 0.1]
+    assert [len(group["sessions"]) for group in groups] == [1, 1]
+
+
 def test_the_runs_of_a_sweep_compare(tmp_path: Path) -> None:
     for rate, loss in ((1e-3, 0.5), (2e-3, 0.4)):
         write(tmp_path / f"lr{rate}", 0, 10, loss, f"optimizer.lr={rate}", f"run.name=lr{rate}")
-    statuses = {"allowedStatuses": ["STATUS_SUCCESS", "STATUS_RUNNING", "STATUS_UNKNOWN"]}
-    columns = [{"metric": {"tag": "final/loss"}, "order": "ORDER_ASC"}]
-    wanted = {"experimentName": "", "colParams": columns, "startIndex": 0, "sliceSize": 10}
-    answer = ask(tmp_path, "hparams/session_groups", {**wanted, **statuses})
-    groups = answer["sessionGroups"]
+    groups = session_groups(tmp_path)
     assert [group["name"] for group in groups] == ["lr0.002", "lr0.001"]  # the best first
     assert [group["hparams"]["optimizer.lr"] for group in groups] == [2e-3, 1e-3]
     assert groups[0]["metricValues"][0]["value"] == pytest.approx(0.4)
     assert groups[0]["sessions"][0]["status"] == "STATUS_SUCCESS"
 
 
+def session_groups(logdir: Path) -> Any:
+    """The lines of the HParams tab, the best first."""
+    statuses = {"allowedStatuses": ["STATUS_SUCCESS", "STATUS_RUNNING", "STATUS_UNKNOWN"]}
+    columns = [{"metric": {"tag": "final/loss"}, "order": "ORDER_ASC"}]
+    wanted = {"experimentName": "", "colParams": columns, "startIndex": 0, "sliceSize": 10}
+    return ask(logdir, "hparams/session_groups", {**wanted, **statuses})["sessionGroups"]
+
+
 def test_columns_have_one_type_whatever_is_set() -> None:
     def kinds(*words: str) -> dict[str, int]:
-        values = dashboard.opening(compose(words), None)
+        values = dashboard.opening(compose(words))
         (told,) = [value for value in values if value.tag == metadata.EXPERIMENT_TAG]
         content = told.metadata.plugin_data.content
         infos = metadata.parse_experiment_plugin_data(content).hparam_infos
