@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from radcap.console import run_command, say
@@ -22,7 +23,7 @@ usage: python -m radcap.doctor [OVERRIDE ...] [--json] [--config-dir FOLDER] [--
 
 Look at this machine with the eyes of a run: Python and packages, TPU and GPU, cores, memory, disk,
 token, data set. Says what is there, what is wrong, and how to put it right. Takes seconds, trains
-nothing, and changes nothing.
+nothing, and changes nothing; at run.mirror it writes a small file and deletes it.
 
 overrides: those of python -m radcap.train; what is looked at is what that run would need
 
@@ -41,6 +42,15 @@ examples:
   python -m radcap.doctor +experiment=epoch1
   python -m radcap.doctor +experiment=epoch1 run.mirror=gs://BUCKET/runs/epoch1 --json
 """
+
+# Modules of radcap.diagnosis and their functions, in the order of the report.
+_PROBES = {
+    "software": ("python", "packages", "torch"),
+    "devices": ("tpu", "cuda", "runtime"),
+    "machine": ("cores", "memory", "shared_memory", "open_files", "clock"),
+    "storage": ("run_folder", "mirror", "temporary_folder", "cache"),
+    "dataset": ("token", "splits", "encoder_weights"),
+}
 
 _WIDTH = 100
 _NAME_WIDTH = 16
@@ -77,29 +87,19 @@ def main(words: Sequence[str]) -> int:
 
 def examine(config: Config) -> Iterator[Check]:
     """Look at everything that a run of this configuration needs, one thing after the other."""
-    from radcap.diagnosis import dataset, devices, machine, software, storage
+    from radcap.diagnosis.check import FAIL, Check
 
-    for probe in (
-        software.python,
-        software.packages,
-        software.torch,
-        devices.tpu,
-        devices.cuda,
-        devices.runtime,
-        machine.cores,
-        machine.memory,
-        machine.shared_memory,
-        machine.open_files,
-        machine.clock,
-        storage.run_folder,
-        storage.mirror,
-        storage.temporary_folder,
-        storage.cache,
-        dataset.token,
-        dataset.splits,
-        dataset.encoder_weights,
-    ):
-        yield from probe(config)
+    for module, names in _PROBES.items():
+        for name in names:
+            # Imported one by one: where a package is missing, the rest is looked at all the same.
+            try:
+                yield from getattr(import_module(f"radcap.diagnosis.{module}"), name)(config)
+            except (ImportError, OSError) as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                fix = "the packages that fit together: pip install radcap"
+                if not isinstance(error, ImportError):
+                    fix = "put this right first"
+                yield Check(name.replace("_", " "), FAIL, f"cannot be looked at: {reason}", fix)
 
 
 def lines(check: Check) -> list[str]:

@@ -65,6 +65,7 @@ def main(words: Sequence[str]) -> int:
     check_batch_size(config.data.batch_size, launch.num_processes, config.trainer.accumulate)
     if not launch.is_first:
         mute()
+    mirror = None
     if config.run.mirror is not None and launch.is_first:
         from radcap.training.mirror import Mirror
 
@@ -82,6 +83,8 @@ def main(words: Sequence[str]) -> int:
             say(f"{folder.path} is finished: {steps} steps, validation loss {loss:.4f}")
             say("a longer trainer.max_steps goes on from there, run.fresh=true starts anew")
             return EXIT_DONE
+        if mirror is not None:
+            mirror.check_writable()
         from radcap.training.inputs import Inputs
 
         pinned = None if config.data.accept_revision else folder.versions.get("data_revision")

@@ -73,6 +73,16 @@ def test_progress_is_a_bar_on_a_terminal(
     assert out == "" and "copying: 100%" in err and "4/4" in err
 
 
+def test_a_bar_of_nothing_is_one_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("radcap.console.on_terminal", lambda: True)
+    with progress("copying", "MB") as show:
+        show(0, 0)
+        show(0, 0)
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_missing_package_is_told_in_a_line_and_a_missing_part_of_radcap_is_not() -> None:
     program = (
         "from radcap.console import run_command\n"

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import environment
-from hub.stand_in import StandInHub, serving
+from command_line import ROOT, environment
+from hub.stand_in import HUB_ID, StandInHub, point_client_at, serving
 
+from radcap.compose import compose, to_yaml
+from radcap.data.download import Hub
+from radcap.data.local_copy import copy_to_folder
 from radcap.data.phantom import write_phantom
 from radcap.diagnosis.check import Check
 from radcap.doctor import lines
@@ -44,12 +47,32 @@ def by_name(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, str]]
 
 
 def test_a_healthy_machine_passes_and_nothing_is_left_behind(tmp_path: Path) -> None:
-    done = doctor(tmp_path, "runtime=cpu")
+    done = doctor(tmp_path, "runtime=cpu", HOME=str(tmp_path), RADCAP_CACHE="", XDG_CACHE_HOME="")
     assert done.returncode == 0, done.stdout
+    assert list(tmp_path.iterdir()) == []
     assert ": 0 failed" in done.stdout.splitlines()[-1]
     assert not [line for line in done.stdout.splitlines() if len(line) > 100]
     assert "8,600 pictures are drawn at the first run" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("package", ["torch", "pyarrow", "fsspec", "tqdm"])
+def test_a_missing_package_is_a_finding_like_others(tmp_path: Path, package: str) -> None:
+    # Found before the real one, and as good as none.
+    (tmp_path / f"blocked/{package}").mkdir(parents=True)
+    (tmp_path / f"blocked/{package}/__init__.py").write_text(
+        f"raise ModuleNotFoundError(\"No module named '{package}'\", name='{package}')"
+    )
+    path = f"{tmp_path / 'blocked'}:{ROOT}"
+    words = ("runtime=cpu", "run.mirror=mirror", "--json")
+    done = doctor(tmp_path, *words, PYTHONPATH=path)
+    found = by_name(done)
+    assert {"python", "packages", "cores", "clock"} <= set(found), done.stderr
+    failed = [check["found"] for check in found.values() if check["status"] == "fail"]
+    if package == "tqdm":  # nothing that the doctor looks at needs it
+        return
+    assert done.returncode == 1
+    assert [text for text in failed if f"No module named '{package}'" in text]
 
 
 @pytest.mark.slow
@@ -80,6 +103,28 @@ def test_a_gated_data_set_without_and_with_a_token(hub: StandInHub, tmp_path: Pa
     assert found["row groups"]["fix"].startswith("data.lanes=16")
     for text in (allowed.stdout, allowed.stderr):
         assert SECRET not in text
+
+
+def test_a_whole_copy_needs_neither_network_nor_token(
+    hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point_client_at(hub.endpoint, monkeypatch)
+    asked = {"config": "alignment", "splits": ("train", "val"), "revision": None}
+    commit = copy_to_folder(Hub(HUB_ID), tmp_path / "copy", **asked)  # type: ignore[arg-type]
+    words = ("+experiment=epoch1", "data.local_copy=copy", "model.encoder_weights=none", "--json")
+    done = doctor(tmp_path, *words, HF_TOKEN="", HF_HOME=str(tmp_path))
+    found = by_name(done)
+    assert done.returncode == 0, done.stdout
+    assert found["data"]["found"].startswith("raidium/RadImageNet-VQA: 320 training, 16 val")
+    assert "token" not in found
+
+    # A run that began with another commit needs that one, which is not here.
+    run = tmp_path / "runs/epoch1"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(to_yaml(compose(words[:-1])))
+    for revision, status in ((commit, "ok"), ("0" * 40, "fail")):
+        (run / "versions.json").write_text(json.dumps({"data_revision": revision}))
+        assert by_name(doctor(tmp_path, *words, HF_TOKEN=""))["data"]["status"] == status
 
 
 def test_a_wrong_option_is_refused(tmp_path: Path) -> None:

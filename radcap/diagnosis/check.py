@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-
-from radcap.config import Config
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 
@@ -25,10 +22,6 @@ class Check:
     status: str
     found: str
     fix: str = ""
-
-
-# Looks at some things that the configuration needs.
-Probe = Callable[[Config], Iterator[Check]]
 
 
 def gigabytes(count: float) -> str:

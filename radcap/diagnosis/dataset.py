@@ -8,10 +8,12 @@ from pathlib import Path
 
 from radcap.config import Config
 from radcap.data.download import Hub
+from radcap.data.local_copy import open_copy, whole_copy
 from radcap.data.phantom import phantom_folder
 from radcap.data.source import Source, open_source
 from radcap.diagnosis.check import FAIL, OK, WARN, Check
 from radcap.errors import RadcapError
+from radcap.training.folder import RunFolder
 from radcap.training.inputs import cache_folder
 
 # Long enough for a slow line, short enough to wait for.
@@ -22,6 +24,11 @@ def token(config: Config) -> Iterator[Check]:
     """Whether there is a token for the Hub. It is never shown."""
     if not _on_hub(config):
         return
+    try:
+        if _copied(config) is not None:
+            return
+    except RadcapError:  # told by the check of the data
+        return
     from huggingface_hub import constants, get_token
 
     if get_token():
@@ -29,7 +36,8 @@ def token(config: Config) -> Iterator[Check]:
         yield Check("token", OK, f"given by {place}")
     else:
         fix = "accept the terms on the data set's page, then export HF_TOKEN=..."
-        yield Check("token", WARN, "HF_TOKEN is not set, and the data set is gated", fix)
+        found = f"HF_TOKEN is not set; {config.data.hub_id} is refused where it is gated"
+        yield Check("token", WARN, found, fix)
 
 
 def splits(config: Config) -> Iterator[Check]:
@@ -51,12 +59,7 @@ def splits(config: Config) -> Iterator[Check]:
         patience = min(_PATIENCE_S, data.hub_patience_s)
         hub = Hub(data.hub_id, patience_s=patience, timeout_s=min(_PATIENCE_S, data.hub_timeout_s))
     try:
-        train, val = (
-            open_source(
-                split=split, path=folder, config=data.config, hub=hub, revision=data.revision
-            )
-            for split in (data.train_split, data.val_split)
-        )
+        train, val = _open(config, folder, hub)
     except RadcapError as error:
         yield Check("data", FAIL, str(error), _fix(hub))
         return
@@ -86,6 +89,50 @@ def encoder_weights(config: Config) -> Iterator[Check]:
     else:
         fix = f"without a network: fetch {url} elsewhere, and model.encoder_weights=FILE"
         yield Check("encoder", WARN, "ImageNet weights are downloaded at the first run", fix)
+
+
+def _open(config: Config, folder: str | None, hub: Hub | None) -> list[Source]:
+    """Training and validation split, from where a run would read them."""
+    data = config.data
+    splits = (data.train_split, data.val_split)
+    commit = None if hub is None else _copied(config)
+    if hub is not None and commit is not None:
+        copy = Path(str(data.local_copy))
+        return [
+            open_copy(copy, hub_id=hub.hub_id, split=split, config=data.config, commit=commit)
+            for split in splits
+        ]
+    revision = _revision(config)
+    return [
+        open_source(split=split, path=folder, config=data.config, hub=hub, revision=revision)
+        for split in splits
+    ]
+
+
+def _copied(config: Config) -> str | None:
+    """The commit of a whole data.local_copy, which needs neither network nor token."""
+    data = config.data
+    if data.local_copy is None or data.hub_id is None:
+        return None
+    return whole_copy(
+        Path(data.local_copy),
+        hub_id=data.hub_id,
+        config=data.config,
+        splits=(data.train_split, data.val_split),
+        revision=_revision(config),
+    )
+
+
+def _revision(config: Config) -> str | None:
+    """The commit that the run in the folder began with, else the one that is asked for."""
+    data = config.data
+    if not _on_hub(config) or data.accept_revision:
+        return data.revision
+    try:
+        pinned = RunFolder.look(config).versions.get("data_revision")
+    except RadcapError:  # told by the check of the folder
+        pinned = None
+    return pinned or data.revision
 
 
 def _on_hub(config: Config) -> bool:

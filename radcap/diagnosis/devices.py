@@ -24,6 +24,9 @@ def tpu(config: Config, root: Path = _ROOT) -> Iterator[Check]:
         fix = "runtime=auto, or runtime=xla_cpu for the TPU's program on a CPU" if wanted else ""
         yield Check("TPU", FAIL if wanted else OK, "no TPU chip on this machine", fix)
         return
+    if config.runtime.name not in ("tpu", "auto"):
+        yield Check("TPU", OK, f"{chips} chips, which runtime={config.runtime.name} leaves alone")
+        return
     lacks = {
         "torch_xla": (has_torch_xla(), INSTALL),
         "libtpu": (has_libtpu(), INSTALL),

@@ -18,6 +18,17 @@ _ROOT = Path("/")
 _TRAINER_BYTES = 3e9
 _WORKER_BYTES = 0.4e9
 
+# Limit, use, its parts and the name of the page cache among them: of cgroup 2, of cgroup 1.
+_CGROUPS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+
 _LEAST_OPEN_FILES = 1024
 _NCCL_SHM_BYTES = 1e9
 _DAY_S = 86_400.0
@@ -95,14 +106,13 @@ def _memory_left(root: Path) -> float:
     lines = (root / "proc/meminfo").read_text().splitlines()
     fields = {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
     left = float(fields["MemAvailable"][0]) * 1024
-    for limit, used in (
-        ("memory.max", "memory.current"),  # cgroup 2
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # cgroup 1
-    ):
-        group = root / "sys/fs/cgroup"
+    group = root / "sys/fs/cgroup"
+    for limit, used, stat, cached in _CGROUPS:
         try:
-            allowed = int((group / limit).read_text())
-            left = min(left, allowed - int((group / used).read_text()))
+            allowed = int((group / limit).read_text()) - int((group / used).read_text())
+            pages = dict(line.split() for line in (group / stat).read_text().splitlines())
         except (OSError, ValueError):  # no such group, or "max"
             continue
+        # What was read from files and is in no use is given back as soon as it is wanted.
+        left = min(left, allowed + int(pages.get(cached, 0)))
     return left

@@ -13,7 +13,6 @@ from radcap.diagnosis.check import FAIL, OK, WARN, Check, gigabytes
 from radcap.errors import RadcapError
 from radcap.training.folder import RunFolder
 from radcap.training.inputs import cache_folder
-from radcap.training.mirror import Mirror
 
 # float32 weights and Adam's two moments.
 _BYTES_PER_PARAMETER = 12
@@ -25,18 +24,15 @@ _BYTES_PER_PHANTOM_ROW = 25e3
 def run_folder(config: Config) -> Iterator[Check]:
     """The run folder: writable, free, fit for this configuration, and large enough."""
     path = Path(config.run.dir)
-    state = "new"
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        try:
-            folder = RunFolder(config)
-        except RadcapError as error:
-            yield Check("run folder", FAIL, str(error), "run.name=NAME takes another folder")
-            return
-        state = "finished" if folder.finished else "to be continued" if folder.resumed else "new"
-        folder.close()
-    elif not _may_write(path):
+    if not _may_write(path):
         yield Check("run folder", FAIL, f"{path}: no permission", "run.dir=FOLDER")
         return
+    try:
+        folder = RunFolder.look(config)
+    except RadcapError as error:
+        yield Check("run folder", FAIL, str(error), "run.name=NAME takes another folder")
+        return
+    state = "finished" if folder.finished else "to be continued" if folder.resumed else "new"
     # The newest, the best, and one that is being written.
     count = config.trainer.keep_checkpoints + 2
     need = count * _checkpoint_bytes(config) + _CURVES_BYTES
@@ -54,12 +50,14 @@ def mirror(config: Config) -> Iterator[Check]:
     """The address that gets a copy of the run folder."""
     if config.run.mirror is None:
         return
+    from radcap.training.mirror import Mirror
+
     try:
-        Mirror(config.run.mirror)
+        Mirror(config.run.mirror).check_writable()
     except RadcapError as error:
         yield Check("mirror", FAIL, str(error), "run.mirror=ADDRESS, or null for none")
         return
-    yield Check("mirror", OK, f"{config.run.mirror} (opened, not written to)")
+    yield Check("mirror", OK, f"{config.run.mirror} can be written")
 
 
 def temporary_folder(config: Config) -> Iterator[Check]:

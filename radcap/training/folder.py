@@ -21,7 +21,7 @@ import yaml
 from radcap.compose import from_yaml, to_yaml
 from radcap.config import RUN_LENGTHS, Config, option_names
 from radcap.errors import ConfigError, RadcapError
-from radcap.training.lock import lock_folder
+from radcap.training.lock import holder, in_use, lock_folder
 
 _FREE = {
     *(f"trainer.{name}" for name in RUN_LENGTHS),
@@ -45,6 +45,8 @@ _FREE = {
     "debug.limit",
 }
 _FREE_SECTIONS = ("run.", "runtime.", "logger.", "preflight.", "rehearse.", "evaluate.")
+
+_REMEDY = "choose another run.name"
 
 _PACKAGES = ("torch", "torchvision", "torch_xla", "transformers", "datasets", "hydra-core")
 
@@ -100,16 +102,36 @@ class RunFolder:
         else:
             self.versions = _versions()
 
+    @classmethod
+    def look(cls, config: Config) -> RunFolder:
+        """Judge the folder as a run that opens it would, and touch nothing.
+
+        Raises:
+            RadcapError: as when it is opened.
+        """
+        folder = cls(config, is_ours=False)
+        try:
+            folder._check_place()
+            number = holder(folder.path)
+        except OSError as error:
+            raise folder._unusable(error) from None
+        if number is not None:
+            raise in_use(folder.path, number, _REMEDY)
+        return folder
+
+    def _check_place(self) -> None:
+        if self.path.is_dir() and not self._holds_run() and any(self.path.iterdir()):
+            raise ConfigError(
+                f"run.dir={self.path}: the folder is not empty and holds no run; choose another"
+            )
+        if self._config.run.fresh and self.path.resolve() == Path.cwd():
+            raise ConfigError(
+                f"run.dir={self.path}: the folder in use cannot be moved aside; choose another"
+            )
+
     def _take(self) -> IO[str]:
         try:
-            if self.path.is_dir() and not self._holds_run() and any(self.path.iterdir()):
-                raise ConfigError(
-                    f"run.dir={self.path}: the folder is not empty and holds no run; choose another"
-                )
-            if self._config.run.fresh and self.path.resolve() == Path.cwd():
-                raise ConfigError(
-                    f"run.dir={self.path}: the folder in use cannot be moved aside; choose another"
-                )
+            self._check_place()
             self._is_new = not self.path.is_dir()
             self.path.mkdir(parents=True, exist_ok=True)
             return self._acquire()
@@ -207,7 +229,7 @@ class RunFolder:
         return (self.path / ".lock").exists() or self.config_file.exists()
 
     def _acquire(self) -> IO[str]:
-        return lock_folder(self.path, "choose another run.name")
+        return lock_folder(self.path, _REMEDY)
 
 
 def write_atomically(path: Path, text: str) -> None:

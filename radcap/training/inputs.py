@@ -291,16 +291,15 @@ def cache_folder() -> Path:
     """Where radcap keeps what it can make again: `RADCAP_CACHE`, or the user's cache folder.
 
     Where neither can be written (a read-only home is common on clusters), the temporary folder.
+    Nothing is made here.
     """
     given = os.environ.get("RADCAP_CACHE")
     if given:
         return Path(given)
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "radcap"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except OSError:
-        pass  # told apart from a writable folder by falling through to the temporary one
+    nearest = folder = (home / "radcap").absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return folder
     return Path(tempfile.gettempdir()) / f"radcap-cache-{os.getuid()}"

@@ -16,6 +16,28 @@ _LOCKS: weakref.WeakSet[IO[str]] = weakref.WeakSet()
 os.register_at_fork(after_in_child=lambda: [lock.close() for lock in _LOCKS])
 
 
+def holder(path: Path) -> str | None:
+    """The process that has a folder, looked for without changing it; None for nobody.
+
+    Raises:
+        OSError: the lock's file is there and cannot be read.
+    """
+    try:
+        with (path / ".lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read().strip() or "unknown"
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def in_use(path: Path, number: str, remedy: str) -> RadcapError:
+    """What is said of a folder that another process has."""
+    return RadcapError(f"{path} is in use by process {number}; wait for it, or {remedy}")
+
+
 def lock_folder(path: Path, remedy: str) -> IO[str]:
     """Lock a folder until the file given back is closed, or the process ends, however it does.
 
@@ -34,11 +56,9 @@ def lock_folder(path: Path, remedy: str) -> IO[str]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = lock.read().strip() or "unknown"
+        number = lock.read().strip() or "unknown"
         lock.close()
-        raise RadcapError(
-            f"{path} is in use by process {holder}; wait for it, or {remedy}"
-        ) from None
+        raise in_use(path, number, remedy) from None
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -66,6 +67,18 @@ class Mirror:
                 "another address, or leave it out to go on with that run"
             )
 
+    def check_writable(self) -> None:
+        """Write a small file there and delete it: a run that cannot be kept should not begin.
+
+        Raises:
+            RadcapError: the address cannot be written.
+        """
+        probe = f"{self._root}/.probe-{secrets.token_hex(8)}"
+        with self._explained("cannot be written: "):
+            self._fs.makedirs(self._root, exist_ok=True)
+            self._fs.pipe_file(probe, b"radcap\n")
+            self._fs.rm_file(probe)
+
     def _fetch_all(self, steps: Iterable[int], folder: Path) -> None:
         """Everything, the newest checkpoint last: where that is missing, this begins again."""
         (folder / _CHECKPOINTS).mkdir(parents=True, exist_ok=True)
@@ -105,12 +118,12 @@ class Mirror:
                 self._fs.rm(old, recursive=True)
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self, what: str = "") -> Iterator[None]:
         """Every file system of fsspec has errors of its own; none of them may end a run."""
         try:
             yield
         except Exception as error:
-            raise RadcapError(f"run.mirror={self.address}: {first_line(error)}") from error
+            raise RadcapError(f"run.mirror={self.address}: {what}{first_line(error)}") from error
 
     def _is_same(self, folder: Path, name: str) -> bool:
         there: bytes = self._fs.cat_file(f"{self._root}/{name}")

@@ -59,6 +59,16 @@ def test_a_chip_without_torch_xla_fails_though_the_runtime_is_auto(
     assert check.status == "fail" and "radcap[tpu]" in check.fix
 
 
+@pytest.mark.parametrize("name", ["cpu", "xla_cpu", "cuda"])
+def test_a_chip_that_the_run_leaves_alone_fails_nothing(
+    tpu_vm: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tpu_vm / "dev/accel0").unlink()
+    monkeypatch.setattr(devices, "has_torch_xla", lambda: False)
+    check = only(devices.tpu(compose([f"runtime={name}"]), tpu_vm))
+    assert check.status == "ok" and "leaves alone" in check.found
+
+
 def test_a_lock_that_is_held_is_told_and_one_left_behind_is_not(tpu_vm: Path) -> None:
     file = tpu_vm / "tmp/libtpu_lockfile"
     file.touch()

@@ -13,6 +13,7 @@ import torch
 from radcap.compose import compose
 from radcap.diagnosis import dataset, machine, software, storage
 from radcap.diagnosis.check import Check
+from radcap.training.folder import RunFolder
 
 
 def only(checks: Iterator[Check]) -> Check:
@@ -20,13 +21,16 @@ def only(checks: Iterator[Check]) -> Check:
     return check
 
 
-def host(root: Path, available_kb: int, limit: str | None = None, used: int = 0) -> Path:
+def host(
+    root: Path, available_kb: int, limit: str | None = None, used: int = 0, cached: int = 0
+) -> Path:
     (root / "proc").mkdir()
     (root / "proc/meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable:   {available_kb} kB\n")
     if limit is not None:
         (root / "sys/fs/cgroup").mkdir(parents=True)
         (root / "sys/fs/cgroup/memory.max").write_text(f"{limit}\n")
         (root / "sys/fs/cgroup/memory.current").write_text(f"{used}\n")
+        (root / "sys/fs/cgroup/memory.stat").write_text(f"anon 7\ninactive_file {cached}\n")
     return root
 
 
@@ -44,6 +48,13 @@ def test_memory_is_the_machines_or_the_containers(
 ) -> None:
     check = only(machine.memory(compose([]), host(tmp_path, available_kb, limit, used)))
     assert (check.status, check.found.split(" to spare")[0]) == (status, found)
+
+
+def test_memory_of_a_container_that_holds_read_files_is_to_spare(tmp_path: Path) -> None:
+    # 15 of 16 GB in use, 14 of them pages of files.
+    root = host(tmp_path, 64_000_000, "16000000000", 15_000_000_000, 14_000_000_000)
+    check = only(machine.memory(compose([]), root))
+    assert check.status == "ok" and check.found.startswith("15.0 GB to spare")
 
 
 def test_more_loaders_than_cores_is_a_warning() -> None:
@@ -96,6 +107,24 @@ def test_an_unknown_mirror_fails(tmp_path: Path) -> None:
     assert list(storage.mirror(compose([]))) == []
     assert only(storage.mirror(compose(["run.mirror=nowhere://x"]))).status == "fail"
     assert only(storage.mirror(compose([f"run.mirror={tmp_path}"]))).status == "ok"
+    assert list(tmp_path.iterdir()) == []  # the probe is gone again
+    read_only = only(storage.mirror(compose(["run.mirror=/proc/1/mirror"])))
+    assert read_only.status == "fail" and "cannot be written" in read_only.found
+
+
+def test_a_run_that_is_there_is_looked_at_and_left_alone(tmp_path: Path) -> None:
+    config = compose([f"run.dir={tmp_path / 'run'}"])
+    folder = RunFolder(config)
+    folder.accept()
+    busy = only(storage.run_folder(config))
+    assert busy.status == "fail" and f"process {os.getpid()}" in busy.found
+    folder.close()
+    (tmp_path / "run/.lock").write_text("4242")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    free = only(storage.run_folder(config))
+    assert free.status == "ok" and "to be continued" in free.found
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert (tmp_path / "run/.lock").read_text() == "4242"
 
 
 def test_encoder_weights_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

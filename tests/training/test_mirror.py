@@ -154,6 +154,14 @@ def test_a_restore_that_broke_off_is_done_again(tmp_path: Path, at: int) -> None
         assert (there / name).read_text() == (here / name).read_text()
 
 
+def test_an_address_that_takes_nothing_is_told_before_a_run(tmp_path: Path) -> None:
+    Mirror(ADDRESS).check_writable()
+    assert not fsspec.filesystem("memory").find("/")  # nothing of the probe stays
+    (tmp_path / "file").touch()
+    with pytest.raises(RadcapError, match=r"run\.mirror=.*cannot be written: "):
+        Mirror(f"{tmp_path}/file/run").check_writable()
+
+
 def test_an_error_of_any_kind_is_told_and_no_more(tmp_path: Path) -> None:
     class Refused(Exception):
         """File systems of clouds have errors of their own."""
