@@ -2,6 +2,11 @@
 # Train on a Cloud TPU VM: one chip board (v3-8) or a slice of several hosts, spot or on demand.
 set -euo pipefail
 
+here=.
+[[ "${BASH_SOURCE[0]}" != */* ]] || here="${BASH_SOURCE[0]%/*}"
+# shellcheck source=tpu_vm_watch.sh
+source "$here/tpu_vm_watch.sh"
+
 usage() {
   cat <<'END'
 usage: scripts/tpu_vm.sh COMMAND [OPTION ...] [OVERRIDE ...]
@@ -9,7 +14,8 @@ usage: scripts/tpu_vm.sh COMMAND [OPTION ...] [OVERRIDE ...]
 commands:
   create        make the TPU VM and wait until it is ready
   setup         copy this checkout and the Hugging Face token there, install, look at the machine
-  train         start training on all hosts; it goes on when this terminal is closed
+  train         start training on all hosts; it goes on when this terminal is closed; with --watch,
+                a run that is in progress is looked after as it is
   status        the VM's state, the run's state, its last step
   tensorboard   http://localhost:6006 shows the run's TensorBoard, until Ctrl-C
   logs          follow what the run says, until Ctrl-C
@@ -25,13 +31,16 @@ options (each may stand in the environment instead):
   --on-demand        create, train --watch: a VM that is not taken away; the default is spot
   --watch            train: stay, and when the VM is preempted make it anew and go on with the run
   --poll SECONDS     train --watch: how often to look (default 60)
+  --then-delete      train --watch: delete the VM once the run is finished
   --dry-run          print the commands instead of running them
   -h, --help         print this and stop
 
 The token is read from HF_TOKEN or Hugging Face's own file, and copied as a file that only the user
 can read: it is on no command line and in no log.
 
-exit status: 0 done   1 failed   2 wrong arguments
+The VM is billed until it is deleted, also when its run has ended.
+
+exit status: 0 done   1 failed   2 wrong arguments   130 a watch ended by Ctrl-C
 
 examples:
   scripts/tpu_vm.sh create --zone us-central1-a
@@ -50,8 +59,11 @@ main() {
     create) create ;;
     setup) setup ;;
     train)
-      start_training
-      [[ -z "$watch" ]] || keep_training
+      if [[ -z "$watch" ]]; then
+        start_training || fail 1 "no training was started on $name"
+      else
+        keep_training
+      fi
       ;;
     status) show_status ;;
     tensorboard) show_tensorboard ;;
@@ -73,8 +85,10 @@ zone="${RADCAP_TPU_ZONE:-}"
 project="${RADCAP_TPU_PROJECT:-}"
 version="${RADCAP_TPU_VERSION:-}"
 mirror="${RADCAP_TPU_MIRROR:-}"
-command="" spot=yes watch="" poll_s=60 dry_run=""
+command="" spot=yes watch="" then_delete="" poll_s=60 dry_run="" scratch=""
 overrides=() place=() # read as ${x[@]+"${x[@]}"}: the bash of macOS calls an empty list unset
+
+login="${HF_HOME:-$HOME/.cache/huggingface}/token" # Hugging Face's own file
 
 # On the VM, relative to the home folder.
 folder=radcap
@@ -88,6 +102,7 @@ read_arguments() {
       -h | --help) usage && exit 0 ;;
       --on-demand) spot="" ;;
       --watch) watch=yes ;;
+      --then-delete) then_delete=yes ;;
       --dry-run) dry_run=yes ;;
       --name | --type | --zone | --project | --version | --mirror | --poll)
         [[ $# -ge 2 && "$2" != -* ]] || fail 2 "$1: name its value"
@@ -108,6 +123,7 @@ read_arguments() {
     shift
   done
   [[ -n "$command" ]] || fail 2 "name a command; --help lists them"
+  [[ "$name" =~ ^[A-Za-z0-9_.-]+$ ]] || fail 2 "--name $name: letters, digits, _ . and - alone"
   [[ "$type" =~ ^v[0-9a-z]+-[0-9]+$ ]] || fail 2 "--type $type: not a type such as v3-8"
   [[ "$poll_s" =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail 2 "--poll $poll_s: not a number of seconds"
   [[ "$type" != v5e-* ]] || type="v5litepod-${type#v5e-}" # gcloud's name for it
@@ -115,12 +131,31 @@ read_arguments() {
   if [[ ${#overrides[@]} -gt 0 && "$command" != train ]]; then
     fail 2 "${overrides[0]}: only train takes overrides"
   fi
-  if [[ -n "$mirror" && ! "$mirror" =~ ^gs://[^/]+/.*[^/]$ ]]; then
+  [[ "$command" != train ]] || check_training
+}
+
+check_training() {
+  local word
+  if [[ -n "$mirror" && ! "$mirror" =~ ^gs://[^/]+/(.*/)?[A-Za-z0-9_.-]*[A-Za-z0-9_-]$ ]]; then
     fail 2 "--mirror $mirror: not an address such as gs://BUCKET/runs/NAME"
   fi
   if [[ -n "$watch" && -z "$mirror" ]]; then
     fail 2 "--watch needs --mirror gs://BUCKET/runs/NAME: a preempted VM takes its disk with it"
   fi
+  [[ -z "$then_delete" || -n "$watch" ]] || fail 2 "--then-delete needs --watch"
+  for word in ${overrides[@]+"${overrides[@]}"}; do
+    word="${word#"${word%%[!+]*}"}" # Hydra takes ++KEY=VALUE too
+    case "$word" in
+      run.name="${mirror##*/}") ;;
+      run.name=* | run.dir=* | run.mirror=*)
+        [[ -z "$mirror" ]] || fail 2 "$word: --mirror $mirror names the run; leave it out"
+        ;;
+      run.fresh=[Ff]alse) ;;
+      run.fresh=*)
+        [[ -z "$watch" ]] || fail 2 "$word: --watch would start anew at each restart; another --mirror"
+        ;;
+    esac
+  done
 }
 
 set_option() {
@@ -138,7 +173,9 @@ set_option() {
 # Commands -------------------------------------------------------------------------------------
 
 create() {
-  tpu create "--accelerator-type=$type" "--version=${version:-$(image_of_type)}" ${spot:+--spot}
+  # Google's notice of a preemption reaches a run in its first second, also in a container.
+  tpu create "--accelerator-type=$type" "--version=${version:-$(image_of_type)}" \
+    "--metadata=shutdown-script=pkill -TERM -f radcap.train; sleep 28" ${spot:+--spot}
 }
 
 # The images that Google names for each type. Their Python may be too old: setup brings 3.11.
@@ -152,29 +189,43 @@ image_of_type() {
 }
 
 setup() {
-  scratch="$(mktemp -d)"
-  trap 'rm -rf "$scratch"' EXIT
-  run tar -czf "$scratch/radcap.tgz" -C "$(dirname "${BASH_SOURCE[0]}")/.." \
-    pyproject.toml README.md LICENSE NOTICE configs radcap scripts || return
+  pack || return
   copy "$scratch/radcap.tgz" radcap.tgz || return
   send_token || return
   on_all "set -e
-mkdir -p $folder && tar -xzf radcap.tgz -C $folder && cd $folder
+if $(is_training); then echo 'a run is in progress here'; exit 3; fi
+mkdir -p $folder && cd $folder
+rm -rf configs radcap scripts
+tar -xzf ../radcap.tgz
 export PATH=\"\$HOME/.local/bin:\$PATH\"
 if [ ! -x .venv/bin/python ]; then
   command -v uv >/dev/null || python3 -m pip install --quiet --user uv
   uv venv --quiet --seed --python 3.11 .venv
 fi
 source scripts/setup.sh && install_radcap tpu,gcs
-.venv/bin/python -m radcap.doctor runtime=tpu" || return
-  rm -rf "$scratch"
+.venv/bin/python -m radcap.doctor runtime=tpu"
+}
+
+# This checkout in a file, once: a VM made anew gets what the first one got.
+pack() {
+  make_scratch
+  [[ ! -s "$scratch/radcap.tgz" ]] || return 0
+  run tar -czf "$scratch/radcap.tgz" --exclude=__pycache__ -C "$here/.." \
+    pyproject.toml README.md LICENSE NOTICE configs radcap scripts
+}
+
+# One folder for temporary files, gone with this script.
+make_scratch() {
+  [[ -z "$scratch" ]] || return 0
+  scratch="$(mktemp -d)"
+  trap 'rm -rf "$scratch"' EXIT
 }
 
 # As a file of mode 600, where Hugging Face's own login would put it.
 send_token() {
   { local tracing="$-" && set +x; } 2>/dev/null # bash -x would print the token
-  local file="$scratch/token" login="${HF_HOME:-$HOME/.cache/huggingface}/token" there=""
-  [[ -z "${HF_TOKEN:-}" && ! -s "$login" ]] || there=yes
+  local file="$scratch/token" there="" status=0
+  ! has_token || there=yes
   if [[ -n "$there" && -z "$dry_run" ]]; then
     (umask 077 && if [[ -n "${HF_TOKEN:-}" ]]; then printf '%s' "$HF_TOKEN"; else cat "$login"; fi \
       >"$file")
@@ -184,18 +235,24 @@ send_token() {
     echo "no HF_TOKEN here: the gated data set will be refused; data=phantom works without"
     return
   fi
-  on_all "mkdir -p -m 700 .cache/huggingface" && copy "$file" .cache/huggingface/token
+  { on_all "mkdir -p -m 700 .cache/huggingface" && copy "$file" .cache/huggingface/token; } ||
+    status=1
+  rm -f "$file"
+  return "$status"
+}
+
+has_token() {
+  [[ -n "${HF_TOKEN:-}" || -s "$login" ]]
 }
 
 start_training() {
   local words=(${overrides[@]+"${overrides[@]}"}) fetch="" line
   if [[ -n "$mirror" ]]; then
-    local name_of_run="${mirror##*/}"
-    words+=("run.name=$name_of_run" "run.mirror=$mirror")
+    words+=("run.name=${mirror##*/}" "run.mirror=$mirror")
     if is_slice; then
       # Its hosts have a disk each; the trainer itself restores the first one's.
-      fetch="mkdir -p runs/$name_of_run
-gcloud storage rsync --recursive $(printf %q "$mirror") runs/$name_of_run || true
+      fetch="$(printf '%q ' .venv/bin/python -c "$restore" "$mirror" "runs/${mirror##*/}") ||
+  { echo 'the run could not be fetched'; exit 4; }
 "
     fi
   elif [[ -n "$spot" ]]; then
@@ -203,7 +260,7 @@ gcloud storage rsync --recursive $(printf %q "$mirror") runs/$name_of_run || tru
   fi
   line="$(printf '%q ' .venv/bin/python -m radcap.train runtime=tpu ${words[@]+"${words[@]}"})"
   line="${line% }; echo \$? >../$status_file"
-  on_all "if $(is_training); then echo 'a run is in progress here'; exit; fi
+  on_all "if $(is_training); then echo 'a run is in progress here'; exit 3; fi
 cd $folder || exit
 ${fetch}rm -f ../$status_file
 nohup setsid bash -c $(printf %q "$line") >>../$log_file 2>&1 </dev/null &
@@ -212,59 +269,26 @@ sleep 1" || return
   [[ -n "$dry_run" ]] || echo "training on $name; scripts/tpu_vm.sh logs follows it"
 }
 
-# Looks at the VM and the run until the run has ended; a VM that was taken away is made anew.
-keep_training() {
-  local state bare="" restarts=0
-  if [[ -n "$dry_run" ]]; then
-    echo "# every $poll_s s; where it says PREEMPTED: delete, create, setup and train as above"
-    tpu describe "--format=value(state)"
-    return
-  fi
-  while true; do
-    state="$(vm_state)"
-    case "$state" in
-      READY)
-        if [[ -z "$bare" ]]; then
-          look_after_run
-        elif setup && start_training; then
-          bare="" restarts=0
-        fi
-        ;;
-      PREEMPTED | TERMINATED | NONE)
-        echo "$(date +%T) the VM is gone ($state): making it anew"
-        bare=yes
-        [[ "$state" == NONE ]] || tpu delete --quiet || true
-        create || echo "$(date +%T) no VM to be had; trying again"
-        ;;
-      STOPPED) tpu start ;;
-    esac
-    sleep "$poll_s"
-  done
-}
+# Fetches the run of argument 1 into the folder of argument 2, if it is newer there.
+restore="import sys; from pathlib import Path; from radcap.training.mirror import Mirror; \
+Mirror(sys.argv[1]).restore(Path(sys.argv[2]))"
 
-# One look at a run on a VM that is there; ends this script with the run.
-look_after_run() {
-  local state
-  state="$(run_state)"
-  case "$state" in
-    running | unknown) ;;
-    0)
-      echo "the run is finished"
-      exit 0
-      ;;
-    75 | 143 | gone) # saved and stopped, stopped before it began, lost with a restart of the VM
-      ((++restarts <= 5)) || fail 1 "the run stopped again and again; logs shows why"
-      echo "$(date +%T) the run stopped ($state): starting it again"
-      start_training || true
-      ;;
-    *) fail 1 "the run failed with status $state; logs shows why" ;;
-  esac
+# Ends what is left of a run on every host, some seconds after asking it to.
+stop_training() {
+  on_all "[ -s $process_file ] || exit 0
+group=\$(cat $process_file)
+pkill -TERM -g \$group -f radcap.train || exit 0
+for _ in \$(seq 60); do
+  pgrep -g \$group -f radcap.train >/dev/null || exit 0
+  sleep 0.5
+done
+pkill -KILL -g \$group -f radcap.train || true"
 }
 
 show_status() {
   if [[ -n "$dry_run" ]]; then
     tpu describe "--format=value(state)"
-    on_first "$(state_script)"
+    on_all "$(state_script)"
     return
   fi
   local state
@@ -280,34 +304,10 @@ show_tensorboard() {
   echo "http://localhost:6006 once it is ready; Ctrl-C ends it"
   tpu ssh --worker=0 --quiet \
     "--command=cd $folder && .venv/bin/tensorboard --logdir runs --port 6006" \
-    -- -L 6006:localhost:6006
+    -- -t -L 6006:localhost:6006 # with -t, Ctrl-C ends it there too
 }
 
 # What they are made of ------------------------------------------------------------------------
-
-# READY, PREEMPTED, ...; NONE where there is no such VM, UNKNOWN where nothing answers.
-vm_state() {
-  local answer
-  if answer="$(tpu describe "--format=value(state)" 2>&1)"; then
-    tail -n 1 <<<"$answer"
-  elif [[ "$answer" == *NOT_FOUND* || "$answer" == *"not found"* ]]; then
-    echo NONE
-  else
-    echo "$answer" >&2
-    echo UNKNOWN
-  fi
-}
-
-# running, gone (no process, no word of its end), unknown (no answer), or the exit status.
-run_state() {
-  on_first "$(state_script)" 2>/dev/null | tail -n 1 || echo unknown
-}
-
-state_script() {
-  echo "if [ -s $status_file ]; then cat $status_file
-elif $(is_training); then echo running
-else echo gone; fi"
-}
 
 # A number may have been given to another process since.
 is_training() {

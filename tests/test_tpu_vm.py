@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -17,12 +18,15 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "tpu_vm.sh"
 BASH = str(shutil.which("bash"))
 SECRET = "hf_thisIsASecret0123456789"
+SHUTDOWN = "--metadata=shutdown-script=pkill -TERM -f radcap.train; sleep 28"
+MIRROR = "--mirror=gs://b/runs/epoch1"
+WATCH = ("train", "--watch", "--poll=0.1", MIRROR, "+experiment=epoch1")
 COMMANDS = ("create", "setup", "train", "status", "tensorboard", "logs", "delete")
 
 # The VM's python: notes down its words; a training ends with the next status of a list.
 PYTHON = """#!/usr/bin/env bash
 echo "$*" >> "$STAND_IN_GCLOUD/python.log"
-if [[ "$*" == *radcap.train* ]]; then
+if [[ "$*" == "-m radcap.train "* ]]; then
   mkdir -p runs/epoch1
   echo '{"step": 7}' > runs/epoch1/metrics.jsonl
   status="$(head -n 1 "$STAND_IN_GCLOUD/ends")"
@@ -50,13 +54,17 @@ class Cloud:
         )
         (home / "bin/uv").chmod(0o755)
 
+    def environment(self) -> dict[str, str]:
+        variables = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "RADCAP_"))}
+        path = f"{self.home / 'bin'}:{variables['PATH']}"
+        return variables | {
+            "PATH": path, "STAND_IN_GCLOUD": str(self.home), "HOME": str(self.home)
+        }  # fmt: skip
+
     def run(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "RADCAP_"))}
-        path = f"{self.home / 'bin'}:{environment['PATH']}"
-        environment |= {"PATH": path, "STAND_IN_GCLOUD": str(self.home), "HOME": str(self.home)}
         return subprocess.run(
             [BASH, SCRIPT, *words],
-            env=environment | variables,
+            env=self.environment() | variables,
             capture_output=True,
             text=True,
             check=False,
@@ -73,7 +81,7 @@ class Cloud:
         """The words of every training on the VM."""
         path = self.home / "python.log"
         lines = path.read_text().splitlines() if path.is_file() else []
-        return [line for line in lines if "radcap.train" in line]
+        return [line for line in lines if line.startswith("-m radcap.train ")]
 
 
 @pytest.fixture
@@ -135,11 +143,12 @@ def test_create_is_spot_unless_told_otherwise(cloud: Cloud) -> None:
     cloud.run("create", "--on-demand", "--type=v5e-8", "--name=mine", "--project", "p")
     spot, on_demand = cloud.asked()
     assert spot == [
-        "create", "radcap", "--accelerator-type=v3-8", "--version=tpu-ubuntu2204-base", "--spot"
+        "create", "radcap", "--accelerator-type=v3-8", "--version=tpu-ubuntu2204-base", SHUTDOWN,
+        "--spot",
     ]  # fmt: skip
     assert on_demand == [
         "create", "mine", "--project=p", "--accelerator-type=v5litepod-8",
-        "--version=v2-alpha-tpuv5-lite",
+        "--version=v2-alpha-tpuv5-lite", SHUTDOWN,
     ]  # fmt: skip
 
 
@@ -202,8 +211,8 @@ def test_train_starts_on_all_hosts_and_hostile_words_arrive_whole(cloud: Cloud) 
         '-m radcap.train runtime=tpu data.path=it\'s "$HOME";x +experiment=epoch1'
     ]
     assert "--worker=all" in cloud.asked()[-1]
-    status = cloud.run("status").stdout
-    assert status == 'VM radcap: READY\nrun: 0\n{"step": 7}\n'
+    status = cloud.run("status").stdout.splitlines()
+    assert status[:2] + status[-1:] == ["VM radcap: READY", "run: 0", '{"step": 7}']
 
 
 def test_a_run_in_progress_is_left_alone(cloud: Cloud) -> None:
@@ -212,7 +221,11 @@ def test_a_run_in_progress_is_left_alone(cloud: Cloud) -> None:
     cloud.run("train", "+experiment=epoch1")
     try:
         assert cloud.run("status").stdout.splitlines()[1] == "run: running"
-        assert "a run is in progress here" in cloud.run("train", "+experiment=epoch1").stdout
+        for command in (("train", "+experiment=epoch1"), ("setup",)):
+            again = cloud.run(*command)
+            assert "a run is in progress here" in again.stdout
+            assert again.returncode == (1 if command[0] == "train" else 3)
+            assert "training on" not in again.stdout
     finally:
         (cloud.home / "hold").unlink()
     assert len(cloud.trained()) == 1
@@ -222,24 +235,46 @@ def test_the_hosts_of_a_slice_fetch_the_run_first(cloud: Cloud) -> None:
     ready(cloud)
     words = ("train", "--mirror", "gs://b/runs/epoch1", "+experiment=epoch1")
     cloud.run(*words)
-    assert "rsync" not in " ".join(cloud.asked()[-1])
+    assert ".restore" not in " ".join(cloud.asked()[-1])
     cloud.run(*words, "--type", "v3-32")
-    # gcloud storage rsync --recursive, without its first three words
-    assert ["gs://b/runs/epoch1", "runs/epoch1"] in cloud.asked()
+    assert ".restore" in " ".join(cloud.asked()[-1])
+    fetched = (cloud.home / "python.log").read_text().splitlines()[-2:]
+    assert [line for line in fetched if line.endswith(" gs://b/runs/epoch1 runs/epoch1")]
+    # The fetch is a line of Python that works.
+    (told,) = [word for word in cloud.asked()[-1] if word.startswith("--command=")]
+    program = shlex.split(told.partition("python -c ")[2])[0]
+    done = subprocess.run(
+        [sys.executable, "-c", program, "memory://b/x", str(cloud.home / "there")],
+        cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+
+
+def test_a_run_that_cannot_be_fetched_is_not_begun(cloud: Cloud) -> None:
+    ready(cloud)
+    python = cloud.home / "vm/radcap/.venv/bin/python"
+    python.write_text('#!/usr/bin/env bash\n[[ "$1" != -c ]]\n')
+    done = cloud.run("train", "--type=v3-32", MIRROR, "+experiment=epoch1")
+    assert done.returncode == 1
+    assert "could not be fetched" in done.stdout and "no training was started" in done.stderr
+    assert not (cloud.home / "vm/radcap-train.pid").exists()
 
 
 def test_a_preempted_vm_is_made_anew_and_the_run_goes_on(cloud: Cloud) -> None:
     ready(cloud)
     (cloud.home / "ends").write_text("75\n0\n")
-    (cloud.home / "states").write_text("READY\nPREEMPTED\n")
+    (cloud.home / "states").write_text("CREATING\nPREEMPTED\n")
     (cloud.home / "no_capacity").write_text("x\nx\n")
-    done = cloud.run(
-        "train", "--watch", "--poll=0.1", "--mirror=gs://b/runs/epoch1", "+experiment=epoch1"
-    )
+    done = cloud.run(*WATCH)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "no HF_TOKEN in this terminal" in done.stdout.splitlines()[0]
+    assert "the VM is CREATING" in done.stdout
     assert "the VM is gone (PREEMPTED): making it anew" in done.stdout
     assert done.stdout.count("no VM to be had") == 2
-    assert done.stdout.splitlines()[-1] == "the run is finished"
+    assert done.stdout.splitlines()[-1] == (
+        "the run is finished; radcap is still billed; scripts/tpu_vm.sh delete --name radcap ends "
+        "that"
+    )
     first, second = cloud.trained()
     assert first == second
     assert "run.name=epoch1 run.mirror=gs://b/runs/epoch1" in first
@@ -248,12 +283,139 @@ def test_a_preempted_vm_is_made_anew_and_the_run_goes_on(cloud: Cloud) -> None:
     assert verbs.count("create") == 4  # the first one, two refusals, the second one
 
 
+def test_a_vm_deleted_elsewhere_is_not_made_anew(cloud: Cloud) -> None:
+    ready(cloud)
+    (cloud.home / "hold").touch()
+    (cloud.home / "states").write_text("READY\nNONE\n")
+    try:
+        done = cloud.run(*WATCH)
+    finally:
+        (cloud.home / "hold").unlink()
+    assert done.returncode == 1
+    assert "there is no VM radcap any more" in done.stderr and "nothing is billed" in done.stderr
+    assert [words[0] for words in cloud.asked()].count("create") == 1
+
+
+def test_an_answer_that_only_looks_like_no_vm_is_none(cloud: Cloud) -> None:
+    ready(cloud)
+    real = (cloud.home / "bin/gcloud").read_text()
+    says = 'print("ERROR: the command describe was not found", file=sys.stderr) or sys.exit(1)\n'
+    once = f"if words[3] == 'describe' and first_line('lost'):\n    {says}\n"
+    (cloud.home / "bin/gcloud").write_text(
+        real.replace("sys.exit(main())", f"{once}sys.exit(main())")
+    )
+    (cloud.home / "lost").write_text("x\nx\n")
+    done = cloud.run(*WATCH)
+    assert done.returncode == 0, done.stderr
+    assert "the VM is UNKNOWN" in done.stdout and "was not found" in done.stderr
+
+
+def test_a_setup_that_keeps_failing_ends_the_watch_and_says_what_is_billed(cloud: Cloud) -> None:
+    ready(cloud)
+    (cloud.home / "states").write_text("PREEMPTED\n")
+    (cloud.home / "no_copy").touch()
+    (cloud.home / "scratch").mkdir()
+    done = cloud.run(*WATCH, HF_TOKEN=SECRET, TMPDIR=str(cloud.home / "scratch"))
+    assert done.returncode == 1
+    assert done.stdout.count("setup failed") == 5 and "setup failed (5 of 5)" in done.stdout
+    assert "the VM radcap is still running and billed" in done.stderr
+    # No copy of the token, or of anything else, stays behind.
+    assert list((cloud.home / "scratch").iterdir()) == []
+
+
+def test_a_vm_that_does_not_start_ends_the_watch_with_a_word(cloud: Cloud) -> None:
+    ready(cloud)
+    (cloud.home / "hold").touch()
+    (cloud.home / "states").write_text("STOPPED\n")
+    try:
+        done = cloud.run(*WATCH)
+    finally:
+        (cloud.home / "hold").unlink()
+    assert done.returncode == 1
+    assert "the VM is STOPPED" in done.stdout and "it did not start (1 of 5)" in done.stdout
+
+
+def test_a_finished_run_may_take_its_vm_along(cloud: Cloud) -> None:
+    ready(cloud)
+    done = cloud.run(*WATCH, "--then-delete")
+    assert done.returncode == 0, done.stderr
+    assert cloud.asked()[-1] == ["delete", "radcap", "--quiet"]
+    assert "billed" not in done.stdout + done.stderr
+
+
+def test_a_watch_opened_again_leaves_the_run_and_ctrl_c_ends_it_with_a_word(cloud: Cloud) -> None:
+    ready(cloud)
+    (cloud.home / "hold").touch()
+    cloud.run("train", MIRROR, "+experiment=epoch1")
+    try:
+        command = f"timeout --foreground -s INT 5 {BASH} {SCRIPT} {' '.join(WATCH)}"
+        environment = cloud.environment()
+        done = subprocess.run(
+            [BASH, "-c", command], env=environment, capture_output=True, text=True, check=False
+        )
+    finally:
+        (cloud.home / "hold").unlink()
+    assert "a run is in progress on radcap" in done.stdout
+    assert "the watch is ended, the run is not; the VM radcap is still running" in done.stderr
+    assert len(cloud.trained()) == 1
+
+
+def test_a_restart_ends_what_is_left_of_the_run(cloud: Cloud) -> None:
+    """A host of a slice that still trains would keep the others from beginning."""
+    ready(cloud)
+    (cloud.home / "hold").touch()
+    cloud.run("train", MIRROR, "+experiment=epoch1")
+    deadline = time.monotonic() + 30
+    while not cloud.trained():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    left = int((cloud.home / "vm/radcap-train.pid").read_text())
+    watch = subprocess.Popen(
+        [BASH, SCRIPT, *WATCH], env=cloud.environment(), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert watch.stdout is not None
+        while "looking after it" not in watch.stdout.readline():
+            assert time.monotonic() < deadline
+        (cloud.home / "vm/radcap-train.status").write_text("75\n")  # of another host
+        while len(cloud.trained()) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        left_over = Path(f"/proc/{left}/cmdline")  # empty where nobody has reaped it
+        assert not left_over.exists() or left_over.read_text() == ""
+    finally:
+        (cloud.home / "hold").unlink()
+    out, _ = watch.communicate(timeout=60)
+    assert watch.returncode == 0
+    assert "the run stopped (75): starting it again" in out
+
+
+def test_of_all_hosts_the_worst_word_counts() -> None:
+    def worst(*answers: str) -> str:
+        script = f"""
+        source {ROOT}/scripts/tpu_vm_watch.sh
+        state_script() {{ :; }}
+        on_all() {{ printf '%s\\n' {" ".join(map(shlex.quote, answers))}; }}
+        run_state"""
+        return subprocess.run(
+            [BASH, "-c", script], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert worst("radcap: 0", "radcap: 0") == "0"
+    assert worst("radcap: 0", "radcap: running", "radcap: 0") == "running"
+    assert worst("radcap: running", "radcap: gone") == "gone"
+    assert worst("radcap: 75", "radcap: running") == "75"
+    assert worst("radcap: gone", "radcap: 1", "radcap: 75") == "1"
+    # What is no answer of ours is none: a greeting, a warning, half a line.
+    assert worst("Welcome", "12", "radcap: Killed", "radcap:") == "unknown"
+
+
 def test_a_run_that_fails_ends_the_watch(cloud: Cloud) -> None:
     ready(cloud)
     (cloud.home / "ends").write_text("2\n")
     done = cloud.run("train", "--watch", "--poll=0.1", "--mirror=gs://b/runs/x", "a=b")
     assert done.returncode == 1
-    assert "status 2" in done.stderr
+    assert "status 2" in done.stderr and "radcap is still running and billed" in done.stderr
     assert len(cloud.trained()) == 1
 
 
@@ -277,7 +439,14 @@ def test_a_run_that_stops_again_and_again_ends_the_watch(cloud: Cloud) -> None:
         (("create", "seed=1"), "only train takes overrides"),
         (("train", "--watch"), "needs --mirror"),
         (("train", "--mirror=/tmp/x"), "not an address"),
+        (("train", "--mirror=gs://b/runs/a b"), "not an address"),
+        (("train", "--mirror=gs://b/runs/x;reboot"), "not an address"),
         (("train", "--poll=soon"), "not a number of seconds"),
+        (("create", "--name=a b"), "letters, digits"),
+        (("train", "--then-delete"), "needs --watch"),
+        ((*WATCH, "run.fresh=true"), "anew at each restart"),
+        ((*WATCH, "++run.name=other"), "names the run"),
+        (("train", MIRROR, "run.mirror=gs://c/x"), "names the run"),
     ],
 )
 def test_wrong_arguments_are_refused_in_a_line(
