@@ -10,6 +10,7 @@ status 1 where a tab shows none of the run's data.
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,6 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-PORT = 16006
 # Tab -> (its part of the address, a text that shows that it has data, height in pixels)
 TABS = {
     "dashboard": ("custom_scalars", "perplexity", 1000),
@@ -28,20 +28,25 @@ TABS = {
 
 
 def main() -> int:
+    if len(sys.argv) != 3:
+        print("usage: python scripts/screenshots.py RUNS FOLDER", file=sys.stderr)
+        return 2
     from playwright.sync_api import sync_playwright
 
     runs, folder = Path(sys.argv[1]), Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
     browser_path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
     board = subprocess.Popen(
-        [sys.executable, "-m", "tensorboard.main", "--logdir", runs, "--port", str(PORT)],
+        [sys.executable, "-m", "tensorboard.main", "--logdir", runs, "--port", str(port)],
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_for_data()
+        wait_for_data(board, f"{address}/data/runs")
         with sync_playwright() as play:
             browser = play.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-            empty = [name for name in TABS if not photograph(browser, name, folder)]
+            empty = [name for name in TABS if not photograph(browser, address, name, folder)]
             browser.close()
     finally:
         board.terminate()
@@ -51,11 +56,20 @@ def main() -> int:
     return 1 if empty else 0
 
 
-def wait_for_data() -> None:
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def wait_for_data(board: subprocess.Popen[bytes], address: str) -> None:
     """Wait until TensorBoard has read a run."""
-    address = f"http://127.0.0.1:{PORT}/data/runs"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
+        if board.poll() is not None:
+            raise SystemExit(f"screenshots.py: TensorBoard ended with status {board.returncode}")
         try:
             with urllib.request.urlopen(address, timeout=5) as answer:
                 if answer.read().strip() != b"[]":
@@ -66,11 +80,11 @@ def wait_for_data() -> None:
     raise SystemExit("screenshots.py: TensorBoard has not read a run within a minute")
 
 
-def photograph(browser: Any, name: str, folder: Path) -> bool:
+def photograph(browser: Any, address: str, name: str, folder: Path) -> bool:
     """Save a picture of a tab; whether it shows the text that it must."""
     tab, text, height = TABS[name]
     page = browser.new_page(viewport={"width": 1280, "height": height})
-    page.goto(f"http://127.0.0.1:{PORT}/#{tab}")
+    page.goto(f"{address}/#{tab}")
     deadline = time.monotonic() + 60
     # Some tabs lie in frames of their own.
     while not (shown := any(f.get_by_text(text).count() for f in page.frames)):

@@ -1,4 +1,7 @@
-"""TensorBoard's tabs in a real browser. Skipped only where there is no browser to look with."""
+"""TensorBoard's tabs in a real browser.
+
+Skipped without playwright, which no extra brings, or without a Chromium.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,13 @@ def test_every_tab_shows_the_run(tmp_path: Path, cache: Path) -> None:
     assert done.returncode == 0, done.stderr
     pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert pictures == ["dashboard.png", "hparams.png", "images.png", "text.png"]
+
+
+def test_without_its_two_words_it_says_how_it_is_used() -> None:
+    script = [sys.executable, ROOT / "scripts/screenshots.py", "runs"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "usage: python scripts/screenshots.py RUNS FOLDER\n"
 
 
 def test_the_picture_of_the_readme_is_small() -> None:
