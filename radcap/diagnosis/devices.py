@@ -9,7 +9,7 @@ from pathlib import Path
 
 from radcap.config import Config
 from radcap.diagnosis.check import FAIL, OK, WARN, Check, gigabytes
-from radcap.runtime.tpu import INSTALL, has_device_file, has_libtpu, has_torch_xla, num_chips
+from radcap.runtime.tpu import INSTALL, device_files, has_libtpu, has_torch_xla, num_chips
 
 _ROOT = Path("/")
 
@@ -30,7 +30,7 @@ def tpu(config: Config, root: Path = _ROOT) -> Iterator[Check]:
     lacks = {
         "torch_xla": (has_torch_xla(), INSTALL),
         "libtpu": (has_libtpu(), INSTALL),
-        "a device file": (has_device_file(root), "start the container with --privileged"),
+        "a device file": (bool(device_files(root)), "start the container with --privileged"),
     }
     found = f"{chips} chips"
     for name, (there, fix) in lacks.items():
@@ -38,6 +38,11 @@ def tpu(config: Config, root: Path = _ROOT) -> Iterator[Check]:
             # runtime=auto would train on the CPU beside an idle TPU.
             yield Check("TPU", FAIL, f"{found}, but {name} is missing: it cannot be used", fix)
             return
+    closed = [file for file in device_files(root) if not os.access(file, os.R_OK | os.W_OK)]
+    if closed:
+        fix = "sudo chmod a+rw /dev/accel* /dev/vfio/*, or run as root (docker run --user root)"
+        yield Check("TPU", FAIL, f"{found}, but no permission for {closed[0]}", fix)
+        return
     yield Check("TPU", OK, f"{found}, with torch_xla and libtpu")
     yield _lock(root)
 

@@ -149,5 +149,9 @@ def has_libtpu() -> bool:
 
 def has_device_file(root: Path = Path("/")) -> bool:
     """Whether the kernel shows a chip to this machine or container."""
-    files = [*root.glob("dev/accel*"), *root.glob("dev/vfio/[0-9]*")]
-    return bool(files)
+    return bool(device_files(root))
+
+
+def device_files(root: Path = Path("/")) -> list[Path]:
+    """The files by which the chips of this machine or container are opened."""
+    return sorted([*root.glob("dev/accel*"), *root.glob("dev/vfio/[0-9]*")])

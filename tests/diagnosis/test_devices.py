@@ -51,6 +51,14 @@ def test_a_chip_without_its_driver_file_fails(tpu_vm: Path) -> None:
     assert check.status == "fail" and "--privileged" in check.fix
 
 
+def test_a_chip_that_this_user_may_not_open_fails(
+    tpu_vm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may do all
+    check = only(devices.tpu(compose([]), tpu_vm))
+    assert check.status == "fail" and "no permission for" in check.found
+
+
 def test_a_chip_without_torch_xla_fails_though_the_runtime_is_auto(
     tpu_vm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
