@@ -5,6 +5,7 @@ A new command line gets a new entry, or tests/test_readme.py fails:
     Run("...")                   run as it stands, with these words added to keep it small
     Run(prepare=make_pictures)   ... after a function has put what it needs into the folder
     Covered("tests/x.py::name")  that test runs the same command
+    Cloud()                      needs a cloud, which is not at hand
     Extra("name")                pip install 'radcap[name]': the extra exists
 """
 
@@ -46,6 +47,11 @@ class Extra:
     name: str
 
 
+@dataclass(frozen=True)
+class Cloud:
+    """gcloud with a bucket or a VM: nothing here can run it."""
+
+
 def make_pictures(folder: Path) -> None:
     """PICTURES and captions.csv."""
     (folder / "PICTURES").mkdir()
@@ -83,7 +89,13 @@ def make_study(folder: Path) -> None:
     torch.save(state, folder / "pytorch_model.bin")
 
 
-RECIPES: dict[str, Run | Covered | Extra] = {
+def make_fetched(folder: Path) -> None:
+    """runs/epoch1, brought home, and scan.png."""
+    make_study(folder)
+    (folder / "runs/default").rename(folder / "runs/epoch1")
+
+
+RECIPES: dict[str, Run | Covered | Extra | Cloud] = {
     "bash scripts/quickstart.sh": Covered("tests/test_readme.py::test_the_two_scripts"),
     "bash scripts/test.sh": Covered("tests/test_readme.py::test_the_two_scripts"),
     "python -m radcap.doctor": Run(),
@@ -113,12 +125,19 @@ RECIPES: dict[str, Run | Covered | Extra] = {
     "scripts/tpu_vm.sh status --zone us-central1-a --dry-run": Run(),
     "scripts/tpu_vm.sh tensorboard --zone us-central1-a --dry-run": Run(),
     "scripts/tpu_vm.sh delete --zone us-central1-a --dry-run": Run(),
+    "source .venv/bin/activate": Covered(
+        "tests/test_readme.py::test_the_environment_is_named_before_it_is_used"
+    ),
+    "gcloud storage cp --recursive gs://BUCKET/runs/epoch1 runs/": Cloud(),
+    "gcloud compute tpus tpu-vm scp --recurse radcap:radcap/runs/epoch1 runs/ "
+    "--zone us-central1-a": Cloud(),
+    "python -m radcap.caption runs/epoch1 scan.png": Run("--max-len 4", prepare=make_fetched),
+    "mkdir -p -m 777 runs": Run(),
     "docker build -f Dockerfile.tpu -t radcap .": Covered(
         "tests/test_dockerfile.py::test_what_it_copies_installs_and_its_dependencies_resolve"
     ),
-    "docker run --rm --init --privileged --network=host -e HF_TOKEN "
-    '-v "$PWD/runs:/home/radcap/runs" '
-    "radcap radcap.train +experiment=epoch1 runtime=tpu": Covered(
+    "docker run --rm --init --privileged --network=host --ulimit memlock=-1 -e HF_TOKEN "
+    '-v "$PWD/runs:/home/radcap/runs" radcap radcap.train +experiment=epoch1 runtime=tpu': Covered(
         "tests/test_dockerfile.py::test_what_it_copies_installs_and_its_dependencies_resolve"
     ),
     "python -m radcap.rehearse +experiment=smoke rehearse.kill_at=[5,12]": Covered(

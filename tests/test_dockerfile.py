@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -53,6 +54,11 @@ def test_what_it_copies_installs_and_its_dependencies_resolve(tmp_path: Path) ->
     subprocess.run([*uv, "venv", "--python", sys.executable, tmp_path / "venv"], check=True)
     python = tmp_path / "venv/bin/python"
     resolved: list[str] = []
+    variables = image_variables()
+    # The environment is the test's own, and torch's CPU build lies in an index of its own, which
+    # tests do without: PyPI's is resolved instead.
+    assert variables.pop("UV_SYSTEM_PYTHON") == "1"
+    assert variables.pop("UV_TORCH_BACKEND") == "cpu"
     for word, rest in instructions():
         if word == "COPY":
             copy(image, *rest.split())
@@ -63,6 +69,7 @@ def test_what_it_copies_installs_and_its_dependencies_resolve(tmp_path: Path) ->
         done = subprocess.run(
             [*uv, *shlex.split(rest)[1:], *dry, "--python", python],
             cwd=image,
+            env=os.environ | variables,
             capture_output=True,
             text=True,
             check=False,
@@ -82,6 +89,14 @@ def test_what_it_copies_installs_and_its_dependencies_resolve(tmp_path: Path) ->
     assert done.returncode == 0 and done.stdout.startswith("usage: python -m radcap.train")
     for packed in ("radcap/configs/experiment/epoch1.yaml", "radcap/assets/vocab.txt"):
         assert list((tmp_path / "venv").rglob(packed))
+
+
+def image_variables() -> dict[str, str]:
+    """What ENV sets, with the defaults of ARG."""
+    defaults = dict(rest.split("=", 1) for word, rest in instructions() if word == "ARG")
+    pairs = (pair for word, rest in instructions() if word == "ENV" for pair in shlex.split(rest))
+    found = dict(pair.split("=", 1) for pair in pairs)
+    return {name: re.sub(r"\$\{(\w+)\}", lambda m: defaults[m[1]], v) for name, v in found.items()}
 
 
 def copy(image: Path, *words: str) -> None:

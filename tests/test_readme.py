@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,55 @@ def test_every_command_line_has_a_recipe_and_every_recipe_a_line() -> None:
 def test_what_is_covered_elsewhere_is(recipe: Covered) -> None:
     file, _, name = recipe.test.partition("::")
     assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), flags=re.MULTILINE)
+
+
+def test_the_environment_is_named_before_it_is_used() -> None:
+    activated = README.index("\nsource .venv/bin/activate\n")
+    assert activated < min(README.index("python -m "), README.index("python scripts/"))
+
+
+# Shown with their output, and quick.
+QUICK = ("python -m radcap.train trainer.max_stepz=5", "scripts/tpu_vm.sh create --zone ")
+
+
+def shown() -> list[tuple[str, str]]:
+    """(command line, what the README says it prints) of each `$ ...` in a block of text."""
+    blocks_of_text = re.findall(r"^```text\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    found = []
+    for block in blocks_of_text:
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            line, _, output = part.partition("\n")
+            found.append((line, output))
+    return found
+
+
+@pytest.mark.parametrize(("line", "output"), [s for s in shown() if s[0].startswith(QUICK)])
+def test_what_is_shown_is_what_is_printed(line: str, output: str, tmp_path: Path) -> None:
+    words = f"{sys.executable}{line.removeprefix('python')}"
+    if not line.startswith("python "):
+        words = f"{ROOT}/{line}"
+    done = subprocess.run(
+        ["bash", "-c", words],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout + done.stderr == output
+
+
+def test_commands_in_the_text_exist() -> None:
+    commands = re.findall(r"`(?:bash|python(?: -m)?) ([\w./]+)[^`]*`", README)
+    shown_first = (
+        re.match(r"(?:python(?: -m)? )?((?:scripts/|radcap\.)\S+)", s[0]) for s in shown()
+    )
+    commands += [found[1] for found in shown_first if found]
+    assert len(commands) > 10
+    for command in commands:
+        module = ROOT / f"{command.replace('.', '/')}.py"
+        assert (ROOT / command).is_file() or module.is_file(), command
 
 
 def test_the_extras_exist() -> None:
@@ -107,8 +158,7 @@ def test_the_table_of_options_is_the_schemas() -> None:
 
 
 def test_the_messages_of_the_troubleshooting_are_the_codes() -> None:
-    source = "".join(path.read_text() for path in sorted((ROOT / "radcap").rglob("*.py")))
-    source = re.sub(r"\"\s*\n?\s*f?\"", "", source)  # strings that go on in the next line
+    source = "\n".join(strings())
     section = README.partition("## Troubleshooting")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     assert len(rows) > 12
@@ -116,6 +166,21 @@ def test_the_messages_of_the_troubleshooting_are_the_codes() -> None:
         for message in re.findall(r"`([^`]+)`", row):
             wanted = re.sub(r"\(HTTP \d+\)", "(HTTP {status})", message)
             assert wanted in source, message
+
+
+def strings() -> Iterator[str]:
+    """Every string of the package; those with values in them as they are written."""
+    for path in sorted((ROOT / "radcap").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node, ast.JoinedStr):
+                yield "".join(
+                    part.value
+                    if isinstance(part, ast.Constant)
+                    else "{" + ast.unparse(part.value) + "}"
+                    for part in node.values
+                )
 
 
 def test_the_links_lead_somewhere() -> None:
