@@ -76,21 +76,15 @@ count_failure() {
 
 # end_watch STATUS TEXT: says what is left, and ends this script.
 end_watch() {
-  local line="$name is still billed; scripts/tpu_vm.sh delete --name $name ends that"
   trap - INT TERM
-  if [[ "$1" == 0 && -n "$then_delete" ]]; then
-    echo "$2"
-    tpu delete --quiet || fail 1 "$line"
-    exit 0
-  fi
+  if [[ "$1" == 0 ]]; then echo "$2"; else echo "tpu_vm.sh: $2" >&2; fi
   if [[ "$state" == NONE ]]; then
-    line="nothing is billed for it"
-  elif [[ "$1" != 0 ]]; then
-    line="the VM $name is still running and billed; scripts/tpu_vm.sh delete --name $name ends that"
+    echo "nothing is billed for it"
+  elif [[ "$1" != 0 || -z "$then_delete" ]] || ! tpu delete --quiet; then
+    echo "the VM $name is still running and billed; this ends that:"
+    echo "  scripts/tpu_vm.sh delete --name $name${zone:+ --zone $zone}${project:+ --project $project}"
   fi
-  [[ "$1" == 0 ]] || fail "$1" "$2; $line"
-  echo "$2; $line"
-  exit 0
+  exit "$1"
 }
 
 # One look at a run on a VM that is there; ends this script with the run.
