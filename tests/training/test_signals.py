@@ -1,4 +1,4 @@
-"""A signal asks for a stop; the next one is an order, unless it is an echo of the first."""
+"""A signal asks for a stop; the next Ctrl-C is an order, unless it is an echo of the first."""
 
 from __future__ import annotations
 
@@ -34,6 +34,21 @@ def test_the_second_one_ends_at_once_unless_it_is_an_echo(echo_s: float, status:
     done = run_python(program)
     assert done.returncode == status, done.stderr
     assert ("ending at once without saving" in done.stderr) == (status == 75)
+
+
+def test_a_machine_that_goes_down_may_say_so_often() -> None:
+    program = (
+        "import os, signal, time\n"
+        "from radcap.training.signals import StopRequest\n"
+        "with StopRequest().listening():\n"
+        "    for _ in range(3):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(0.1)\n"
+        "    print('saved')\n"
+    )
+    done = run_python(program)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "saved", done.stderr
+    assert done.stdout.count("saving, then stopping") == 1
 
 
 def test_a_wait_is_broken_off_and_a_step_is_not() -> None:
