@@ -49,7 +49,7 @@ class StopRequest:
         unit: str = "step",
     ) -> None:
         """Args:
-        echo_s: seconds in which a second Ctrl-C is taken for the first one: torchrun passes on to
+        echo_s: seconds in which a second SIGINT is taken for the first one: torchrun passes on to
             its processes what they may have got themselves.
         grace_s: seconds after which a run that has not stopped by itself is ended.
         safe_step: step of the newest whole checkpoint, 0 for none.
@@ -67,9 +67,9 @@ class StopRequest:
     def listening(self) -> Iterator[None]:
         """Take the place of the handlers of SIGTERM and SIGINT inside a block.
 
-        The first signal asks for a stop. A second Ctrl-C ends the process at once, a second SIGTERM
-        does not: a machine that goes down sends it from several sides, such as a spot VM's shutdown
-        script and its system.
+        The first signal asks for a stop, the second ends the process at once, unless it is a
+        SIGTERM within moments: a machine that goes down sends that from several sides, such as a
+        spot VM's shutdown script and its system.
         """
         before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         # Python's own handlers wait for the interpreter; a byte in this pipe does not.
@@ -113,13 +113,14 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         now = time.monotonic()
-        if self.requested and (number == signal.SIGTERM or now - self._first < self._echo_s):
+        echo_s = ECHO_OF_A_SIGNAL_S if number == signal.SIGTERM else self._echo_s
+        if self.requested and now - self._first < echo_s:
             return
         if self.requested:
             self._end(f"{name} again, ending at once without saving")
         self.requested = True
         self._first = now
-        say(f"{name}: saving, then stopping; another Ctrl-C ends at once")
+        say(f"{name}: saving, then stopping; a second signal ends at once")
         if self._may_interrupt:
             self._may_interrupt = False
             raise Stopped

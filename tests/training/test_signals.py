@@ -1,4 +1,4 @@
-"""A signal asks for a stop; the next Ctrl-C is an order, unless it is an echo of the first."""
+"""A signal asks for a stop; the next one is an order, unless it is an echo of the first."""
 
 from __future__ import annotations
 
@@ -49,6 +49,10 @@ def test_a_machine_that_goes_down_may_say_so_often() -> None:
     done = run_python(program)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "saved", done.stderr
     assert done.stdout.count("saving, then stopping") == 1
+    # Later it is an order.
+    program = program.replace("with Stop", "signals.ECHO_OF_A_SIGNAL_S = 0.0\nwith Stop")
+    done = run_python("from radcap.training import signals\n" + program)
+    assert done.returncode == 75 and "SIGTERM again, ending at once" in done.stderr
 
 
 def test_a_wait_is_broken_off_and_a_step_is_not() -> None:
