@@ -135,8 +135,8 @@ class Sweep:
         for one in together:
             if not math.isfinite(one.loss):
                 raise RadcapError(
-                    f"row {one.row:,} ({one.id}): the loss is {one.loss}; these weights hold "
-                    "values that are no numbers, or give them in this precision"
+                    f"row {one.row:,} ({one.id}): the loss is {one.loss}; these weights "
+                    "are too large for this precision, or their training had gone astray"
                 )
         return together, {n: picture for _, some in parts for n, picture in some.items()}
 
