@@ -112,7 +112,7 @@ def test_a_run_moves_from_eight_devices_to_anything_else(tmp_path: Path, cache: 
         ("4 devices", 1, ("runtime=xla_cpu", "runtime.devices=4")),
         ("2 devices", 1, ("runtime=xla_cpu", "runtime.devices=2")),
         ("1 device", 1, ("runtime=xla_cpu", "runtime.devices=1")),
-        ("a CPU, 2 loaders", 1, ("runtime=cpu", "data.workers=2")),
+        ("a CPU with 2 loaders", 1, ("runtime=cpu", "data.workers=2")),
         ("2 processes", 2, ("runtime=cpu", "runtime.threads=1")),
     ):
         run = runs / name.replace(" ", "-")
