@@ -142,7 +142,7 @@ def load_model(path: Path) -> tuple[int, dict[str, torch.Tensor]]:
     try:
         step = json.loads((path / _PROGRESS).read_text())["step"]
         return step, safetensors.torch.load_file(path / _MODEL)
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise ValueError(f"{path} is not a checkpoint of radcap: {first_line(error)}") from None
 
 
