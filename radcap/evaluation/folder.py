@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from radcap.errors import ConfigError, RadcapError
 from radcap.evaluation.results import RowResult
+from radcap.mappings import read_mapping
 from radcap.training.durable import DurableFile
 from radcap.training.folder import move_aside, write_atomically
 from radcap.training.lock import lock_folder
@@ -97,7 +98,10 @@ class EvaluationFolder:
         file = self.path / _IDENTITY
         if not file.is_file():
             return
-        self.identity = _read_mapping(file)
+        identity = read_mapping(file)
+        if identity is None:
+            raise RadcapError(f"{file} is damaged; {_ANEW}")
+        self.identity = identity
         rows = self.path / _ROWS
         content = rows.read_bytes() if rows.is_file() else b""
         for line in content.splitlines(keepends=True):
@@ -223,16 +227,6 @@ class EvaluationFolder:
 
 
 _UNKNOWN = object()
-
-
-def _read_mapping(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text())
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise RadcapError(f"{file} is damaged; {_ANEW}")
-    return content
 
 
 def _short(value: Any) -> str:

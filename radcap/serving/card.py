@@ -5,7 +5,6 @@ Nothing is invented: what the run does not say is left out, or said to be unknow
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from radcap.errors import RadcapError
+from radcap.mappings import read_mapping
 from radcap.scoring.comparable import COMPARABLE
 from radcap.scoring.slots import SCORED
 from radcap.serving.hub import hub_model_id
@@ -290,12 +290,11 @@ has room for 1 to 2,000 tokens.
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8")
-        content = yaml.safe_load(text) if file.suffix == ".yaml" else json.loads(text)
+        content = read_mapping(file)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+    except OSError:
         content = None
-    if not isinstance(content, dict):
+    if content is None:
         raise RadcapError(f"{file} is damaged; the model card cannot be filled from it")
     return content

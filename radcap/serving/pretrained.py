@@ -14,18 +14,17 @@ but by `torch.load(weights_only=True)`.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from torch import Tensor
 
 from radcap.console import report
 from radcap.data.collate import load_tokenizer
 from radcap.errors import RadcapError
+from radcap.mappings import read_mapping
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.encoder import NUM_IMAGE_TOKENS
 from radcap.model.weights import (
@@ -235,13 +234,10 @@ def _heads_in(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_mapping(file: Path) -> dict[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8")
-        content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+        content = read_mapping(file)
     except OSError as error:
         raise WeightsUnavailable(f"{file}: {error.strerror}") from None
-    except (ValueError, RecursionError, yaml.YAMLError):
-        content = None
-    if not isinstance(content, dict):
+    if content is None:
         raise WeightsError(f"{file} is damaged: not a mapping of names to values")
     return content
 

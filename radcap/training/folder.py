@@ -21,6 +21,7 @@ import yaml
 from radcap.compose import from_yaml, to_yaml
 from radcap.config import RUN_LENGTHS, Config, option_names
 from radcap.errors import ConfigError, RadcapError
+from radcap.mappings import read_mapping
 from radcap.training.lock import holder, in_use, lock_folder
 
 _FREE = {
@@ -254,11 +255,8 @@ def _read_config(path: Path) -> Config:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
+    content = read_mapping(path) if path.is_file() else {}
+    if content is None:
         raise RadcapError(f"{path} is damaged; put it right, or run.fresh=true starts anew")
     return content
 
