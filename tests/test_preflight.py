@@ -81,8 +81,9 @@ def test_epoch1_fits_v3_8_without_a_gather(tmp_path: Path) -> None:
     found = figures(tmp_path)
     assert found["fits"] is True and found["batch_size"] == 336
     assert found["memory"]["margin"] > 8 * 2**30
-    assert 7.0e9 < found["flops_per_image"] < 7.2e9
-    assert found["bytes_per_image"] < 205e6
+    # The model card's own step, compiled for one core at batch 32: `scripts/bench.py tpu-step`.
+    assert 7.0e9 < found["flops_per_image"] < 229.594e9 / 32
+    assert found["bytes_per_image"] < 0.5 * 9.834e9 / 32
     assert found["collectives"]["all-gather"]["count"] == 0
     assert found["collectives"]["all-reduce"]["count"] <= 70
     assert 10 < found["floor_ms"] < 25 and found["floor_binds"] == "hbm"

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from radcap.aot.scopes import scope
-from radcap.runtime.norm import spread_batch_norms, spread_layer_norms
 from radcap.runtime.xla import XlaRuntime
 
 # A tensor with its version and its number at torch_xla.
@@ -68,8 +67,7 @@ class TracingRuntime(XlaRuntime):
     @torch.no_grad()
     def place(self, model: nn.Module) -> None:
         model._apply(self._upload)
-        spread_batch_norms(model, self.sum_over_devices, num_processes=1)
-        spread_layer_norms(model)
+        self._adapt(model)
 
     def _upload(self, tensor: Tensor, *, shard: bool = False) -> Tensor:
         placeholder = xb.create_placeholder_tensor(tensor.shape, tensor.dtype)

@@ -16,6 +16,7 @@ from radcap.model.decoder import TransformerDecoder
 from radcap.model.encoder import NUM_CHANNELS, ImageEncoder
 from radcap.model.generate import Hypotheses, greedy_search
 from radcap.model.graph import GraphPropagationLayer
+from radcap.model.output import OutputLayer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +75,7 @@ class ImageCaptioningModel(nn.Module):
         self.decoder = TransformerDecoder(
             num_layers, embed_dim, num_heads, FEEDFORWARD_DIM, dropout
         )
-        self.fc_out = nn.Linear(embed_dim, vocab_size)
+        self.fc_out = OutputLayer(embed_dim, vocab_size)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -104,7 +105,8 @@ class ImageCaptioningModel(nn.Module):
         num_tokens = tokens.shape[1]
         if num_tokens > MAX_POSITIONS:
             raise ValueError(f"{num_tokens} tokens exceed the model's {MAX_POSITIONS} positions")
-        embedded = self.embedding(tokens) + self.pos_encoder[:, :num_tokens]
+        words = self.embedding(tokens)
+        embedded = words + self.pos_encoder[:, :num_tokens].to(words.dtype)
         return self.decoder(embedded, memory)
 
     def forward(self, images: Tensor, tokens: Tensor) -> Tensor:

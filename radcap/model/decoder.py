@@ -11,11 +11,15 @@ Shape legend: B batch, T tokens, L memory tokens, S cached positions, D width, H
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from radcap.autocast import autocast_dtype
+from radcap.model.dropout import Dropout
+from radcap.model.dropout import dropout as drop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,7 +66,7 @@ def attention(
         visible = steps[:, None] >= steps[None, :]
     if visible is not None:
         scores = scores.masked_fill(~visible, float("-inf"))
-    weights = F.dropout(scores.softmax(dim=-1), dropout, training=dropout > 0.0)
+    weights = drop(scores.softmax(dim=-1), dropout)
     return torch.einsum("bhtl,bhld->bhtd", weights, value)
 
 
@@ -99,23 +103,37 @@ class MultiHeadAttention(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, each [B, H, T, d], of tokens [B, T, D]."""
-        projected = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        query, key, value = projected.chunk(3, dim=-1)
-        return self._split_heads(query), self._split_heads(key), self._split_heads(value)
+        query, key, value = self._project(x, slice(0, 3))
+        return query, key, value
 
     def project_query(self, x: Tensor) -> Tensor:
         """Query [B, H, T, d] of tokens [B, T, D]."""
-        width = self.embed_dim
-        return self._split_heads(
-            F.linear(x, self.in_proj_weight[:width], self.in_proj_bias[:width])
-        )
+        return self._project(x, slice(0, 1))[0]
 
     def project_key_value(self, memory: Tensor) -> KeyValue:
         """Keys and values, each [B, H, L, d], of memory [B, L, D]."""
-        width = self.embed_dim
-        projected = F.linear(memory, self.in_proj_weight[width:], self.in_proj_bias[width:])
-        key, value = projected.chunk(2, dim=-1)
-        return KeyValue(self._split_heads(key), self._split_heads(value))
+        return KeyValue(*self._project(memory, slice(1, 3)))
+
+    def _project(self, x: Tensor, parts: slice) -> list[Tensor]:
+        """Some of query, key and value (0, 1, 2), each [B, H, T, d], of x [B, T, D]."""
+        if x.device.type == "xla":
+            return [self._project_heads(x, part) for part in range(parts.start, parts.stop)]
+        rows = slice(parts.start * self.embed_dim, parts.stop * self.embed_dim)
+        projected = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        return [
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for part in projected.chunk(parts.stop - parts.start, dim=-1)
+        ]
+
+    def _project_heads(self, x: Tensor, part: int) -> Tensor:
+        """Heads from the start: XLA's product writes them where attention reads them.
+
+        The parts of one product of all would be copied once more.
+        """
+        dtype = autocast_dtype(x)
+        weight = _Third.apply(self.in_proj_weight, part, dtype).unflatten(0, (self.num_heads, -1))
+        bias = _Third.apply(self.in_proj_bias, part, dtype).unflatten(0, (self.num_heads, 1, -1))
+        return torch.einsum("btc,hdc->bhtd", x, weight) + bias
 
     def attend(
         self, query: Tensor, kv: KeyValue, *, visible: Tensor | None = None, is_causal: bool = False
@@ -125,11 +143,29 @@ class MultiHeadAttention(nn.Module):
         heads = attention(
             query, kv.key, kv.value, visible=visible, is_causal=is_causal, dropout=dropout
         )
-        return self.out_proj(heads.transpose(1, 2).flatten(2))
+        if heads.device.type != "xla":
+            return self.out_proj(heads.transpose(1, 2).flatten(2))
+        weight = self.out_proj.weight.unflatten(1, (self.num_heads, -1))
+        return torch.einsum("bhtd,chd->btc", heads, weight) + self.out_proj.bias.to(heads.dtype)
 
-    def _split_heads(self, x: Tensor) -> Tensor:
-        """[B, T, D] -> [B, H, T, d]."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+class _Third(torch.autograd.Function):
+    """A third of the rows of a parameter, cast; its gradient is widened last.
+
+    Narrow gradients of parts stay apart until the optimizer reads them. Those of a slice and a
+    cast, as torch writes them, are added up in float32 and written to memory first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, whole: Tensor, part: int, dtype: torch.dtype) -> Tensor:
+        ctx.part, ctx.dtype = part, whole.dtype
+        return whole.chunk(3)[part].to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        rows = len(gradients[0])
+        around = (0, 0) * (gradients[0].ndim - 1) + (ctx.part * rows, (2 - ctx.part) * rows)
+        return F.pad(gradients[0], around).to(ctx.dtype), None, None
 
 
 class DecoderLayer(nn.Module):
@@ -153,7 +189,7 @@ class DecoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dim)
         self.norm2 = nn.LayerNorm(embed_dim)
         self.norm3 = nn.LayerNorm(embed_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         """Map tokens [B, T, D] and memory [B, L, D] to tokens [B, T, D]; token t sees 0 to t."""

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_small
 
+from radcap.model.stem import NUM_BLOCKS, stem_in_strips
+
 IMAGE_SIZE = 224
 NUM_CHANNELS = 576  # of the last feature map
 NUM_IMAGE_TOKENS = 49  # the feature map is 7 x 7: the encoder's stride is 32
@@ -26,6 +28,10 @@ class ImageEncoder(nn.Module):
     Searching for MobileNetV3, Howard et al. 2019, arXiv:1905.02244. Its state dict is that of
     `torchvision.models.mobilenet_v3_small` without the `classifier.*` entries.
 
+    Attributes:
+        strip_groups: 0, or into how many groups the images of a training batch are parted for
+            `radcap.model.stem`; the batch norms then are those of a runtime that compiles.
+
     Args:
         batch_norm_momentum: weight of the newest batch in the running statistics. torchvision's
             0.01 suits trained weights; from random ones it lags for hundreds of steps (use 0.1).
@@ -40,6 +46,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, batch_norm_momentum: float = 0.01) -> None:
         super().__init__()
         self.frozen = False
+        self.strip_groups = 0
         if not 0.0 < batch_norm_momentum <= 1.0:
             raise ValueError(f"batch_norm_momentum must be in (0, 1], not {batch_norm_momentum}")
         norm_layer = partial(nn.BatchNorm2d, eps=0.001, momentum=batch_norm_momentum)
@@ -84,8 +91,15 @@ class ImageEncoder(nn.Module):
             raise ValueError(
                 f"images must be [B, 3, {IMAGE_SIZE}, {IMAGE_SIZE}], not {list(images.shape)}"
             )
-        if images.dtype == torch.uint8:
-            images = images.to(self.pixel_scale.dtype) * self.pixel_scale + self.pixel_shift
-        elif not images.is_floating_point():
+        if images.dtype != torch.uint8 and not images.is_floating_point():
             raise ValueError(f"images must be uint8 or normalised floats, not {images.dtype}")
-        return self.features(images)
+        if self.strip_groups and self.training:
+            x = stem_in_strips(self.features, images, self._normalise, self.strip_groups)
+            return self.features[NUM_BLOCKS:](x)
+        return self.features(self._normalise(images))
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        """Floats of uint8 [..., 3, H, W], as the network expects them; floats as they are."""
+        if images.dtype != torch.uint8:
+            return images
+        return images.to(self.pixel_scale.dtype) * self.pixel_scale + self.pixel_shift

@@ -11,12 +11,15 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from radcap.autocast import wide
+from radcap.model.output import OutputLayer
 
 PAD_ID = 0
 
 
-def caption_loss(hidden: Tensor, fc_out: nn.Linear, targets: Tensor) -> tuple[Tensor, Tensor]:
+def caption_loss(hidden: Tensor, fc_out: OutputLayer, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of the token losses and number of tokens, [PAD] targets ignored.
 
     The output layer is applied here, because over 30,522 words it dominates the step of a small
@@ -38,15 +41,15 @@ def caption_loss(hidden: Tensor, fc_out: nn.Linear, targets: Tensor) -> tuple[Te
     return selected_loss(hidden, fc_out, targets)
 
 
-def selected_loss(hidden: Tensor, fc_out: nn.Linear, targets: Tensor) -> tuple[Tensor, Tensor]:
+def selected_loss(hidden: Tensor, fc_out: OutputLayer, targets: Tensor) -> tuple[Tensor, Tensor]:
     """`caption_loss` with the N valid positions selected first: shapes depend on the data."""
     valid = targets != PAD_ID
-    logits = _at_least_float32(fc_out(hidden[valid]))
+    logits = wide(fc_out(hidden[valid]))
     loss_sum = F.cross_entropy(logits, targets[valid].long(), reduction="sum")
     return loss_sum, valid.sum()
 
 
-def row_losses(hidden: Tensor, fc_out: nn.Linear, targets: Tensor) -> Tensor:
+def row_losses(hidden: Tensor, fc_out: OutputLayer, targets: Tensor) -> Tensor:
     """Sum of the token losses of every row, [B]; arguments and dtype as for `caption_loss`.
 
     A row without a valid token has 0.
@@ -54,29 +57,24 @@ def row_losses(hidden: Tensor, fc_out: nn.Linear, targets: Tensor) -> Tensor:
     if hidden.device.type == "xla":
         return _masked_token_losses(hidden, fc_out, targets).sum(dim=-1)
     valid = targets != PAD_ID
-    logits = _at_least_float32(fc_out(hidden[valid]))
+    logits = wide(fc_out(hidden[valid]))
     token_losses = logits.new_zeros(targets.shape)
     token_losses[valid] = F.cross_entropy(logits, targets[valid].long(), reduction="none")
     return token_losses.sum(dim=-1)
 
 
-def masked_loss(hidden: Tensor, fc_out: nn.Linear, targets: Tensor) -> tuple[Tensor, Tensor]:
+def masked_loss(hidden: Tensor, fc_out: OutputLayer, targets: Tensor) -> tuple[Tensor, Tensor]:
     """`caption_loss` with static shapes and without a gather.
 
-    The target's logit is picked by comparing the vocabulary's iota with the target: a gather, or
-    one_hot (a scatter), becomes loops and transfers between cores once the batch is sharded.
+    No element of the logits is gathered or scattered: with the batch spread over cores, that
+    becomes loops and transfers between them.
     """
     return _masked_token_losses(hidden, fc_out, targets).sum(), (targets != PAD_ID).sum()
 
 
-def _masked_token_losses(hidden: Tensor, fc_out: nn.Linear, targets: Tensor) -> Tensor:
+def _masked_token_losses(hidden: Tensor, fc_out: OutputLayer, targets: Tensor) -> Tensor:
     """Cross-entropies [B, T], 0 at [PAD]."""
-    logits = _at_least_float32(fc_out(hidden))
-    vocabulary = torch.arange(logits.shape[-1], device=targets.device, dtype=targets.dtype)
-    is_target = vocabulary == targets[..., None]
-    target_logit = torch.where(is_target, logits, 0.0).sum(dim=-1)
-    token_loss = logits.logsumexp(dim=-1) - target_logit
-    return torch.where(targets != PAD_ID, token_loss, 0.0)
+    return torch.where(targets != PAD_ID, fc_out(hidden, targets), 0.0)
 
 
 def mean_loss(loss_sum: Tensor, num_tokens: Tensor) -> Tensor:
@@ -93,8 +91,3 @@ def perplexity(loss_sum: float, num_tokens: int) -> float:
         return math.exp(loss_sum / max(num_tokens, 1))
     except OverflowError:
         return math.inf
-
-
-def _at_least_float32(logits: Tensor) -> Tensor:
-    """Sums over thousands of half-precision values would lose their last digits."""
-    return logits if logits.dtype == torch.float64 else logits.float()

@@ -124,6 +124,7 @@ class DeviceAdam(Adam):
         # 1 - beta ** count, without the cancellation that costs float32 half its digits.
         correction1 = -torch.expm1(count * math.log(beta1)) if beta1 else torch.ones_like(count)
         correction2 = -torch.expm1(count * math.log(beta2)) if beta2 else torch.ones_like(count)
+        root2 = correction2.sqrt()
         scales = [group["lr_scale"] for group in self.param_groups for _ in group["params"]]
         for parameter, scale in zip(self._parameters(), scales, strict=True):
             rate = self._learning_rate * scale
@@ -132,8 +133,12 @@ class DeviceAdam(Adam):
             state = self.state[parameter]
             first = torch.lerp(state["exp_avg"], gradient, 1 - beta1)
             second = beta2 * state["exp_avg_sq"] + (1 - beta2) * gradient * gradient
-            change = (first / correction1) / ((second / correction2).sqrt() + eps)
-            new = parameter * (1 - rate * self._options.weight_decay) - rate * change
+            # rate * (first / correction1) / ((second / correction2).sqrt() + eps), with the
+            # divisions of whole tensors made ones of scalars.
+            change = first / (second.sqrt() + eps * root2)
+            new = parameter - (rate * root2 / correction1) * change
+            if self._options.weight_decay:
+                new = new - (rate * self._options.weight_decay) * parameter
             for kept, candidate in (
                 (parameter, new),
                 (state["exp_avg"], first),

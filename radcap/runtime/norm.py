@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from radcap.autocast import autocast_dtype, wide
+
 Sum = Callable[[Tensor], Tensor]
 
 
 class SpreadBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` over the rows of all devices, in float32 whatever the input.
+    """`nn.BatchNorm2d` over the rows of all devices, in float32 at least.
 
     As torch does, training normalises with the biased variance and keeps the unbiased one
     (torch_xla's own keeps the biased one). XLA's partitioner cannot cut its batch norm operation:
@@ -30,18 +32,29 @@ class SpreadBatchNorm2d(nn.BatchNorm2d):
     sum_over_devices: Sum
     num_processes: int
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Map [B, C, H, W] to the same shape and dtype."""
+    def forward(self, input: Tensor, halo: int = 0) -> Tensor:
+        """Map [B, C, H, W] to the same shape and dtype.
+
+        Args:
+            input: a whole batch.
+            halo: so many rows (of H) at the top of every image are normalised like the others,
+                but left out of the batch's statistics.
+        """
         assert self.weight is not None and self.bias is not None
         assert self.running_mean is not None and self.running_var is not None
         if not self.training:
             inverse = torch.rsqrt(self.running_var + self.eps)
             scale = self.weight * inverse
             shift = self.bias - self.running_mean * scale
-            return (input.float() * _over_channels(scale) + _over_channels(shift)).to(input.dtype)
-        count = input.numel() // self.num_features * self.num_processes
+            return (wide(input) * _over_channels(scale) + _over_channels(shift)).to(input.dtype)
+        batch, _, height, width = input.shape
+        count = batch * (height - halo) * width * self.num_processes
+        counted = None
+        if halo:
+            rows = torch.arange(height, device=input.device) >= halo
+            counted = rows.to(self.weight.dtype)[:, None]
         output, mean, variance = _BatchNorm.apply(
-            input, self.weight, self.bias, self.eps, count, self.sum_over_devices
+            input, self.weight, self.bias, counted, self.eps, count, self.sum_over_devices
         )
         self._keep(mean, variance * (count / max(count - 1, 1)))
         return output
@@ -60,49 +73,65 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, eps: float, count: int, total: Sum
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        counted: Tensor | None,
+        eps: float,
+        count: int,
+        total: Sum,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        values = input.float()
+        values = wide(input)
+        own = values if counted is None else values * counted
         # E[x^2] - E[x]^2, as XLA itself has it: one pass over the input instead of two.
-        sums = torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
+        sums = torch.stack([own.sum((0, 2, 3)), (own * values).sum((0, 2, 3))])
         mean, mean_square = (total(sums) / count).unbind()
         variance = (mean_square - mean.square()).clamp(min=0)
         inverse = torch.rsqrt(variance + eps)
         scale = weight * inverse
         shift = bias - mean * scale
         output = values * _over_channels(scale) + _over_channels(shift)
-        ctx.save_for_backward(input, weight, mean, inverse)
+        ctx.save_for_backward(input, weight, counted, mean, inverse)
         ctx.count, ctx.total = count, total
         ctx.mark_non_differentiable(mean, variance)
         return output.to(input.dtype), mean, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight, mean, inverse = ctx.saved_tensors
-        gradient = gradients[0].float()
-        normalised = (input.float() - _over_channels(mean)) * _over_channels(inverse)
-        own = torch.stack([gradient.sum((0, 2, 3)), (gradient * normalised).sum((0, 2, 3))])
+        input, weight, counted, mean, inverse = ctx.saved_tensors
+        gradient = wide(gradients[0])
+        centred = wide(input) - _over_channels(mean)
+        to_weight = inverse * (gradient * centred).sum((0, 2, 3))
+        own = torch.stack([gradient.sum((0, 2, 3)), to_weight])
         mean_gradient, mean_product = (ctx.total(own) / ctx.count).unbind()
-        to_input = _over_channels(weight * inverse) * (
-            gradient - _over_channels(mean_gradient) - normalised * _over_channels(mean_product)
-        )
+        # scale * (gradient - mean_gradient - normalised * mean_product), where the products of
+        # what belongs to a channel come first: fewer of them for every pixel.
+        scale = weight * inverse
+        through_statistics = centred * _over_channels(scale * inverse * mean_product)
+        through_statistics = through_statistics + _over_channels(scale * mean_gradient)
+        if counted is not None:
+            through_statistics = through_statistics * counted
+        to_input = gradient * _over_channels(scale) - through_statistics
         # The gradients of weight and bias stay this process's own: they are added up with all
         # others after the backward pass.
-        return to_input.to(input.dtype), own[1], own[0], None, None, None
+        return to_input.to(input.dtype), own[1], own[0], None, None, None, None
 
 
 class SpreadLayerNorm(nn.LayerNorm):
-    """`nn.LayerNorm` over the last axis, in float32.
+    """`nn.LayerNorm` over the last axis, computed in float32.
 
     torch_xla makes a batch norm of it, with the rows as channels, which its partitioner gathers.
+    Under autocast the result is narrow, and with it the residual sums between layers: half the
+    bytes of what torch's own autocast leaves in float32.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map [..., D] to float32 of the same shape."""
-        values = input.float()
+        """Map [..., D] to the same shape, in the dtype of autocast, else of the input."""
+        values = wide(input)
         centred = values - values.mean(-1, keepdim=True)
         inverse = torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.eps)
-        return centred * inverse * self.weight + self.bias
+        return (centred * inverse * self.weight + self.bias).to(autocast_dtype(input))
 
 
 def spread_batch_norms(model: nn.Module, total: Sum, num_processes: int) -> None:

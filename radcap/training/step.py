@@ -67,9 +67,11 @@ class TrainStep:
             loss = loss + share.detach()
         loss = runtime.sum_over_devices(loss)
         runtime.sum_gradients(self._model)
-        grad_norm = torch.nn.utils.clip_grad_norm_(
-            self._model.parameters(), self._clip_norm or float("inf")
-        )
+        if self._clip_norm is None:
+            gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
+            grad_norm = torch.nn.utils.get_total_norm(gradients)
+        else:
+            grad_norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._clip_norm)
         proceed = (num_tokens > 0) & torch.isfinite(loss) & torch.isfinite(grad_norm)
         runtime.update(self._optimizer, proceed)
         return {"loss": loss, "tokens": num_tokens, "grad_norm": grad_norm}

@@ -20,8 +20,9 @@ from radcap.model.loss import (
     row_losses,
     selected_loss,
 )
+from radcap.model.output import OutputLayer
 
-Loss = Callable[[Tensor, nn.Linear, Tensor], tuple[Tensor, Tensor]]
+Loss = Callable[[Tensor, OutputLayer, Tensor], tuple[Tensor, Tensor]]
 both_formulas = pytest.mark.parametrize("formula", [selected_loss, masked_loss])
 
 
@@ -36,7 +37,7 @@ def test_both_formulas_equal_torchs_sum_and_gradient(
     batch: int, length: int, padding: float, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    fc_out = nn.Linear(5, 13).double()
+    fc_out = OutputLayer(5, 13).double()
     start = torch.randn(batch, length, 5, generator=generator, dtype=torch.float64)
     targets = torch.randint(1, 13, (batch, length), generator=generator)
     targets[torch.rand(batch, length, generator=generator) < padding] = 0
@@ -61,7 +62,7 @@ def test_both_formulas_equal_torchs_sum_and_gradient(
 
 @both_formulas
 def test_no_valid_token_gives_zero_and_zero_gradients(formula: Loss) -> None:
-    fc_out = nn.Linear(4, 9)
+    fc_out = OutputLayer(4, 9)
     hidden = torch.randn(2, 3, 4, requires_grad=True)
     loss_sum, num_tokens = formula(hidden, fc_out, torch.zeros(2, 3, dtype=torch.int32))
     mean = mean_loss(loss_sum, num_tokens)
@@ -80,23 +81,52 @@ def test_sums_are_float32_at_least(formula: Loss) -> None:
         (torch.float32, torch.float32),
         (torch.float64, torch.float64),
     ):
-        loss_sum, _ = formula(torch.randn(1, 3, 4, dtype=dtype), nn.Linear(4, 9).to(dtype), targets)
+        loss_sum, _ = formula(
+            torch.randn(1, 3, 4, dtype=dtype), OutputLayer(4, 9).to(dtype), targets
+        )
         assert loss_sum.dtype == wanted
 
 
-def test_extreme_logits_stay_finite() -> None:
-    fc_out = nn.Linear(2, 3, bias=False)
+def loss_of_logits(formula: Loss, logits: list[float], target: int) -> tuple[float, list[float]]:
+    """Loss and its gradient by the logits of one position."""
+    fc_out = OutputLayer(1, len(logits)).double()
+    nn.init.zeros_(fc_out.weight)
     with torch.no_grad():
-        fc_out.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]))
-    hidden = torch.tensor([[[1e4, -1e4]]])
-    for formula in (selected_loss, masked_loss):
-        loss_sum, _ = formula(hidden, fc_out, torch.tensor([[1]]))
-        assert loss_sum.item() == pytest.approx(2e4)
+        fc_out.bias.copy_(torch.tensor(logits))
+    loss_sum, _ = formula(
+        torch.ones(1, 1, 1, dtype=torch.float64), fc_out, torch.tensor([[target]])
+    )
+    loss_sum.backward()
+    assert fc_out.bias.grad is not None
+    return loss_sum.item(), fc_out.bias.grad.tolist()
+
+
+@both_formulas
+@pytest.mark.parametrize("target", [1, 2, 3])
+@pytest.mark.parametrize("height", [-1e4, 0.0, 1e4])
+def test_a_logits_height_does_not_matter(formula: Loss, target: int, height: float) -> None:
+    """Losses from nearly 0 to 60 nats, wherever the logits lie."""
+    logits = [height + x for x in (-3.0, 50.0, 0.0, -10.0)]
+    expected = F.cross_entropy(torch.tensor(logits, dtype=torch.float64), torch.tensor(target))
+    found, gradient = loss_of_logits(formula, logits, target)
+    assert found == pytest.approx(expected.item(), abs=1e-9)
+    wanted = torch.tensor(logits, dtype=torch.float64).softmax(0)
+    wanted[target] -= 1
+    assert gradient == pytest.approx(wanted.tolist(), abs=1e-9)
+
+
+def test_a_token_that_is_lost_keeps_a_finite_loss_and_a_gradient() -> None:
+    """Beyond 75 nats XLA's formula tells only that it is that bad."""
+    assert loss_of_logits(selected_loss, [0.0, 120.0, 0.0], 2)[0] == pytest.approx(120.0)
+    found, gradient = loss_of_logits(masked_loss, [0.0, 120.0, 0.0], 2)
+    assert 75.0 <= found < 76.0
+    assert gradient[1] > 1 and gradient[2] == pytest.approx(-1.0)
+    assert math.isfinite(loss_of_logits(masked_loss, [0.0] + [1e4] * 30_521, 0)[0])
 
 
 def test_sums_over_any_grouping_give_the_same_mean() -> None:
     torch.manual_seed(0)
-    fc_out = nn.Linear(4, 9).double()
+    fc_out = OutputLayer(4, 9).double()
     hidden = torch.randn(8, 5, 4, dtype=torch.float64)
     targets = torch.randint(1, 9, (8, 5))
     for row in range(8):
@@ -116,7 +146,7 @@ def test_perplexity_is_taken_once_of_all_tokens() -> None:
 
 def test_row_losses_are_the_loss_of_each_row_alone() -> None:
     generator = torch.Generator().manual_seed(3)
-    fc_out = nn.Linear(5, 13)
+    fc_out = OutputLayer(5, 13)
     hidden = torch.randn(4, 6, 5, generator=generator)
     targets = torch.randint(1, 13, (4, 6), generator=generator, dtype=torch.int32)
     targets[0, 2:] = targets[1] = 0

@@ -53,7 +53,7 @@ def attention() -> dict[str, Any]:
         "gradient": max(map(max_difference, gradients, wanted)),
         "folded": len(re.findall(r"\[35[,\]]", hlo)),
         "batched_dots": len(re.findall(r" dot\(.*lhs_batch_dims=\{0,1\}", hlo)),
-        "gathers_of_logits": len(re.findall(r"gather\(f32\[[\d,]*30\]", hlo)),
+        "gathers_of_logits": len(re.findall(r"gather\(f32\[[\d,]+,30\]", hlo)),
     }
 
 

@@ -1,0 +1,78 @@
+"""The output layer, which over 30,522 words is the greatest product of a training step.
+
+Shape legend: B batch, T tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from radcap.autocast import autocast_dtype, wide
+
+_MAX_NATS = 75.0  # exp(75) times 30,522 words is 1e37, of a float32's 3.4e38
+
+
+class OutputLayer(nn.Linear):
+    """`nn.Linear` from D to V that can go on to the loss."""
+
+    def forward(self, input: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Map hidden states to logits, or to losses.
+
+        Args:
+            input: [..., D]; with targets [B, T, D].
+            targets: int ids [B, T], or None.
+
+        Returns:
+            Logits [..., V]; with targets the cross-entropy of every position in nats, [B, T],
+            in float32 at least.
+        """
+        if targets is None:
+            return super().forward(input)
+        dtype = autocast_dtype(input)
+        with torch.autocast(input.device.type, enabled=False):
+            losses: Tensor = _OutputLoss.apply(input, self.weight, self.bias, targets, dtype)
+        return losses
+
+
+class _OutputLoss(torch.autograd.Function):
+    """The output layer and its cross-entropy, with as few passes over the logits as can be.
+
+    With x the logits of a position and t its target, the loss is log(sum(exp(x - x_t))). Shifted by
+    the target's own logit, which one row of the weights gives beforehand, the sum comes out of the
+    very product that makes the logits, where their maximum would cost another pass; it cannot
+    vanish, since the target adds 1 to it. Differences are cut off at 75 nats, so that it cannot
+    overflow: a token's loss is exact up to there. Gradients overflow at twice that, which a step
+    tells by their norm.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        logits = F.linear(hidden.to(dtype), weight.to(dtype), bias.to(dtype))
+        row = F.embedding(targets, weight).to(dtype)
+        # Rounded like the logits, or a sure token's loss would be what the rounding left.
+        product = (wide(hidden.to(dtype)) * wide(row)).sum(-1).to(dtype)
+        target_logit = wide(product + bias.to(dtype)[targets])
+        odds = (wide(logits) - target_logit[..., None]).clamp(max=_MAX_NATS).exp()
+        token_loss = odds.sum(-1).log()
+        ctx.save_for_backward(hidden, weight, logits, target_logit + token_loss, targets)
+        return token_loss
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, logits, log_total, targets = ctx.saved_tensors
+        dtype, share = logits.dtype, gradients[0][..., None]
+        # The target is found by comparing: a scatter becomes loops once the batch is spread.
+        vocabulary = torch.arange(logits.shape[-1], device=targets.device, dtype=targets.dtype)
+        hit = torch.where(vocabulary == targets[..., None], share, 0.0)
+        to_logits = (wide(logits) - log_total[..., None]).exp() * share - hit
+        narrow = to_logits.to(dtype)
+        to_hidden = torch.einsum("btv,vd->btd", narrow, weight.to(dtype))
+        to_weight = torch.einsum("btv,btd->vd", narrow, hidden.to(dtype))
+        to_bias = wide(narrow).sum((0, 1))
+        return to_hidden.to(hidden.dtype), to_weight.to(weight.dtype), to_bias, None, None
