@@ -17,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from radcap.model.dropout import Dropout
+from radcap.model.dropout import dropout as drop
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -50,7 +53,8 @@ def attention(
         [B, H, T, d].
     """
     assert visible is None or not is_causal
-    if query.device.type != "xla":
+    # torch's own on a CPU, given a dropout, is no faster than what follows, and its draws are slow.
+    if query.device.type != "xla" and not (dropout and query.device.type == "cpu"):
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask=visible, dropout_p=dropout, is_causal=is_causal
         )
@@ -62,7 +66,7 @@ def attention(
         visible = steps[:, None] >= steps[None, :]
     if visible is not None:
         scores = scores.masked_fill(~visible, float("-inf"))
-    weights = F.dropout(scores.softmax(dim=-1), dropout, training=dropout > 0.0)
+    weights = drop(scores.softmax(dim=-1), dropout)
     return torch.einsum("bhtl,bhld->bhtd", weights, value)
 
 
@@ -153,7 +157,7 @@ class DecoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dim)
         self.norm2 = nn.LayerNorm(embed_dim)
         self.norm3 = nn.LayerNorm(embed_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         """Map tokens [B, T, D] and memory [B, L, D] to tokens [B, T, D]; token t sees 0 to t."""

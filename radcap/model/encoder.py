@@ -88,4 +88,8 @@ class ImageEncoder(nn.Module):
             images = images.to(self.pixel_scale.dtype) * self.pixel_scale + self.pixel_shift
         elif not images.is_floating_point():
             raise ValueError(f"images must be uint8 or normalised floats, not {images.dtype}")
+        if images.device.type == "cpu":
+            # Depthwise convolutions in bf16 take a CPU five times as long as in float32.
+            with torch.autocast("cpu", enabled=False):
+                return self.features(images)
         return self.features(images)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from radcap.model.output_loss import output_loss
+
 PAD_ID = 0
 
 
@@ -41,8 +43,7 @@ def caption_loss(hidden: Tensor, fc_out: nn.Linear, targets: Tensor) -> tuple[Te
 def selected_loss(hidden: Tensor, fc_out: nn.Linear, targets: Tensor) -> tuple[Tensor, Tensor]:
     """`caption_loss` with the N valid positions selected first: shapes depend on the data."""
     valid = targets != PAD_ID
-    logits = _at_least_float32(fc_out(hidden[valid]))
-    loss_sum = F.cross_entropy(logits, targets[valid].long(), reduction="sum")
+    loss_sum = output_loss(hidden[valid], fc_out, targets[valid].long())
     return loss_sum, valid.sum()
 
 

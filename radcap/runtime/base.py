@@ -117,6 +117,10 @@ class Runtime(abc.ABC):
     def arithmetic(self) -> AbstractContextManager[None]:
         """The context of a forward pass: its precision."""
 
+    def training_arithmetic(self) -> AbstractContextManager[None]:
+        """The context of a training step's forward pass."""
+        return self.arithmetic()
+
     @abc.abstractmethod
     def set_learning_rate(self, optimizer: Optimizer, rate: float) -> None:
         """Set the rate of the next update."""

@@ -29,13 +29,21 @@ class NativeRuntime(Runtime):
     device with all the rows would take.
     """
 
-    def __init__(self, name: str, *, precision: str, threads: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        precision: str,
+        threads: int | None,
+        training_precision: str | None = None,
+    ) -> None:
         """Open the device.
 
         Args:
             name: cpu or cuda.
             precision: fp32 or bf16 (autocast; weights and sums stay in float32).
             threads: CPU threads, None for one a core, shared by the processes of the machine.
+            training_precision: of training steps alone; None for that of all else.
 
         Raises:
             RadcapError: there is no GPU that torch can use.
@@ -47,6 +55,7 @@ class NativeRuntime(Runtime):
         self.name = name
         self.device = torch.device(name)
         self.precision = precision
+        self.training_precision = training_precision or precision
         cores = len(os.sched_getaffinity(0)) // num_launched_here()
         torch.set_num_threads(threads or max(1, cores))
         self.num_devices = self.num_processes = num_launched()
@@ -67,7 +76,10 @@ class NativeRuntime(Runtime):
         processes = f"{self.num_processes} processes, each " if self.num_processes > 1 else ""
         if self.name == "cuda":
             return f"{processes}{torch.cuda.get_device_name()}, {self.precision}"
-        return f"{processes}CPU, {torch.get_num_threads()} threads, {self.precision}"
+        described = f"{processes}CPU, {torch.get_num_threads()} threads, {self.precision}"
+        if self.training_precision != self.precision:
+            described += f", {self.training_precision} in training"
+        return described
 
     def place(self, model: nn.Module) -> None:
         # Convolutions are faster with channels last: 1.2x of a whole step on a CPU.
@@ -100,10 +112,17 @@ class NativeRuntime(Runtime):
             images = batch.images.to(
                 self.device, non_blocking=True, memory_format=torch.channels_last
             )
-            yield batch, images, batch.tokens.to(self.device, non_blocking=True)
+            tokens = without_padding(batch.tokens)
+            yield batch, images, tokens.to(self.device, non_blocking=True)
 
     def arithmetic(self) -> AbstractContextManager[None]:
-        if self.precision == "bf16":
+        return self._autocast(self.precision)
+
+    def training_arithmetic(self) -> AbstractContextManager[None]:
+        return self._autocast(self.training_precision)
+
+    def _autocast(self, precision: str) -> AbstractContextManager[None]:
+        if precision == "bf16":
             return torch.autocast(self.name, torch.bfloat16)
         return nullcontext()
 
@@ -133,8 +152,8 @@ class NativeRuntime(Runtime):
 
     def update(self, optimizer: Optimizer, proceed: Tensor) -> None:
         # The fused kernels leave weights and state alone where `found_inf` is 1: the way of
-        # torch.amp.GradScaler, and the only one that needs no read of the device.
-        optimizer.grad_scale = torch.ones((), device=self.device)  # type: ignore[attr-defined]
+        # torch.amp.GradScaler, and the only one that needs no read of the device. Its `grad_scale`
+        # is not set: with one, the kernels write all gradients back.
         optimizer.found_inf = (~proceed).float()  # type: ignore[attr-defined]
         optimizer.step()
 
@@ -181,3 +200,13 @@ class NativeRuntime(Runtime):
     def close(self) -> None:
         if self.num_processes > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def without_padding(tokens: Tensor) -> Tensor:
+    """The columns of right-padded ids [B, T + 1], [PAD] being 0, up to the longest caption's end.
+
+    Exact: what precedes a position does not see it, and [PAD] is no target. Compiled programs want
+    one shape for all batches; here every shape is as good.
+    """
+    longest = int((tokens != 0).sum(dim=1).max())
+    return tokens[:, : max(longest, 2)]

@@ -313,7 +313,9 @@ def pieces() -> Any:
             with device.purpose("train", step):
                 device.set_learning_rate(optimizer, rate)
                 optimizer.zero_grad()
-                model(tokens.float()).square().mean().backward()
+                # Captions may come without the padding that all of them share.
+                ids = nn.functional.pad(tokens, (0, 9 - tokens.shape[1])).float()
+                model(ids).square().mean().backward()
                 device.update(optimizer, torch.ones_like(tokens[0, 0], dtype=torch.bool))
                 device.end_step()
 
