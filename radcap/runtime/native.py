@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from torch.optim import Adam, Optimizer
 from radcap.config import OptimizerConfig
 from radcap.errors import ConfigError, RadcapError
 from radcap.runtime.adam import keep_execution_flags, parameter_groups, set_learning_rate
-from radcap.runtime.base import B, Runtime, T, gather_objects
+from radcap.runtime.base import B, P, Runtime, T, gather_objects
 from radcap.runtime.launch import num_launched, num_launched_here
 from radcap.runtime.norm import spread_batch_norms
+
+# Batches of a GPU have this many target tokens or a multiple: few shapes to compile for.
+_GPU_TOKENS = 8
 
 
 class NativeRuntime(Runtime):
@@ -36,6 +39,7 @@ class NativeRuntime(Runtime):
         precision: str,
         threads: int | None,
         training_precision: str | None = None,
+        compile: bool = False,
     ) -> None:
         """Open the device.
 
@@ -44,6 +48,7 @@ class NativeRuntime(Runtime):
             precision: fp32 or bf16 (autocast; weights and sums stay in float32).
             threads: CPU threads, None for one a core, shared by the processes of the machine.
             training_precision: of training steps alone; None for that of all else.
+            compile: let `compiled` compile, by torch.compile.
 
         Raises:
             RadcapError: there is no GPU that torch can use.
@@ -56,6 +61,7 @@ class NativeRuntime(Runtime):
         self.device = torch.device(name)
         self.precision = precision
         self.training_precision = training_precision or precision
+        self._compile = compile
         cores = len(os.sched_getaffinity(0)) // num_launched_here()
         torch.set_num_threads(threads or max(1, cores))
         self.num_devices = self.num_processes = num_launched()
@@ -109,17 +115,24 @@ class NativeRuntime(Runtime):
 
     def batches(self, loader: Iterable[B]) -> Iterator[tuple[B, Tensor, Tensor]]:
         for batch in loader:
-            images = batch.images.to(
-                self.device, non_blocking=True, memory_format=torch.channels_last
-            )
-            tokens = without_padding(batch.tokens)
-            yield batch, images, tokens.to(self.device, non_blocking=True)
+            images = self._upload(batch.images).contiguous(memory_format=torch.channels_last)
+            multiple = _GPU_TOKENS if self.name == "cuda" else 1
+            yield batch, images, self._upload(without_padding(batch.tokens, multiple))
+
+    def _upload(self, tensor: Tensor) -> Tensor:
+        if self.name == "cpu":
+            return tensor
+        # From other memory than pinned, the host would wait for what the GPU has to do before.
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def arithmetic(self) -> AbstractContextManager[None]:
         return self._autocast(self.precision)
 
     def training_arithmetic(self) -> AbstractContextManager[None]:
         return self._autocast(self.training_precision)
+
+    def compiled(self, function: Callable[P, T]) -> Callable[P, T]:
+        return torch.compile(function, dynamic=False) if self._compile else function
 
     def _autocast(self, precision: str) -> AbstractContextManager[None]:
         if precision == "bf16":
@@ -202,11 +215,14 @@ class NativeRuntime(Runtime):
             dist.destroy_process_group()
 
 
-def without_padding(tokens: Tensor) -> Tensor:
-    """The columns of right-padded ids [B, T + 1], [PAD] being 0, up to the longest caption's end.
+def without_padding(tokens: Tensor, multiple: int = 1) -> Tensor:
+    """Right-padded ids [B, T + 1], [PAD] being 0, with T cut to that of the longest caption.
 
-    Exact: what precedes a position does not see it, and [PAD] is no target. Compiled programs want
-    one shape for all batches; here every shape is as good.
+    Exact: what precedes a position does not see it, and [PAD] is no target.
+
+    Args:
+        tokens: on the host.
+        multiple: to round the new T up to, as far as the old one allows.
     """
-    longest = int((tokens != 0).sum(dim=1).max())
-    return tokens[:, : max(longest, 2)]
+    longest = max(int((tokens != 0).sum(dim=1).max()) - 1, 1)
+    return tokens[:, : 1 + -(-longest // multiple) * multiple]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from radcap.config import RuntimeConfig
 from radcap.runtime.base import Runtime
-from radcap.runtime.launch import check_devices
+from radcap.runtime.launch import check_compiler, check_devices
 from radcap.runtime.tpu import prepare_environment, tpu_is_usable
 
 
@@ -23,6 +23,8 @@ def open_runtime(config: RuntimeConfig, *, threads: int | None = None) -> Runtim
         RadcapError: the device is not there; the message says what to set instead.
     """
     name = best_there_is() if config.name == "auto" else config.name
+    if config.compile:
+        check_compiler(name)
     if name in ("cpu", "cuda"):
         from radcap.runtime.native import NativeRuntime
 
@@ -32,6 +34,7 @@ def open_runtime(config: RuntimeConfig, *, threads: int | None = None) -> Runtim
             precision=config.precision or default_precision(name),
             threads=threads,
             training_precision=config.precision or default_training_precision(name),
+            compile=config.compile,
         )
     prepare_environment(name, config.devices)
     from radcap.runtime.xla import XlaRuntime

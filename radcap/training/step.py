@@ -36,6 +36,7 @@ class TrainStep:
         self._runtime = runtime
         self._accumulate = accumulate
         self._clip_norm = clip_norm
+        self._loss_sum = runtime.compiled(_loss_sum)
 
     def __call__(self, images: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         """Train on one batch.
@@ -60,7 +61,7 @@ class TrainStep:
         loss = torch.zeros((), device=images.device)
         for part in range(self._accumulate):
             with runtime.training_arithmetic():
-                loss_sum = _loss_sum(
+                loss_sum = self._loss_sum(
                     self._model, self._part(images, part), self._part(tokens, part)
                 )
             share = loss_sum / divisor

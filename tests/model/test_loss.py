@@ -1,4 +1,4 @@
-"""The loss: both formulas against torch's cross-entropy, and the batches that have no token."""
+"""The loss: the formulas against torch's cross-entropy, and the batches that have no token."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from radcap.model.loss import (
     caption_loss,
     masked_loss,
     mean_loss,
+    padded_loss,
     perplexity,
     row_losses,
     selected_loss,
 )
 
 Loss = Callable[[Tensor, nn.Linear, Tensor], tuple[Tensor, Tensor]]
-both_formulas = pytest.mark.parametrize("formula", [selected_loss, masked_loss])
+FORMULAS = (selected_loss, padded_loss, masked_loss)
+every_formula = pytest.mark.parametrize("formula", FORMULAS)
 
 
 @given(
@@ -32,7 +34,7 @@ both_formulas = pytest.mark.parametrize("formula", [selected_loss, masked_loss])
     seed=st.integers(0, 2**31),
 )
 @settings(max_examples=50, deadline=None)
-def test_both_formulas_equal_torchs_sum_and_gradient(
+def test_every_formula_equals_torchs_sum_and_gradient(
     batch: int, length: int, padding: float, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -50,7 +52,7 @@ def test_both_formulas_equal_torchs_sum_and_gradient(
     expected = run(
         F.cross_entropy(flat, targets.flatten(), ignore_index=0, reduction="sum"), hidden
     )
-    for formula in (selected_loss, masked_loss):
+    for formula in FORMULAS:
         for dtype in (torch.int32, torch.int64):
             hidden = start.clone().requires_grad_()
             loss_sum, num_tokens = formula(hidden, fc_out, targets.to(dtype))
@@ -59,7 +61,7 @@ def test_both_formulas_equal_torchs_sum_and_gradient(
                 torch.testing.assert_close(found, wanted)
 
 
-@both_formulas
+@every_formula
 def test_no_valid_token_gives_zero_and_zero_gradients(formula: Loss) -> None:
     fc_out = nn.Linear(4, 9)
     hidden = torch.randn(2, 3, 4, requires_grad=True)
@@ -72,7 +74,7 @@ def test_no_valid_token_gives_zero_and_zero_gradients(formula: Loss) -> None:
         assert torch.equal(leaf.grad, torch.zeros_like(leaf))
 
 
-@both_formulas
+@every_formula
 def test_sums_are_float32_at_least(formula: Loss) -> None:
     targets = torch.tensor([[1, 2, 0]])
     for dtype, wanted in (
@@ -89,7 +91,7 @@ def test_extreme_logits_stay_finite() -> None:
     with torch.no_grad():
         fc_out.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]))
     hidden = torch.tensor([[[1e4, -1e4]]])
-    for formula in (selected_loss, masked_loss):
+    for formula in FORMULAS:
         loss_sum, _ = formula(hidden, fc_out, torch.tensor([[1]]))
         assert loss_sum.item() == pytest.approx(2e4)
 

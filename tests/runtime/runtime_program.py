@@ -51,7 +51,9 @@ def draw(steps: range, process: int = 0, processes: int = 1) -> Iterator[RandomB
 
 
 def open_device(name: str, devices: int | None = None, precision: str = "fp32") -> Runtime:
-    config = RuntimeConfig(name=name, devices=devices, precision=precision, threads=1, prefetch=2)
+    config = RuntimeConfig(
+        name=name, devices=devices, precision=precision, threads=1, prefetch=2, compile=False
+    )
     return open_runtime(config, threads=1)
 
 
