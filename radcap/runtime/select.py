@@ -9,6 +9,8 @@ from radcap.runtime.base import Runtime
 from radcap.runtime.launch import check_compiler, check_devices
 from radcap.runtime.tpu import prepare_environment, tpu_is_usable
 
+_CPU_INFO = Path("/proc/cpuinfo")
+
 
 def open_runtime(config: RuntimeConfig, *, threads: int | None = None) -> Runtime:
     """Open the device that the configuration names.
@@ -71,7 +73,7 @@ def default_training_precision(name: str) -> str:
 def _cpu_multiplies_bf16() -> bool:
     """Whether the CPU has instructions for it; without them it is emulated, and slow."""
     try:
-        words = Path("/proc/cpuinfo").read_text().split()
+        words = _CPU_INFO.read_text().split()
     except OSError:
         return False  # not Linux
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(words)

@@ -126,3 +126,22 @@ def test_row_losses_are_the_loss_of_each_row_alone() -> None:
     alone = [caption_loss(hidden[i : i + 1], fc_out, targets[i : i + 1])[0] for i in range(4)]
     torch.testing.assert_close(found, torch.stack(alone))
     assert found[1] == 0.0
+
+
+def test_bf16_products_give_the_loss_and_gradients_of_float32_to_their_precision() -> None:
+    """Many rows, so that the output layer's loss is made in several parts."""
+    torch.manual_seed(0)
+    fc_out = nn.Linear(64, 500)
+    start = torch.randn(5, 30, 64)
+    targets = torch.randint(1, 500, (5, 30))
+
+    def run(enabled: bool) -> list[Tensor]:
+        hidden = start.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss_sum, _ = caption_loss(hidden, fc_out, targets)
+        return [loss_sum, *torch.autograd.grad(loss_sum, [hidden, fc_out.weight, fc_out.bias])]
+
+    for found, wanted in zip(run(True), run(False), strict=True):
+        assert found.dtype == torch.float32
+        assert (found - wanted).norm() <= 0.01 * wanted.norm()
+        assert not torch.equal(found, wanted), "the products were not made in bf16"
