@@ -89,7 +89,7 @@ class ImageEncoder(nn.Module):
         elif not images.is_floating_point():
             raise ValueError(f"images must be uint8 or normalised floats, not {images.dtype}")
         if images.device.type == "cpu":
-            # Depthwise convolutions in bf16 take a CPU five times as long as in float32.
+            # Depthwise convolutions in bf16 take a CPU two to five times as long.
             with torch.autocast("cpu", enabled=False):
                 return self.features(images)
         return self.features(images)
