@@ -206,6 +206,7 @@ class RuntimeConfig:
     )
     threads: int | None = option("CPU threads; null for one a core", at_least=1)
     prefetch: int = option("batches brought to an XLA device ahead of their use", at_least=1)
+    compile: bool = option("compile the training step by torch.compile, on a GPU")
 
 
 @dataclass(frozen=True)

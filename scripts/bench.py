@@ -2,6 +2,8 @@
 
     tpu-step    the compiled v3-8 training step at batch 336 against the card's own step compiled
                 for one v3 core at batch 32: bytes and FLOPs an image (needs the extra preflight)
+    train       a training step of the full model, batch 16, against the card's loop: images a
+                second on the CPU, and on a GPU where there is one
     generate    captions of 16 images on the CPU against the card's loop, float32, the same ids:
                 images a second at 32 and 80 tokens
 
@@ -17,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 from bench_generate import bench_generate
+from bench_train import bench_train
 
 from radcap.aot.chips import Topology, find_topology
 from radcap.aot.figures import Compiled, program_figures
@@ -77,7 +80,7 @@ def _estimates(card: Compiled, figures: dict, topology: Topology) -> tuple[float
     return 1e3 * theirs, 1e3 * ours
 
 
-BENCHMARKS = {"tpu-step": tpu_step, "generate": bench_generate}
+BENCHMARKS = {"tpu-step": tpu_step, "train": bench_train, "generate": bench_generate}
 
 
 def main(words: list[str]) -> int:

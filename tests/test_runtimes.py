@@ -30,6 +30,7 @@ def test_the_first_twenty_losses_are_the_same_everywhere(tmp_path: Path, cache: 
     words = (
         *("trainer.max_steps=20", "trainer.eval_every=null", "trainer.caption_rows=0"),
         *("trainer.samples=0", "data.phantom.train_rows=640", "data.phantom.val_rows=40"),
+        "runtime.precision=fp32",
     )
     curves: dict[str, list[float]] = {}
     for name, processes, runtime in (
@@ -101,6 +102,7 @@ def test_a_killed_run_goes_on_with_dropout_bit_for_bit(tmp_path: Path, cache: Pa
 def test_a_run_moves_from_eight_devices_to_anything_else(tmp_path: Path, cache: Path) -> None:
     """The next batches are those of the unbroken run: so are their tokens and losses."""
     words = ("+experiment=smoke", "model.dropout=0", "trainer.eval_every=null")
+    words = (*words, "runtime.precision=fp32")
     words = (*words, "trainer.caption_rows=0", "trainer.samples=0", "trainer.max_steps=14")
     assert train(tmp_path, cache, *words, "runtime=cpu", "run.name=whole").returncode == 0
     eight = ("runtime=xla_cpu", "runtime.devices=8", "trainer.max_steps=6")

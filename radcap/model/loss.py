@@ -23,8 +23,8 @@ def caption_loss(hidden: Tensor, fc_out: OutputLayer, targets: Tensor) -> tuple[
     """Sum of the token losses and number of tokens, [PAD] targets ignored.
 
     The output layer is applied here, because over 30,522 words it dominates the step of a small
-    model: a CPU or GPU computes it at valid positions only. XLA needs static shapes and computes
-    all of it.
+    model: a CPU computes it at valid positions only. To know how many these are, a GPU would have
+    to be waited for, and XLA needs static shapes: they compute all of it.
 
     Args:
         hidden: [B, T, D], floating.
@@ -38,15 +38,24 @@ def caption_loss(hidden: Tensor, fc_out: OutputLayer, targets: Tensor) -> tuple[
     """
     if hidden.device.type == "xla":
         return masked_loss(hidden, fc_out, targets)
-    return selected_loss(hidden, fc_out, targets)
+    if hidden.device.type == "cpu":
+        return selected_loss(hidden, fc_out, targets)
+    return padded_loss(hidden, fc_out, targets)
 
 
 def selected_loss(hidden: Tensor, fc_out: OutputLayer, targets: Tensor) -> tuple[Tensor, Tensor]:
     """`caption_loss` with the N valid positions selected first: shapes depend on the data."""
     valid = targets != PAD_ID
-    logits = wide(fc_out(hidden[valid]))
-    loss_sum = F.cross_entropy(logits, targets[valid].long(), reduction="sum")
+    loss_sum = fc_out.loss_sum(hidden[valid], targets[valid].long())
     return loss_sum, valid.sum()
+
+
+def padded_loss(hidden: Tensor, fc_out: OutputLayer, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """`caption_loss` with static shapes, by torch's own cross-entropy."""
+    logits = wide(fc_out(hidden)).flatten(0, 1)
+    ids = targets.flatten().long()
+    loss_sum = F.cross_entropy(logits, ids, ignore_index=PAD_ID, reduction="sum")
+    return loss_sum, (targets != PAD_ID).sum()
 
 
 def row_losses(hidden: Tensor, fc_out: OutputLayer, targets: Tensor) -> Tensor:

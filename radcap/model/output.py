@@ -1,6 +1,6 @@
 """The output layer, which over 30,522 words is the greatest product of a training step.
 
-Shape legend: B batch, T tokens, D width, V vocabulary.
+Shape legend: B batch, T tokens, N valid tokens, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from radcap.autocast import autocast_dtype, wide
 
+# Rows whose float32 log-probabilities, 4 MB over 30,522 words, stay in a CPU's cache.
+_ROWS = 32
 _MAX_NATS = 75.0  # exp(75) times 30,522 words is 1e37, of a float32's 3.4e38
 
 
@@ -34,11 +36,62 @@ class OutputLayer(nn.Linear):
             return super().forward(input)
         dtype = autocast_dtype(input)
         with torch.autocast(input.device.type, enabled=False):
-            losses: Tensor = _OutputLoss.apply(input, self.weight, self.bias, targets, dtype)
+            losses: Tensor = _Losses.apply(input, self.weight, self.bias, targets, dtype)
         return losses
 
+    def loss_sum(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Sum of the cross-entropies of positions, on the host.
 
-class _OutputLoss(torch.autograd.Function):
+        Args:
+            hidden: [N, D], floating.
+            targets: int64 ids [N].
+
+        Returns:
+            Nats, a scalar, in float32 at least; 0 where N is 0.
+        """
+        dtype = autocast_dtype(hidden)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        with torch.autocast(hidden.device.type, enabled=False):
+            total: Tensor = _LossSum.apply(hidden.to(dtype), self.weight.to(dtype), bias, targets)
+        return total
+
+
+class _LossSum(torch.autograd.Function):
+    """Output layer and cross-entropy in one, its gradient made in place of the logits.
+
+    Autograd would keep logits, log-probabilities and two gradients of their size, each written to
+    memory and read back: over 30,522 words that costs a CPU more than the products themselves.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
+    ) -> Tensor:
+        logits = F.linear(hidden, weight, bias)
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        loss_sum = torch.zeros((), dtype=dtype)
+        for rows, chosen in zip(logits.split(_ROWS), targets[:, None].split(_ROWS), strict=True):
+            log_probs = rows.log_softmax(dim=-1, dtype=dtype)
+            loss_sum -= log_probs.gather(1, chosen).sum()
+            # The gradient of a cross-entropy by its logits: probability, less 1 at the target.
+            gradient = log_probs.exp_()
+            gradient.scatter_add_(1, chosen, gradient.new_full((1, 1), -1.0).expand_as(chosen))
+            rows.copy_(gradient)
+        ctx.save_for_backward(hidden, weight, logits)
+        return loss_sum
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, gradient = ctx.saved_tensors
+        outer = gradients[0].to(hidden.dtype)
+        # `outer` is a scalar: it multiplies the small factor of every product.
+        to_hidden = (gradient @ weight) * outer
+        to_weight = gradient.t() @ (hidden * outer)
+        to_bias = gradient.sum(dim=0) * outer if ctx.needs_input_grad[2] else None
+        return to_hidden, to_weight, to_bias, None
+
+
+class _Losses(torch.autograd.Function):
     """The output layer and its cross-entropy, with as few passes over the logits as can be.
 
     With x the logits of a position and t its target, the loss is log(sum(exp(x - x_t))). Shifted by

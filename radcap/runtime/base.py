@@ -9,7 +9,7 @@ import abc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -29,6 +29,7 @@ class HostBatch(Protocol):
 
 B = TypeVar("B", bound=HostBatch)
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Runtime(abc.ABC):
@@ -116,6 +117,14 @@ class Runtime(abc.ABC):
     @abc.abstractmethod
     def arithmetic(self) -> AbstractContextManager[None]:
         """The context of a forward pass: its precision."""
+
+    def training_arithmetic(self) -> AbstractContextManager[None]:
+        """The context of a training step's forward pass."""
+        return self.arithmetic()
+
+    def compiled(self, function: Callable[P, T]) -> Callable[P, T]:
+        """A function of tensors, the same or made faster; what it reads of them stays legal."""
+        return function
 
     @abc.abstractmethod
     def set_learning_rate(self, optimizer: Optimizer, rate: float) -> None:

@@ -6,6 +6,7 @@ The loaders' processes are forked before that, and they need to know which rows 
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 
 from radcap.config import RuntimeConfig
@@ -36,6 +37,8 @@ def find_launch(runtime: RuntimeConfig) -> Launch:
             processes for devices that one process drives.
     """
     rank, launched = _torchrun()
+    if runtime.compile and runtime.name != "auto":
+        check_compiler(runtime.name)
     if runtime.name in ("cpu", "cuda"):
         check_devices(runtime.name, runtime.devices)
     if runtime.name in ("tpu", "xla_cpu"):
@@ -89,6 +92,24 @@ def check_devices(name: str, devices: int | None) -> None:
         raise ConfigError(
             f"runtime.devices={devices}: runtime={name} trains on one device a process; start "
             f"{devices} processes with torchrun --nproc-per-node={devices}"
+        )
+
+
+def check_compiler(name: str) -> None:
+    """Refuse `runtime.compile` for a device that has no use for it, or where it cannot work.
+
+    Raises:
+        ConfigError: naming what to set or to install.
+    """
+    if name != "cuda":
+        raise ConfigError(
+            f"runtime={name} takes runtime.compile=false: an XLA device compiles every step "
+            "anyway, and a CPU would compile for longer than it gains"
+        )
+    # The launchers of torch.compile's kernels are written in C.
+    if not any(map(shutil.which, (os.environ.get("CC", "gcc"), "clang", "cc"))):
+        raise ConfigError(
+            "runtime.compile=true: there is no C compiler here; apt install gcc, or leave it false"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from torch.optim import Adam, Optimizer
 from radcap.config import OptimizerConfig
 from radcap.errors import ConfigError, RadcapError
 from radcap.runtime.adam import keep_execution_flags, parameter_groups, set_learning_rate
-from radcap.runtime.base import B, Runtime, T, gather_objects
+from radcap.runtime.base import B, P, Runtime, T, gather_objects
 from radcap.runtime.launch import num_launched, num_launched_here
 from radcap.runtime.norm import spread_batch_norms
+
+# Batches of a GPU have this many target tokens or a multiple: few shapes to compile for.
+_GPU_TOKENS = 8
 
 
 class NativeRuntime(Runtime):
@@ -29,13 +32,23 @@ class NativeRuntime(Runtime):
     device with all the rows would take.
     """
 
-    def __init__(self, name: str, *, precision: str, threads: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        precision: str,
+        threads: int | None,
+        training_precision: str | None = None,
+        compile: bool = False,
+    ) -> None:
         """Open the device.
 
         Args:
             name: cpu or cuda.
             precision: fp32 or bf16 (autocast; weights and sums stay in float32).
             threads: CPU threads, None for one a core, shared by the processes of the machine.
+            training_precision: of training steps alone; None for that of all else.
+            compile: let `compiled` compile, by torch.compile.
 
         Raises:
             RadcapError: there is no GPU that torch can use.
@@ -47,6 +60,8 @@ class NativeRuntime(Runtime):
         self.name = name
         self.device = torch.device(name)
         self.precision = precision
+        self.training_precision = training_precision or precision
+        self._compile = compile
         cores = len(os.sched_getaffinity(0)) // num_launched_here()
         torch.set_num_threads(threads or max(1, cores))
         self.num_devices = self.num_processes = num_launched()
@@ -67,7 +82,10 @@ class NativeRuntime(Runtime):
         processes = f"{self.num_processes} processes, each " if self.num_processes > 1 else ""
         if self.name == "cuda":
             return f"{processes}{torch.cuda.get_device_name()}, {self.precision}"
-        return f"{processes}CPU, {torch.get_num_threads()} threads, {self.precision}"
+        described = f"{processes}CPU, {torch.get_num_threads()} threads, {self.precision}"
+        if self.training_precision != self.precision:
+            described += f", {self.training_precision} in training"
+        return described
 
     def place(self, model: nn.Module) -> None:
         # Convolutions are faster with channels last: 1.2x of a whole step on a CPU.
@@ -97,13 +115,27 @@ class NativeRuntime(Runtime):
 
     def batches(self, loader: Iterable[B]) -> Iterator[tuple[B, Tensor, Tensor]]:
         for batch in loader:
-            images = batch.images.to(
-                self.device, non_blocking=True, memory_format=torch.channels_last
-            )
-            yield batch, images, batch.tokens.to(self.device, non_blocking=True)
+            images = self._upload(batch.images).contiguous(memory_format=torch.channels_last)
+            multiple = _GPU_TOKENS if self.name == "cuda" else 1
+            yield batch, images, self._upload(without_padding(batch.tokens, multiple))
+
+    def _upload(self, tensor: Tensor) -> Tensor:
+        if self.name == "cpu":
+            return tensor
+        # From other memory than pinned, the host would wait for what the GPU has to do before.
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def arithmetic(self) -> AbstractContextManager[None]:
-        if self.precision == "bf16":
+        return self._autocast(self.precision)
+
+    def training_arithmetic(self) -> AbstractContextManager[None]:
+        return self._autocast(self.training_precision)
+
+    def compiled(self, function: Callable[P, T]) -> Callable[P, T]:
+        return torch.compile(function, dynamic=False) if self._compile else function
+
+    def _autocast(self, precision: str) -> AbstractContextManager[None]:
+        if precision == "bf16":
             return torch.autocast(self.name, torch.bfloat16)
         return nullcontext()
 
@@ -133,8 +165,8 @@ class NativeRuntime(Runtime):
 
     def update(self, optimizer: Optimizer, proceed: Tensor) -> None:
         # The fused kernels leave weights and state alone where `found_inf` is 1: the way of
-        # torch.amp.GradScaler, and the only one that needs no read of the device.
-        optimizer.grad_scale = torch.ones((), device=self.device)  # type: ignore[attr-defined]
+        # torch.amp.GradScaler, and the only one that needs no read of the device. Its `grad_scale`
+        # is not set: with one, the kernels write all gradients back.
         optimizer.found_inf = (~proceed).float()  # type: ignore[attr-defined]
         optimizer.step()
 
@@ -181,3 +213,16 @@ class NativeRuntime(Runtime):
     def close(self) -> None:
         if self.num_processes > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def without_padding(tokens: Tensor, multiple: int = 1) -> Tensor:
+    """Right-padded ids [B, T + 1], [PAD] being 0, with T cut to that of the longest caption.
+
+    Exact: what precedes a position does not see it, and [PAD] is no target.
+
+    Args:
+        tokens: on the host.
+        multiple: to round the new T up to, as far as the old one allows.
+    """
+    longest = max(int((tokens != 0).sum(dim=1).max()) - 1, 1)
+    return tokens[:, : 1 + -(-longest // multiple) * multiple]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from radcap.config import RuntimeConfig
 from radcap.runtime.base import Runtime
-from radcap.runtime.launch import check_devices
+from radcap.runtime.launch import check_compiler, check_devices
 from radcap.runtime.tpu import prepare_environment, tpu_is_usable
+
+_CPU_INFO = Path("/proc/cpuinfo")
 
 
 def open_runtime(config: RuntimeConfig, *, threads: int | None = None) -> Runtime:
@@ -21,12 +25,19 @@ def open_runtime(config: RuntimeConfig, *, threads: int | None = None) -> Runtim
         RadcapError: the device is not there; the message says what to set instead.
     """
     name = best_there_is() if config.name == "auto" else config.name
+    if config.compile:
+        check_compiler(name)
     if name in ("cpu", "cuda"):
         from radcap.runtime.native import NativeRuntime
 
         check_devices(name, config.devices)
-        precision = config.precision or default_precision(name)
-        return NativeRuntime(name, precision=precision, threads=threads)
+        return NativeRuntime(
+            name,
+            precision=config.precision or default_precision(name),
+            threads=threads,
+            training_precision=config.precision or default_training_precision(name),
+            compile=config.compile,
+        )
     prepare_environment(name, config.devices)
     from radcap.runtime.xla import XlaRuntime
 
@@ -46,6 +57,26 @@ def default_precision(name: str) -> str:
 
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if name == "tpu" else "fp32"
+
+
+def default_training_precision(name: str) -> str:
+    """The arithmetic of training steps: bf16 on CPUs that multiply it, too.
+
+    Four times the products a second of float32 on such a CPU. Scores gain less, and captions, made
+    of small products, lose: they stay as `default_precision` says.
+    """
+    if name == "cpu" and _cpu_multiplies_bf16():
+        return "bf16"
+    return default_precision(name)
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """Whether the CPU has instructions for it; without them it is emulated, and slow."""
+    try:
+        words = _CPU_INFO.read_text().split()
+    except OSError:
+        return False  # not Linux
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(words)
 
 
 def best_there_is() -> str:

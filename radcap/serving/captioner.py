@@ -85,6 +85,7 @@ class Captioner:
             precision="fp32" if is_int8 else precision,
             threads=None,
             prefetch=1,
+            compile=False,
         )
         if device == "cuda" and not torch.cuda.is_available():
             raise RadcapError("device cuda: torch finds no GPU here; take cpu or auto")

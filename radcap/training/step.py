@@ -36,6 +36,7 @@ class TrainStep:
         self._runtime = runtime
         self._accumulate = accumulate
         self._clip_norm = clip_norm
+        self._loss_sum = runtime.compiled(_loss_sum)
 
     def __call__(self, images: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         """Train on one batch.
@@ -59,19 +60,21 @@ class TrainStep:
         divisor = num_tokens.clamp(min=1)
         loss = torch.zeros((), device=images.device)
         for part in range(self._accumulate):
-            loss_sum = _loss_sum(
-                self._model, runtime, self._part(images, part), self._part(tokens, part)
-            )
+            with runtime.training_arithmetic():
+                loss_sum = self._loss_sum(
+                    self._model, self._part(images, part), self._part(tokens, part)
+                )
             share = loss_sum / divisor
             share.backward()
             loss = loss + share.detach()
         loss = runtime.sum_over_devices(loss)
         runtime.sum_gradients(self._model)
-        if self._clip_norm is None:
-            gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
-            grad_norm = torch.nn.utils.get_total_norm(gradients)
-        else:
-            grad_norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._clip_norm)
+        gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
+        grad_norm = torch.nn.utils.get_total_norm(gradients)
+        if self._clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(
+                self._model.parameters(), self._clip_norm, grad_norm
+            )
         proceed = (num_tokens > 0) & torch.isfinite(loss) & torch.isfinite(grad_norm)
         runtime.update(self._optimizer, proceed)
         return {"loss": loss, "tokens": num_tokens, "grad_norm": grad_norm}
@@ -92,7 +95,8 @@ def validation_sums(
 
     The model must be in evaluation mode.
     """
-    loss_sum = _loss_sum(model, runtime, images, tokens)
+    with runtime.arithmetic():
+        loss_sum = _loss_sum(model, images, tokens)
     return {
         "loss_sum": runtime.sum_over_devices(loss_sum),
         "tokens": runtime.sum_over_devices((tokens[:, 1:] != PAD_ID).sum()),
@@ -112,10 +116,7 @@ def row_loss_sums(
         return row_losses(hidden, model.fc_out, tokens[:, 1:])
 
 
-def _loss_sum(
-    model: ImageCaptioningModel, runtime: Runtime, images: Tensor, tokens: Tensor
-) -> Tensor:
-    with runtime.arithmetic():
-        hidden = model.decode(model.encode_images(images), tokens[:, :-1])
-        loss_sum, _ = caption_loss(hidden, model.fc_out, tokens[:, 1:])
+def _loss_sum(model: ImageCaptioningModel, images: Tensor, tokens: Tensor) -> Tensor:
+    hidden = model.decode(model.encode_images(images), tokens[:, :-1])
+    loss_sum, _ = caption_loss(hidden, model.fc_out, tokens[:, 1:])
     return loss_sum

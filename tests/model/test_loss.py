@@ -1,4 +1,4 @@
-"""The loss: both formulas against torch's cross-entropy, and the batches that have no token."""
+"""The loss: the formulas against torch's cross-entropy, and the batches that have no token."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from radcap.model.loss import (
     caption_loss,
     masked_loss,
     mean_loss,
+    padded_loss,
     perplexity,
     row_losses,
     selected_loss,
@@ -23,7 +24,8 @@ from radcap.model.loss import (
 from radcap.model.output import OutputLayer
 
 Loss = Callable[[Tensor, OutputLayer, Tensor], tuple[Tensor, Tensor]]
-both_formulas = pytest.mark.parametrize("formula", [selected_loss, masked_loss])
+FORMULAS = (selected_loss, padded_loss, masked_loss)
+every_formula = pytest.mark.parametrize("formula", FORMULAS)
 
 
 @given(
@@ -33,7 +35,7 @@ both_formulas = pytest.mark.parametrize("formula", [selected_loss, masked_loss])
     seed=st.integers(0, 2**31),
 )
 @settings(max_examples=50, deadline=None)
-def test_both_formulas_equal_torchs_sum_and_gradient(
+def test_every_formula_equals_torchs_sum_and_gradient(
     batch: int, length: int, padding: float, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -51,7 +53,7 @@ def test_both_formulas_equal_torchs_sum_and_gradient(
     expected = run(
         F.cross_entropy(flat, targets.flatten(), ignore_index=0, reduction="sum"), hidden
     )
-    for formula in (selected_loss, masked_loss):
+    for formula in FORMULAS:
         for dtype in (torch.int32, torch.int64):
             hidden = start.clone().requires_grad_()
             loss_sum, num_tokens = formula(hidden, fc_out, targets.to(dtype))
@@ -60,7 +62,7 @@ def test_both_formulas_equal_torchs_sum_and_gradient(
                 torch.testing.assert_close(found, wanted)
 
 
-@both_formulas
+@every_formula
 def test_no_valid_token_gives_zero_and_zero_gradients(formula: Loss) -> None:
     fc_out = OutputLayer(4, 9)
     hidden = torch.randn(2, 3, 4, requires_grad=True)
@@ -73,7 +75,7 @@ def test_no_valid_token_gives_zero_and_zero_gradients(formula: Loss) -> None:
         assert torch.equal(leaf.grad, torch.zeros_like(leaf))
 
 
-@both_formulas
+@every_formula
 def test_sums_are_float32_at_least(formula: Loss) -> None:
     targets = torch.tensor([[1, 2, 0]])
     for dtype, wanted in (
@@ -101,7 +103,7 @@ def loss_of_logits(formula: Loss, logits: list[float], target: int) -> tuple[flo
     return loss_sum.item(), fc_out.bias.grad.tolist()
 
 
-@both_formulas
+@every_formula
 @pytest.mark.parametrize("target", [1, 2, 3])
 @pytest.mark.parametrize("height", [-1e4, 0.0, 1e4])
 def test_a_logits_height_does_not_matter(formula: Loss, target: int, height: float) -> None:
@@ -154,3 +156,22 @@ def test_row_losses_are_the_loss_of_each_row_alone() -> None:
     alone = [caption_loss(hidden[i : i + 1], fc_out, targets[i : i + 1])[0] for i in range(4)]
     torch.testing.assert_close(found, torch.stack(alone))
     assert found[1] == 0.0
+
+
+def test_bf16_products_give_the_loss_and_gradients_of_float32_to_their_precision() -> None:
+    """Many rows, so that the output layer's loss is made in several parts."""
+    torch.manual_seed(0)
+    fc_out = OutputLayer(64, 500)
+    start = torch.randn(5, 30, 64)
+    targets = torch.randint(1, 500, (5, 30))
+
+    def run(enabled: bool) -> list[Tensor]:
+        hidden = start.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss_sum, _ = caption_loss(hidden, fc_out, targets)
+        return [loss_sum, *torch.autograd.grad(loss_sum, [hidden, fc_out.weight, fc_out.bias])]
+
+    for found, wanted in zip(run(True), run(False), strict=True):
+        assert found.dtype == torch.float32
+        assert (found - wanted).norm() <= 0.01 * wanted.norm()
+        assert not torch.equal(found, wanted), "the products were not made in bf16"

@@ -51,7 +51,9 @@ def draw(steps: range, process: int = 0, processes: int = 1) -> Iterator[RandomB
 
 
 def open_device(name: str, devices: int | None = None, precision: str = "fp32") -> Runtime:
-    config = RuntimeConfig(name=name, devices=devices, precision=precision, threads=1, prefetch=2)
+    config = RuntimeConfig(
+        name=name, devices=devices, precision=precision, threads=1, prefetch=2, compile=False
+    )
     return open_runtime(config, threads=1)
 
 
@@ -313,7 +315,9 @@ def pieces() -> Any:
             with device.purpose("train", step):
                 device.set_learning_rate(optimizer, rate)
                 optimizer.zero_grad()
-                model(tokens.float()).square().mean().backward()
+                # Captions may come without the padding that all of them share.
+                ids = nn.functional.pad(tokens, (0, 9 - tokens.shape[1])).float()
+                model(ids).square().mean().backward()
                 device.update(optimizer, torch.ones_like(tokens[0, 0], dtype=torch.bool))
                 device.end_step()
 

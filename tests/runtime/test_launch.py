@@ -21,8 +21,15 @@ from radcap.runtime.tpu import tpu_hosts
 ROOT = Path(__file__).parents[2]
 
 
-def config(name: str, devices: int | None = None) -> RuntimeConfig:
-    return RuntimeConfig(name=name, devices=devices, precision="fp32", threads=None, prefetch=2)
+def config(name: str, devices: int | None = None, *, compile: bool = False) -> RuntimeConfig:
+    return RuntimeConfig(
+        name=name,
+        devices=devices,
+        precision="fp32",
+        threads=None,
+        prefetch=2,
+        compile=compile,
+    )
 
 
 @pytest.fixture
@@ -48,6 +55,19 @@ def test_torchruns_processes_know_their_number(environment: pytest.MonkeyPatch) 
     assert not find_launch(config("cuda")).is_first
     with pytest.raises(ConfigError, match="torchrun started 4; start radcap without it"):
         find_launch(config("xla_cpu"))
+
+
+@pytest.mark.parametrize("name", ["cpu", "xla_cpu"])
+def test_only_a_gpus_step_is_compiled_by_torch(environment: pytest.MonkeyPatch, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"runtime={name} takes runtime.compile=false"):
+        find_launch(config(name, compile=True))
+
+
+def test_a_gpus_step_is_not_compiled_without_a_compiler(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("PATH", "")
+    environment.delenv("CC", raising=False)
+    with pytest.raises(ConfigError, match="no C compiler here; apt install gcc"):
+        find_launch(config("cuda", compile=True))
 
 
 @pytest.mark.parametrize("variables", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": ""}])

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from radcap.config import RuntimeConfig
 from radcap.errors import ConfigError
+from radcap.runtime import select
 from radcap.runtime.launch import check_devices
-from radcap.runtime.native import NativeRuntime
+from radcap.runtime.native import NativeRuntime, without_padding
 
 
 @pytest.mark.slow
@@ -75,3 +77,45 @@ def test_a_global_batch_divides_by_devices_and_micro_batches(
     else:
         with pytest.raises(ConfigError, match=f"data.batch_size={batch_size}.* {fits} does"):
             runtime.check_batch_size(batch_size, accumulate)
+
+
+@pytest.mark.parametrize(("multiple", "width"), [(1, 6), (4, 9), (8, 9), (32, 13)])
+def test_padding_that_all_rows_share_is_cut(multiple: int, width: int) -> None:
+    """Targets are counted: 5, rounded up; as many as there are where that is less."""
+    tokens = torch.zeros(3, 13, dtype=torch.int32)
+    tokens[0, :4], tokens[1, :6] = 7, 8
+    cut = without_padding(tokens, multiple)
+    assert torch.equal(cut, tokens[:, :width])
+    assert without_padding(torch.zeros_like(tokens)).shape == (3, 2)  # one target at least
+    assert without_padding(torch.ones_like(tokens), multiple).shape == tokens.shape
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [("fpu avx512f avx512_bf16 amx_tile", "bf16"), ("fpu avx512f", "fp32"), (None, "fp32")],
+)
+def test_a_cpu_trains_in_bf16_where_it_multiplies_it_and_scores_in_float32(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str | None, precision: str
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    if flags is not None:
+        cpuinfo.write_text(f"processor : 0\nflags : {flags}\n\n")
+    monkeypatch.setattr(select, "_CPU_INFO", cpuinfo)
+    for asked, training, scoring in (
+        (None, precision, "fp32"),
+        ("fp32", "fp32", "fp32"),
+        ("bf16", "bf16", "bf16"),
+    ):
+        config = RuntimeConfig("cpu", None, asked, 1, 2, False)
+        runtime = select.open_runtime(config, threads=1)
+        assert isinstance(runtime, NativeRuntime)
+        assert (runtime.training_precision, runtime.precision) == (training, scoring)
+        for context, wanted in (
+            (runtime.training_arithmetic(), training),
+            (runtime.arithmetic(), scoring),
+        ):
+            with context:
+                product = torch.ones(2, 2) @ torch.ones(2, 2)
+            assert product.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[wanted]
+        told = runtime.describe()
+        assert told.endswith(scoring if training == scoring else "fp32, bf16 in training")

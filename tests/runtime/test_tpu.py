@@ -129,7 +129,7 @@ def test_no_tpu_is_told_in_seconds() -> None:
         "from radcap.errors import RadcapError\n"
         "from radcap.runtime.select import open_runtime\n"
         "try:\n"
-        "    open_runtime(RuntimeConfig('tpu', None, 'fp32', None, 2))\n"
+        "    open_runtime(RuntimeConfig('tpu', None, 'fp32', None, 2, False))\n"
         "except RadcapError as error:\n"
         "    print(error, 'torch_xla' in sys.modules)\n"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -147,3 +148,25 @@ def test_a_frozen_encoder_keeps_every_bit_and_the_rest_learns(
     optimizer = runtime.make_adam(model, OPTIMIZER, encoder=model.image_parameters())
     held = sum(len(group["params"]) for group in optimizer.param_groups)
     assert held == sum(not name.startswith("encoder.") for name, _ in model.named_parameters())
+
+
+@dataclass
+class HostRows:
+    images: Tensor
+    tokens: Tensor
+
+
+def test_a_batch_without_its_padding_gives_the_same_step(runtime: NativeRuntime) -> None:
+    """As the native runtime hands it out, against all of its positions."""
+    images, tokens = rows(4)
+    ((_, _, cut),) = runtime.batches([HostRows(images, tokens)])
+    assert cut.shape[1] < tokens.shape[1]
+    found = []
+    for given in (tokens, cut):
+        model = small_model()
+        scalars = make_step(model, runtime)(images, given)
+        weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+        found.append((scalars["loss"].item(), scalars["grad_norm"].item(), weights))
+    (loss, norm, weights), (cut_loss, cut_norm, cut_weights) = found
+    assert (cut_loss, cut_norm) == pytest.approx((loss, norm), rel=1e-12)
+    assert torch.allclose(cut_weights, weights, rtol=0, atol=1e-9)
