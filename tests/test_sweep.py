@@ -16,8 +16,8 @@ from command_line import metrics, run_module, start, summary, train, wait_for_st
 from radcap.compose import read_command_line
 from radcap.errors import ConfigError
 
-# Runs of seconds: the README's sweep, of fewer steps.
-SMOKE = ("+experiment=smoke", "runtime=cpu", "trainer.max_steps=6", "trainer.eval_every=null")
+# Runs of seconds, and what the README's sweep turns.
+SMOKE = ("+experiment=smoke", "runtime=cpu", "trainer.eval_every=null", "trainer.log_every=1")
 SWEPT = ("optimizer.lr=1e-3,3e-3", "seed=1,2")
 
 
@@ -116,7 +116,7 @@ def test_a_stopped_sweep_goes_on_and_its_runs_are_those_of_the_command_alone(
     from training.test_dashboard import session_groups
 
     home = tmp_path / "runs/smoke-sweep"
-    words = ("-m", *SMOKE, *SWEPT, "trainer.log_every=1", "trainer.max_steps=30")
+    words = ("-m", *SMOKE, *SWEPT)
     first = home / "optimizer.lr-0.001+seed-1"
     process = start(tmp_path, cache, *words)
     wait_for_step(first, 2, process)
@@ -144,7 +144,7 @@ def test_a_stopped_sweep_goes_on_and_its_runs_are_those_of_the_command_alone(
 
     # The last one alone: bit for bit the same, whatever ran before it.
     last = home / "optimizer.lr-0.003+seed-2"
-    alone = train(tmp_path, cache, *words[1:-4], *words[-2:], "optimizer.lr=3e-3", "seed=2")
+    alone = train(tmp_path, cache, *SMOKE, "optimizer.lr=3e-3", "seed=2")
     assert alone.returncode == 0, alone.stderr
     for name in ("loss", "grad_norm", "lr", "tokens"):
         expected = [line[name] for line in metrics(tmp_path / "runs/smoke")]
@@ -164,7 +164,8 @@ def test_a_stopped_sweep_goes_on_and_its_runs_are_those_of_the_command_alone(
     told = train(tmp_path, cache, *words)
     assert told.returncode == 0 and started(told.stdout) == []
     assert "4 jobs, 4 of them finished before" in told.stdout
-    fresh = train(tmp_path, cache, *words, "run.fresh=true", "debug.limit=1", "runtime.devices=1")
-    assert fresh.returncode == 0, fresh.stderr
+    fresh = train(tmp_path, cache, *words, "run.fresh=true", "data.path=nowhere")
+    assert fresh.returncode == 1
     assert started(fresh.stdout) == [1, 2, 3, 4]
+    assert {job["status"] for job in results(home).values()} == {"failed"}
     assert results(home.with_name("smoke-sweep.old-1")) == found
