@@ -20,6 +20,7 @@ from radcap.errors import ConfigError
 SMOKE = (
     "+experiment=smoke",
     "runtime=cpu",
+    "runtime.threads=1",
     "trainer.max_steps=12",
     "trainer.log_every=1",
     "trainer.eval_every=null",
