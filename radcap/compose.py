@@ -17,7 +17,6 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -27,6 +26,7 @@ from radcap.checks import check
 from radcap.config import RUN_LENGTHS, Config, option_names
 from radcap.console import say
 from radcap.errors import ConfigError, first_line
+from radcap.overrides import parse_single
 
 
 def configs_folder() -> Path:
@@ -38,6 +38,19 @@ def configs_folder() -> Path:
     package = Path(__file__).resolve().parent
     packed = package / "configs"
     return packed if packed.is_dir() else package.parent / "configs"
+
+
+def config_folders(config_dir: str | None = None) -> list[Path]:
+    """configs/ and, after it, the user's own folder where there is one.
+
+    Raises:
+        ConfigError: that folder is not there.
+    """
+    if config_dir is None:
+        return [configs_folder()]
+    if not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: no such folder")
+    return [configs_folder(), Path(config_dir).resolve()]
 
 
 def compose(words: Sequence[str], *, config_dir: str | None = None) -> Config:
@@ -54,13 +67,9 @@ def compose(words: Sequence[str], *, config_dir: str | None = None) -> Config:
     Raises:
         ConfigError: in at most three lines, naming each wrong key and the nearest right one.
     """
-    folders = [configs_folder()]
-    if config_dir is not None:
-        if not Path(config_dir).is_dir():
-            raise ConfigError(f"--config-dir {config_dir}: no such folder")
-        folders.append(Path(config_dir).resolve())
-    overrides = [_parse(word) for word in words]
-    groups = _group_options(folders)
+    folders = config_folders(config_dir)
+    overrides = [parse_single(word) for word in words]
+    groups = group_options(folders)
     for override in overrides:
         _check_override(override, groups)
     composed = _compose_with_hydra(overrides, groups, folders)
@@ -73,9 +82,11 @@ def read_command_line(words: Sequence[str]) -> Config | None:
     """The configuration that a command's words ask for; None where they only ask to see it.
 
     Raises:
-        ConfigError: as `compose` and `split_options`.
+        ConfigError: as `compose` and `split_options`, or a sweep is asked for.
     """
     overrides, options = split_options(words)
+    if options.multirun:
+        raise ConfigError("-m: only python -m radcap.train sweeps; give each option one value")
     config = compose(overrides, config_dir=options.config_dir)
     if options.show_config:
         say(to_yaml(config))
@@ -89,6 +100,7 @@ class Options:
 
     config_dir: str | None = None
     show_config: bool = False
+    multirun: bool = False
 
 
 def split_options(words: Sequence[str]) -> tuple[list[str], Options]:
@@ -109,6 +121,8 @@ def split_options(words: Sequence[str]) -> tuple[list[str], Options]:
             options = dataclasses.replace(options, config_dir=folder)
         elif word == "--show-config":
             options = dataclasses.replace(options, show_config=True)
+        elif word in ("-m", "--multirun"):
+            options = dataclasses.replace(options, multirun=True)
         elif word.startswith("-"):
             raise ConfigError(f"{word}: no such option; --help lists them")
         else:
@@ -137,17 +151,7 @@ def from_yaml(text: str) -> Config:
     return _to_config(loaded)
 
 
-def _parse(word: str) -> Override:
-    try:
-        override = OverridesParser.create().parse_override(word)
-    except HydraException as error:
-        raise ConfigError(f"'{word}' is not of the form key=value: {first_line(error)}") from None
-    if override.is_sweep_override():
-        raise ConfigError(f"'{word}' holds several values; write [a,b] for a list")
-    return override
-
-
-def _group_options(folders: Iterable[Path]) -> dict[str, list[str]]:
+def group_options(folders: Iterable[Path]) -> dict[str, list[str]]:
     """The options of every config group, by the group's name."""
     groups: dict[str, list[str]] = {}
     for folder in folders:

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TextIO
 
 from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RadcapError
 
+_NAME = "radcap: "  # begins what is told on standard error
 _muted = False
 
 
@@ -61,6 +62,17 @@ def printable(text: str) -> str:
         else char
         for char in text
     )
+
+
+def last_words(text: str) -> str:
+    """The error of a command that failed, of all that it said: without its name before."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if line.startswith(_NAME):
+            return line.removeprefix(_NAME)
+        if line.startswith("Traceback "):
+            break
+    return lines[-1] if lines else "without a word"
 
 
 def wrapped(text: str) -> str:
@@ -186,7 +198,7 @@ def run_command(
 def _tell(text: str) -> None:
     """A line on standard error, for whoever reads it."""
     try:
-        _write_line(f"radcap: {text}", sys.stderr)
+        _write_line(f"{_NAME}{text}", sys.stderr)
     except BrokenPipeError:
         discard(sys.stderr)
 

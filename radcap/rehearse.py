@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from radcap.console import run_command, say
+from radcap.console import last_words, run_command, say
 from radcap.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, ConfigError, RadcapError
 from radcap.training.folder import move_aside
 
@@ -111,7 +111,7 @@ class _Trial:
         if process.returncode != expected:
             raise RadcapError(
                 f"after {number.name} the run ended with status {process.returncode}, not "
-                f"{expected}: {_last_line(errors)}"
+                f"{expected}: {last_words(errors)}"
             )
         say(f"  {number.name} after step {reached}")
         self.breaks.append((number.name, reached))
@@ -174,12 +174,7 @@ def _difference(one: float, other: float) -> float:
 
 
 def _failure(status: int, errors: str) -> str:
-    return f"the run ended with status {status}: {_last_line(errors)}"
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].removeprefix("radcap: ") if lines else "without a word"
+    return f"the run ended with status {status}: {last_words(errors)}"
 
 
 if __name__ == "__main__":

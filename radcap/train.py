@@ -12,7 +12,7 @@ from radcap.console import mute, run_command, say
 from radcap.errors import EXIT_DONE
 
 USAGE = """
-usage: python -m radcap.train [OVERRIDE ...] [--config-dir FOLDER] [--show-config]
+usage: python -m radcap.train [-m] [OVERRIDE ...] [--config-dir FOLDER] [--show-config]
 
 Train the captioner. Without arguments it trains a small model on the built-in phantom data set, on
 whatever device is there, without network or token. The same command again goes on where an
@@ -28,6 +28,9 @@ overrides:
                         run.name=NAME  run.fresh=true
 
 options:
+  -m, --multirun        a sweep: a run for each combination of the values that options are given,
+                        as seed=1,2  model=small,tiny  seed='range(1,5)'  model='glob(*)'; each in
+                        a folder of its own in runs/NAME-sweep, with a table of results at the end
   --config-dir FOLDER   a folder of your own with experiment/NAME.yaml and the like
   --show-config         print the whole configuration and stop
   -h, --help            print this and stop
@@ -42,6 +45,7 @@ examples:
   python -m radcap.train +experiment=smoke
   python -m radcap.train +experiment=epoch1
   python -m radcap.train data.path=my_data run.name=mine trainer.max_steps=500
+  python -m radcap.train -m optimizer.lr=1e-3,4e-3 seed=1,2
 """
 
 
@@ -52,8 +56,13 @@ def main(words: Sequence[str]) -> int:
         The exit status.
     """
     start = time.monotonic()
-    from radcap.compose import read_command_line
+    from radcap.compose import read_command_line, split_options
 
+    overrides, options = split_options(words)
+    if options.multirun:
+        from radcap.training.sweep import sweep
+
+        return sweep(overrides, options)
     config = read_command_line(words)
     if config is None:
         return EXIT_DONE

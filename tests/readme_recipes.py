@@ -106,6 +106,9 @@ RECIPES: dict[str, Run | Covered | Extra | Cloud] = {
     "python -m radcap.train +experiment=smoke": Covered(
         "tests/test_train.py::test_smoke_leaves_curves_checkpoints_and_captions"
     ),
+    "python -m radcap.train -m +experiment=smoke optimizer.lr=1e-3,3e-3 seed=1,2": Run(
+        "runtime=cpu debug.limit=2 trainer.caption_rows=4 trainer.samples=0"
+    ),
     "python -m radcap.train +experiment=epoch1": Run(
         f"{TINY} data=phantom model.encoder_weights=none"
     ),

@@ -10,7 +10,7 @@ import time
 import pytest
 from command_line import run_python
 
-from radcap.console import heartbeat, printable, progress
+from radcap.console import heartbeat, last_words, printable, progress
 
 
 def test_a_long_block_gives_signs_of_life(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,3 +157,11 @@ def test_control_characters_become_escapes() -> None:
         "é a\\tb\\r\\n\\x1b[31m\\u202e\\u2028\\x9b"
     )
     assert printable("\udcff") == "\udcff"
+
+
+def test_the_last_words_of_a_failed_command_are_its_error() -> None:
+    crash = "Traceback (most recent call last):\n  File x\nKeyError: 'fault'\n"
+    assert last_words("radcap: no room\nsome library's goodbye\n\n") == "no room"
+    assert last_words(f"radcap: a notice\n{crash}") == "KeyError: 'fault'"
+    assert last_words("Killed\n") == "Killed"
+    assert last_words(" \n") == "without a word"

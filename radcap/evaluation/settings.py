@@ -6,7 +6,6 @@ Imports no torch: a run that is not there is refused at once.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import yaml
 
 from radcap.config import Config
 from radcap.errors import ConfigError
+from radcap.overrides import quoted
 
 # How a machine reads the data, not what the data is.
 _OF_THE_MACHINE = (
@@ -84,19 +84,4 @@ def _overrides(section: Mapping[str, Any], prefix: str) -> Iterator[str]:
         if isinstance(value, Mapping):
             yield from _overrides(value, f"{prefix}{name}.")
         elif name not in _OF_THE_MACHINE:
-            yield f"{prefix}{name}={_word(value)}"
-
-
-def _word(value: Any) -> str:
-    """A plain value in the grammar of overrides."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str):
-        # A backslash is itself, but for those before a quotation mark.
-        escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), value)
-        return f"'{escaped}'"
-    raise ValueError(f"{value!r} is no value of an option")
+            yield f"{prefix}{name}={quoted(value)}"

@@ -65,7 +65,7 @@ class XlaRuntime(Runtime):
         self.precision = precision
         if threads is not None:
             torch.set_num_threads(threads)
-        if not torch_xla.runtime.is_spmd():  # by an earlier run of a sweep
+        if not torch_xla.runtime.is_spmd():  # by an earlier run of this process
             torch_xla.runtime.use_spmd()
         try:
             self.num_devices = torch_xla.runtime.global_runtime_device_count()

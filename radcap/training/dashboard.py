@@ -25,8 +25,9 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.hparams import metadata as hparams
 
 from radcap.compose import to_yaml
-from radcap.config import Config, options
+from radcap.config import RUN_LENGTHS, Config, options
 from radcap.scoring.slots import SCORED
+from radcap.training.folder import bound_options
 
 if TYPE_CHECKING:
     from radcap.data.phantom import Floor
@@ -53,9 +54,13 @@ _CHARTS = {
     },
 }
 
-# Sections and options that a sweep may turn. Where the run lies and how often it is saved is none.
-_TOLD = ("seed", "trainer.max_", "trainer.accumulate", "data.batch_size", "data.lanes")
-_TOLD_SECTIONS = ("model.", "optimizer.", "schedule.", "runtime.precision")
+# Whatever changes the curve. A sweep over something else, such as data.workers, has that in the
+# names of its lines, which are those of the run folders.
+_TOLD = {
+    *bound_options(),
+    *(f"trainer.{name}" for name in RUN_LENGTHS),
+    "runtime.precision",
+}
 
 _FINAL = "final/"
 _FINAL_SCORES = ("loss", "perplexity", "loss_per_caption")
@@ -142,7 +147,7 @@ def _session(config: Config) -> Iterable[Any]:
     # Without a group's name each folder is a line of its own: runs/NAME.old-1 has NAME's run.name.
     start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
     for name, kind, value in options(config):
-        if not name.startswith((*_TOLD, *_TOLD_SECTIONS)):
+        if name not in _TOLD:
             continue
         # A column has one type: what may be null, or is a list, is text in all runs.
         if kind in ("int", "float"):

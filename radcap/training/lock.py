@@ -38,20 +38,21 @@ def in_use(path: Path, number: str, remedy: str) -> RadcapError:
     return RadcapError(f"{path} is in use by process {number}; wait for it, or {remedy}")
 
 
-def lock_folder(path: Path, remedy: str) -> IO[str]:
+def lock_folder(path: Path, remedy: str, *, name: str = ".lock") -> IO[str]:
     """Lock a folder until the file given back is closed, or the process ends, however it does.
 
     The kernel drops the lock with the process, so a killed one leaves none behind.
 
     Args:
-        path: the folder; a file `.lock` in it is held.
+        path: the folder.
         remedy: what to do where another process has it.
+        name: of the file in it that is held.
 
     Raises:
         RadcapError: another process has it; its number is named.
         OSError: the folder cannot be written.
     """
-    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    descriptor = os.open(path / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     lock = os.fdopen(descriptor, "r+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

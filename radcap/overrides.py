@@ -1,0 +1,153 @@
+"""The words of a command line in Hydra's grammar, and the combinations that a sweep makes of them.
+
+Hydra's own parser reads them; Hydra's sweeper and launcher are not used.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import (
+    Glob,
+    IntervalSweep,
+    Override,
+    QuotedString,
+    Transformer,
+)
+from hydra.errors import HydraException
+
+from radcap.errors import ConfigError, first_line
+
+MAX_COMBINATIONS = 1000
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One of the combinations of a sweep.
+
+    Attributes:
+        words: its overrides, each with one value, in the order of the command line.
+        swept: option or group -> value as text, of those given several values.
+    """
+
+    words: tuple[str, ...]
+    swept: Mapping[str, str]
+
+
+def parse(word: str) -> Override:
+    """Read one override.
+
+    Raises:
+        ConfigError: it is not of Hydra's grammar.
+    """
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        raise ConfigError(f"'{word}' is not of the form key=value: {first_line(error)}") from None
+
+
+def parse_single(word: str) -> Override:
+    """Read one override that has one value.
+
+    Raises:
+        ConfigError: it has several, or is not of Hydra's grammar.
+    """
+    override = parse(word)
+    if override.is_sweep_override():
+        raise ConfigError(
+            f"'{word}' holds several values; write [a,b] for a list; python -m radcap.train -m "
+            "sweeps over them"
+        )
+    return override
+
+
+def combine(words: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[Combination]:
+    """Every combination of the values given, the first word's changing slowest, as Hydra's.
+
+    Args:
+        words: overrides; some with several values, as `seed=1,2`, `choice(...)`, `range(...)`
+            or, of a group, `glob(...)`.
+        groups: the options of every config group, by its name.
+
+    Raises:
+        ConfigError: nothing is swept, or something that has no single values, or too much.
+    """
+    overrides = [parse(word) for word in words]
+    keys = [override.key_or_group for override in overrides]
+    axes: list[list[tuple[str, dict[str, str]]]] = []
+    for word, override in zip(words, overrides, strict=True):
+        if not override.is_sweep_override():
+            axes.append([(word, {})])
+            continue
+        key = override.key_or_group
+        if keys.count(key) > 1:
+            raise ConfigError(f"{key}: stands twice on the command line of a sweep; keep one")
+        left = override.get_key_element()
+        axes.append(
+            [(f"{left}={Transformer.str(v)}", {key: _text(v)}) for v in _values(override, groups)]
+        )
+    if not any(override.is_sweep_override() for override in overrides):
+        raise ConfigError("-m: no option has several values; give one some, such as seed=1,2")
+    if math.prod(len(axis) for axis in axes) > MAX_COMBINATIONS:
+        raise ConfigError(f"-m: more than {MAX_COMBINATIONS:,} combinations; sweep over fewer")
+    found = []
+    for chosen in itertools.product(*axes):
+        swept = {key: text for _, values in chosen for key, text in values.items()}
+        found.append(Combination(tuple(word for word, _ in chosen), swept))
+    return found
+
+
+def quoted(value: Any) -> str:
+    """A plain value in the grammar of overrides.
+
+    Raises:
+        ValueError: an option takes no such value.
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        # A backslash is itself, but for those before a quotation mark.
+        escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (m[2] and "\\'"), value)
+        return f"'{escaped}'"
+    raise ValueError(f"{value!r} is no value of an option")
+
+
+def _values(override: Override, groups: Mapping[str, Sequence[str]]) -> list[Any]:
+    """The values of an override that has several."""
+    word, key, value = override.input_line, override.key_or_group, override.value()
+    if isinstance(value, IntervalSweep):
+        raise ConfigError(
+            f"'{word}': an interval has no end of values, and a sweep runs each; use "
+            "choice(...) or range(...)"
+        )
+    if isinstance(value, Glob):
+        if key not in groups:
+            raise ConfigError(f"'{word}': glob(...) chooses from a group, and {key} is none")
+        found: list[Any] = value.filter(list(groups[key]))
+        if not found:
+            raise ConfigError(f"'{word}': none matches; there are {', '.join(groups[key])}")
+        return found
+    try:
+        found = list(itertools.islice(override.sweep_iterator(), MAX_COMBINATIONS + 1))
+    except (HydraException, ValueError, ArithmeticError) as error:
+        raise ConfigError(f"'{word}': {first_line(error)}") from None
+    if not found:
+        raise ConfigError(f"'{word}' holds no value")
+    return found
+
+
+def _text(value: Any) -> str:
+    """A value as people write it: without quotation marks around and escapes in it."""
+    if isinstance(value, QuotedString):
+        return str(value.text)
+    return value if isinstance(value, str) else str(Transformer.str(value))

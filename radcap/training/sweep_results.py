@@ -1,0 +1,162 @@
+"""What the jobs of a sweep came to: a table for people, and sweep.json."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radcap.config import Config
+from radcap.console import wrapped
+from radcap.errors import RadcapError
+from radcap.training.clock import duration_text
+from radcap.training.folder import write_atomically
+from radcap.training.sweep_jobs import Job
+
+DONE, FAILED, STOPPED, WAITING = "done", "failed", "stopped", "waiting"
+
+_LONGEST_VALUE = 24
+# Which rows are scored, and how many of their tokens: losses over others do not compare.
+_SCORED = ("name", "path", "hub_id", "config", "val_split", "revision", "max_length")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a job stands.
+
+    Attributes:
+        status: done, failed, stopped, or waiting for its turn.
+        error: of a failed one, in a line.
+        summary: of one that is done: what its summary.json holds.
+    """
+
+    job: Job
+    status: str = WAITING
+    error: str | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> float:
+        """The validation loss in nats a token; infinite where there is none."""
+        loss = self.summary.get("val_loss")
+        return loss if isinstance(loss, int | float) and math.isfinite(loss) else math.inf
+
+    def record(self) -> dict[str, Any]:
+        """Its entry in sweep.json."""
+        names = ("steps", "val_loss", "val_perplexity", "wall_s")
+        return {
+            "folder": self.job.folder.name,
+            "overrides": dict(self.job.swept),
+            "status": self.status,
+            "error": self.error,
+            **{name: self.summary.get(name) for name in names},
+            "slots": {name: slot["accuracy"] for name, slot in self._slots().items()},
+        }
+
+    def cells(self) -> list[str]:
+        """Its figures in the table."""
+        steps, perplexity = self.summary.get("steps"), self.summary.get("val_perplexity")
+        wall = self.summary.get("wall_s")
+        right = self._slots().get("pathology")
+        return [
+            "-" if steps is None else f"{steps:,}",
+            "-" if math.isinf(self.loss) else f"{self.loss:.4f}",
+            "-" if math.isinf(self.loss) or perplexity is None else f"{perplexity:,.3f}",
+            "-" if right is None else f"{right['accuracy']:.1%}",
+            "-" if wall is None else duration_text(wall),
+            self.status,
+        ]
+
+    def _slots(self) -> Mapping[str, Any]:
+        return self.summary.get("slots") or {}
+
+
+def ranked(results: Sequence[Result]) -> list[Result]:
+    """The lowest validation loss first, then those without one; without a rank as they came."""
+    by_status = [DONE, FAILED, STOPPED, WAITING]
+    if not _compare([result.job.config for result in results]):
+        return sorted(results, key=lambda r: by_status.index(r.status))
+    return sorted(results, key=lambda r: (by_status.index(r.status), r.loss))
+
+
+def best(results: Sequence[Result]) -> Result | None:
+    """The one with the lowest validation loss, where the losses of the jobs compare."""
+    first = ranked(results)[0]
+    compares = _compare([result.job.config for result in results])
+    return first if compares and math.isfinite(first.loss) else None
+
+
+def write(path: Path, words: Sequence[str], results: Sequence[Result]) -> None:
+    """Write sweep.json, whole or not at all.
+
+    Args:
+        path: the file.
+        words: the command's words.
+        results: how each job stands.
+
+    Raises:
+        RadcapError: it cannot be written.
+    """
+    first = best(results)
+    content = {
+        "words": list(words),
+        "best": None if first is None else first.job.folder.name,
+        "jobs": [result.record() for result in ranked(results)],
+    }
+    try:
+        write_atomically(path, json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise RadcapError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def table(results: Sequence[Result]) -> list[str]:
+    """The results in lines, the best marked by a star, the errors below their jobs."""
+    first = best(results)
+    keys = list(results[0].job.swept)
+    figures = ["steps", "val loss", "perplexity", "pathology", "time", "status"]
+    short = [key.rpartition(".")[2] for key in keys]
+    unique = len({*short, *figures}) == len(short) + len(figures)
+    rows = [["", *(short if unique else keys), *figures]]
+    for result in ranked(results):
+        values = [_shortened(result.job.swept[key]) for key in keys]
+        rows.append(["*" if result is first else "", *values, *result.cells()])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [_line(row, widths, num_left=1 + len(keys)) for row in rows]
+    for result in ranked(results):
+        if result.error is not None:
+            lines.append(wrapped(f"{result.job} ({result.job.label}) failed: {result.error}"))
+            lines.append(f"  all it said: {result.job.log}")
+    if first is None and any(result.status == DONE for result in results):
+        lines.append("no best one: the jobs are scored on different rows, or without a loss")
+    return lines
+
+
+def _compare(configs: Sequence[Config]) -> bool:
+    """Whether the jobs are scored on the same tokens of the same rows."""
+    scored = {
+        (
+            *(getattr(config.data, name) for name in _SCORED),
+            config.data.phantom.val_rows,
+            config.data.phantom.seed,
+            config.trainer.eval_rows,
+            config.debug.limit,
+        )
+        for config in configs
+    }
+    return len(scored) == 1
+
+
+def _line(row: Sequence[str], widths: Sequence[int], num_left: int) -> str:
+    """A line of the table: words to the left, figures to the right, the status last."""
+    cells = [
+        cell.ljust(width) if column < num_left else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join([*cells[:-1], row[-1]])
+
+
+def _shortened(value: str) -> str:
+    return value if len(value) <= _LONGEST_VALUE else f"...{value[3 - _LONGEST_VALUE :]}"

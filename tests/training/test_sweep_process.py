@@ -1,0 +1,131 @@
+"""A job's process: what it says is shown and kept, signals reach it, nothing outlives the sweep."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from command_line import ROOT
+
+from radcap.training.sweep_process import Runner
+
+# Runs the program of its first argument as a job, with the log of its second.
+SWEEP = """
+import sys
+from pathlib import Path
+from radcap.training.sweep_process import Runner
+runner = Runner()
+with runner.listening():
+    status, said = runner.run([sys.executable, "-uc", sys.argv[1]], Path(sys.argv[2]))
+print("status", status, runner.stopping)
+"""
+
+# Counts the signals of a second, and says when it is ready.
+LISTENER = """
+import signal, time
+count = 0
+def handle(number, frame):
+    global count
+    count += 1
+signal.signal(signal.SIGINT, handle)
+signal.signal(signal.SIGTERM, handle)
+print("ready")
+end = time.monotonic() + 30
+while not count and time.monotonic() < end:
+    time.sleep(0.01)
+time.sleep(0.5)
+print("signals", count)
+raise SystemExit(75)
+"""
+
+
+def start_sweep(program: str, log: Path, **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SWEEP, program, str(log)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def test_what_a_job_says_is_shown_and_kept(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "job.log"
+    program = (
+        "import sys; print('one', flush=True); sys.stderr.write('radcap: two\\n'); sys.exit(7)"
+    )
+    assert Runner().run([sys.executable, "-c", program], log) == (7, "one\nradcap: two\n")
+    assert capfd.readouterr().out == "one\nradcap: two\n"
+    # Once more: behind what is there; the answer is this one's alone.
+    assert Runner().run([sys.executable, "-c", "print('three', end='')"], log) == (0, "three\n")
+    assert log.read_text() == "one\nradcap: two\nthree\n"
+    program = "import os; os.kill(os.getpid(), 9)"
+    assert Runner().run([sys.executable, "-c", program], log) == (-9, "")
+
+
+def test_a_helper_that_outlives_its_job_is_not_waited_for(tmp_path: Path) -> None:
+    program = "import subprocess; subprocess.Popen(['sleep', '30'])"
+    began = time.monotonic()
+    assert Runner().run([sys.executable, "-c", program], tmp_path / "log")[0] == 0
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_the_job_once(tmp_path: Path, number: signal.Signals) -> None:
+    # As Ctrl-C does: it goes to the whole group of the terminal.
+    process = start_sweep(LISTENER, tmp_path / "log", start_new_session=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    os.killpg(process.pid, number)
+    out, _ = process.communicate(timeout=60)
+    assert out.splitlines() == ["signals 1", "status 75 True"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="by Linux's prctl")
+def test_a_killed_sweep_takes_its_job_along(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    program = LISTENER.replace('print("signals"', f'open({str(tmp_path / "told")!r}, "w").write')
+    process = start_sweep(program.replace(".write, count)", ".write(str(count))"), log)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.kill()
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "told").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_terminal_is_handed_on_and_its_bars_are_not_kept(tmp_path: Path) -> None:
+    program = (
+        "import os, sys\n"
+        "size = os.get_terminal_size(2)\n"
+        "sys.stderr.write('\\r 10%|bar'); sys.stderr.write('\\r 20%|bar')\n"
+        "sys.stderr.write('\\r        \\r'); print('told', sys.stderr.isatty(), size.columns)\n"
+        "sys.stderr.write('\\r 30%|bar')\n"
+    )
+    master, slave = pty.openpty()
+    import termios
+
+    termios.tcsetwinsize(slave, (40, 77))
+    log = tmp_path / "log"
+    done = subprocess.run(
+        [sys.executable, "-c", SWEEP, program, str(log)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=slave,
+        stderr=slave,
+        check=False,
+        timeout=60,
+    )
+    os.close(slave)
+    shown = os.read(master, 10_000).decode()
+    os.close(master)
+    assert done.returncode == 0
+    assert " 10%|bar\r 20%|bar" in shown and "told True 77\r\n" in shown
+    assert log.read_text().splitlines() == ["told True 77", " 30%|bar"]
