@@ -122,8 +122,13 @@ class Runtime(abc.ABC):
         """The context of a training step's forward pass."""
         return self.arithmetic()
 
-    def compiled(self, function: Callable[P, T]) -> Callable[P, T]:
-        """A function of tensors, the same or made faster; what it reads of them stays legal."""
+    def compiled(self, function: Callable[P, T], *, calls: int) -> Callable[P, T]:
+        """A function of tensors, the same or made faster.
+
+        Args:
+            function: with gradients.
+            calls: how often a step calls it before its gradients are used up.
+        """
         return function
 
     @abc.abstractmethod

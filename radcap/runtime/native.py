@@ -131,8 +131,13 @@ class NativeRuntime(Runtime):
     def training_arithmetic(self) -> AbstractContextManager[None]:
         return self._autocast(self.training_precision)
 
-    def compiled(self, function: Callable[P, T]) -> Callable[P, T]:
-        return torch.compile(function, dynamic=False) if self._compile else function
+    def compiled(self, function: Callable[P, T], *, calls: int) -> Callable[P, T]:
+        if not self._compile:
+            return function
+        # Recorded as CUDA graphs, a step of hundreds of small kernels is started at once. A graph
+        # that runs again before its gradients are used up would overwrite them.
+        mode = "reduce-overhead" if calls == 1 else None
+        return torch.compile(function, dynamic=False, mode=mode)
 
     def _autocast(self, precision: str) -> AbstractContextManager[None]:
         if precision == "bf16":

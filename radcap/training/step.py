@@ -36,7 +36,7 @@ class TrainStep:
         self._runtime = runtime
         self._accumulate = accumulate
         self._clip_norm = clip_norm
-        self._loss_sum = runtime.compiled(_loss_sum)
+        self._loss_sum = runtime.compiled(_loss_sum, calls=accumulate)
 
     def __call__(self, images: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         """Train on one batch.
