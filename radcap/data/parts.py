@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radcap.data.collate import encode_captions
+from radcap.data.collate import CaptionEncoder
 from radcap.data.download import Traffic
 from radcap.data.images import ImageError, decode_image
 from radcap.data.order import Order, Slots
@@ -57,6 +57,21 @@ class Share:
             slots = slots.first(self.max_rows - batch * self.order.batch_size)
         return slots.take(self.places)
 
+    def deal(self, workers: int) -> np.ndarray:
+        """The worker that reads each stream: int64 [streams].
+
+        Lanes are dealt longest first: towards the end of an epoch the longest alone have rows
+        left, and no worker should have them all. (In stored order a stream is a row group.)
+        """
+        if not self.order.shuffle:
+            return np.arange(len(self.order.group_rows)) % workers
+        dealt = np.empty(self.order.lanes, dtype=np.int64)
+        for host in range(self.num_hosts):
+            lanes = np.arange(host, self.order.lanes, self.num_hosts)
+            longest_first = lanes[np.argsort(-self.order.lane_rows[lanes], kind="stable")]
+            dealt[longest_first] = np.arange(len(lanes)) % workers
+        return dealt
+
 
 @dataclass
 class Part:
@@ -92,11 +107,9 @@ class PartMaker:
         self._shelf = shelf
         self._source = source
         self._share = share
-        self._tokenizer = tokenizer
-        self._max_length = max_length
+        self._encode = CaptionEncoder(tokenizer, max_length)
         self._max_pixels = max_pixels
-        self._worker = worker
-        self._workers = workers
+        self._is_mine = share.deal(workers) == worker
         self._expected = 0
 
     def __call__(self, number: int, images: np.ndarray) -> Part:
@@ -110,9 +123,10 @@ class PartMaker:
         before = hub.traffic.copy() if hub else Traffic()
         slots = self._share.slots(number)
         part = Part()
-        for slot in np.flatnonzero(self._mine(slots.stream)).tolist():
+        filled = slots.stream >= 0
+        for slot in np.flatnonzero(filled & self._is_mine[slots.stream]).tolist():
             self._add_row(part, slot, slots, images)
-        part.tokens, cut = encode_captions(self._tokenizer, part.captions, self._max_length)
+        part.tokens, cut = self._encode(part.captions)
         part.truncated = int(cut.sum())
         if hub:
             part.traffic = hub.traffic.since(before)
@@ -121,11 +135,6 @@ class PartMaker:
     def close(self) -> None:
         """Close what is open."""
         self._reader.forget()
-
-    def _mine(self, stream: np.ndarray) -> np.ndarray:
-        """Lanes (in stored order: row groups) are dealt to workers: each is read by one."""
-        turn = stream // self._share.num_hosts if self._share.order.shuffle else stream
-        return (stream >= 0) & (turn % self._workers == self._worker)
 
     def _add_row(self, part: Part, slot: int, slots: Slots, images: np.ndarray) -> None:
         row_id = self._source.row_id(int(slots.group[slot]), int(slots.row[slot]))
