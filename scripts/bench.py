@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 
 from bench_generate import bench_generate
+from bench_image import bench_image
+from bench_pipeline import bench_pipeline
 
 from radcap.aot.chips import Topology, find_topology
 from radcap.aot.figures import Compiled, program_figures
@@ -77,7 +79,12 @@ def _estimates(card: Compiled, figures: dict, topology: Topology) -> tuple[float
     return 1e3 * theirs, 1e3 * ours
 
 
-BENCHMARKS = {"tpu-step": tpu_step, "generate": bench_generate}
+BENCHMARKS = {
+    "tpu-step": tpu_step,
+    "generate": bench_generate,
+    "image": bench_image,
+    "pipeline": bench_pipeline,
+}
 
 
 def main(words: list[str]) -> int:

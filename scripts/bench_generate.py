@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
-
 import torch
+from bench_pairs import HEADER, take_in_turn
 from card_loop import VOCAB_SIZE, CardModel
 from torch import Tensor
 
@@ -53,7 +50,7 @@ def bench_generate() -> None:
     ours.load_state_dict(_own_names(card))
     images = torch.randn(_BATCH, 3, 224, 224)
     say(f"captions of {_BATCH} images, float32, {_THREADS} threads: images/s")
-    say("tokens       card     radcap    ratio   (least to greatest)")
+    say(f"tokens       card     radcap    {HEADER}")
     for length, pairs in _LENGTHS.items():
 
         def theirs(length: int = length) -> Tensor:
@@ -65,13 +62,9 @@ def bench_generate() -> None:
         found = own()
         assert found.shape[1] == 1 + length, "a caption ended early: the loops were cut short"
         assert torch.equal(found, theirs()), "other ids than the card's loop"
-        timed = [(_seconds(theirs), _seconds(own)) for _ in range(pairs)]
-        ratios = sorted(card_s / own_s for card_s, own_s in timed)
-        card_s, own_s = (statistics.median(column) for column in zip(*timed, strict=True))
-        say(
-            f"{length:6d} {_BATCH / card_s:10.2f} {_BATCH / own_s:10.2f}  "
-            f"{statistics.median(ratios):6.2f}x   ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        )
+        timed = take_in_turn(theirs, own, pairs)
+        card_rate, own_rate = _BATCH / timed.median_theirs, _BATCH / timed.median_ours
+        say(f"{length:6d} {card_rate:10.2f} {own_rate:10.2f}  {timed.ratio_text()}")
 
 
 def _own_names(card: CardModel) -> dict[str, Tensor]:
@@ -80,9 +73,3 @@ def _own_names(card: CardModel) -> dict[str, Tensor]:
         name.replace("encoder.", "encoder.features.", 1) if name.startswith("encoder.") else name: w
         for name, w in card.state_dict().items()
     }
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
