@@ -4,6 +4,11 @@
                 for one v3 core at batch 32: bytes and FLOPs an image (needs the extra preflight)
     generate    captions of 16 images on the CPU against the card's loop, float32, the same ids:
                 images a second at 32 and 80 tokens
+    image       PNG bytes to pixels on one core against the card's transform
+    pipeline    the whole input pipeline on two cores against decoding alone on two cores
+    startup     seconds of the default run to its first step, and of each command's --help
+    memory      memory of the training process and its workers over 100,000 rows
+    hub         bytes fetched from the Hub against the bytes of the row groups read
 
 What a number is measured against stands in scripts/card_loop.py.
 """
@@ -17,8 +22,11 @@ import tempfile
 from pathlib import Path
 
 from bench_generate import bench_generate
+from bench_hub import bench_hub
 from bench_image import bench_image
+from bench_memory import bench_memory
 from bench_pipeline import bench_pipeline
+from bench_startup import bench_startup
 
 from radcap.aot.chips import Topology, find_topology
 from radcap.aot.figures import Compiled, program_figures
@@ -84,6 +92,9 @@ BENCHMARKS = {
     "generate": bench_generate,
     "image": bench_image,
     "pipeline": bench_pipeline,
+    "startup": bench_startup,
+    "memory": bench_memory,
+    "hub": bench_hub,
 }
 
 

@@ -1,11 +1,13 @@
-"""Timings of two ways of doing the same, taken in turn, so that a busy machine slows both."""
+"""Timings of two ways of doing the same, in turn, so that a busy machine slows both."""
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 HEADER = "ratio   (least to greatest)"
 
@@ -59,3 +61,12 @@ def take_in_turn(
     timed = [(seconds_of(theirs, clock), seconds_of(ours, clock)) for _ in range(pairs)]
     columns = list(zip(*timed, strict=True))
     return Pairs(columns[0], columns[1])
+
+
+def processor_seconds(processes: Sequence[int]) -> float:
+    """What processes have used up to now, all their threads (proc(5): utime and stime)."""
+    ticks = 0
+    for pid in processes:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")

@@ -9,11 +9,10 @@ import time
 from collections.abc import Sequence
 from itertools import islice
 from multiprocessing.synchronize import Barrier
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from bench_pairs import Pairs
+from bench_pairs import Pairs, processor_seconds
 from bench_split import (
     BATCH_SIZE,
     PREFETCH,
@@ -33,7 +32,6 @@ from radcap.data.source import Source
 # Images/s "at the floor" of `radcap.preflight +experiment=epoch1 preflight.topology=v3-8`.
 FLOOR_IMAGES_PER_S = 22_157
 _PAIRS = 5
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class Cost(NamedTuple):
@@ -98,10 +96,10 @@ def _pipeline(source: Source, batch_size: int) -> Cost:
         for _ in islice(batches, PREFETCH + 1):
             pass
         processes = [os.getpid(), *(p.pid for p in multiprocessing.active_children() if p.pid)]
-        cpu, start = _processor_seconds(processes), time.perf_counter()
+        cpu, start = processor_seconds(processes), time.perf_counter()
         for _ in islice(batches, order.batches_per_epoch):
             pass
-        return Cost(time.perf_counter() - start, _processor_seconds(processes) - cpu)
+        return Cost(time.perf_counter() - start, processor_seconds(processes) - cpu)
     finally:
         loader.close()
 
@@ -118,9 +116,9 @@ def _decoding(pictures: Sequence[bytes]) -> Cost:
         process.start()
     ready.wait()
     pids = [process.pid for process in processes if process.pid]
-    cpu, start = _processor_seconds(pids), time.perf_counter()
+    cpu, start = processor_seconds(pids), time.perf_counter()
     done.wait()
-    cost = Cost(time.perf_counter() - start, _processor_seconds(pids) - cpu)
+    cost = Cost(time.perf_counter() - start, processor_seconds(pids) - cpu)
     for process in processes:
         process.join()
     return cost
@@ -132,12 +130,3 @@ def _decode(pictures: Sequence[bytes], ready: Barrier, done: Barrier) -> None:
     for picture in pictures:
         pixels[...] = decode_image(picture)
     done.wait()
-
-
-def _processor_seconds(processes: Sequence[int]) -> float:
-    """What processes have used up to now (proc(5): utime and stime)."""
-    total = 0
-    for pid in processes:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / _TICKS_PER_S

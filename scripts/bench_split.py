@@ -46,8 +46,10 @@ def order_of(source: Source, batch_size: int = BATCH_SIZE) -> Order:
     )
 
 
-def open_loader(source: Source, order: Order, *, hub: Hub | None = None) -> Loader:
-    """Start two workers on a split."""
+def open_loader(
+    source: Source, order: Order, *, hub: Hub | None = None, max_rows: int | None = None
+) -> Loader:
+    """Start two workers on a split; `hub` and `max_rows` as `Loader`'s."""
     return Loader(
         source,
         order,
@@ -56,6 +58,7 @@ def open_loader(source: Source, order: Order, *, hub: Hub | None = None) -> Load
         prefetch=PREFETCH,
         max_length=_MAX_LENGTH,
         hub=hub,
+        max_rows=max_rows,
     )
 
 
