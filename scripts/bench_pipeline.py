@@ -79,6 +79,8 @@ def bench_pipeline(
         processor_us = 1e6 * statistics.median(cost.processor for cost in found) / rows
         say(f"{name:10s} {rate:9,.0f} {rate / WORKERS:8,.0f} {processor_us:23.0f}")
     say(f"ratio      {both.ratio_text()}")
+    used = Pairs([cost.processor for cost in alone], [cost.processor for cost in whole])
+    say(f"processor  {used.ratio_text()}")
     cores = floor * WORKERS * both.median_ours / rows
     say(f"a v3-8 at the floor of its step wants {floor:,.0f} images/s: {cores:.1f} such cores")
     say_load()
