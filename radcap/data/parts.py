@@ -76,9 +76,11 @@ class Share:
 @dataclass
 class Part:
     """Some rows of a batch. `slots` are the good ones; the n-th has the n-th image, row of
-    `tokens` (int32 [N, T + 1]), row id, caption and labels. `skipped`: the others."""
+    `tokens` (int32 [N, T + 1]), row id, caption and labels, and is grey where `grey` says so.
+    `skipped`: the others."""
 
     slots: list[int] = field(default_factory=list)
+    grey: list[bool] = field(default_factory=list)
     row_ids: list[str] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
     labels: list[Labels] = field(default_factory=list)
@@ -86,6 +88,11 @@ class Part:
     tokens: np.ndarray = field(default_factory=lambda: np.empty((0, 0), dtype=np.int32))
     truncated: int = 0
     traffic: Traffic = field(default_factory=Traffic)
+
+    def fill(self, images: np.ndarray, prepared: np.ndarray) -> None:
+        """Put pictures as a `PartMaker` left them into their slots; both uint8 [., 3, 224, 224]."""
+        for picture, slot, is_grey in zip(prepared, self.slots, self.grey, strict=False):
+            images[slot] = picture[:1] if is_grey else picture
 
 
 class PartMaker:
@@ -114,7 +121,8 @@ class PartMaker:
 
     def __call__(self, number: int, images: np.ndarray) -> Part:
         """Fill `images` (uint8 [B, 3, 224, 224]) from the front with the good rows of batch
-        `number`, and say what they are."""
+        `number`, and say what they are. Of a grey one only the first channel is written: memory
+        that no cache holds costs more than the rest of a row's way to the trainer."""
         repeats = self._share.max_rows is not None and self._share.locate(number)[1] == 0
         if number != self._expected or repeats:
             self._reader.forget()
@@ -141,12 +149,15 @@ class PartMaker:
         row = self._reader.take(slots.epoch, int(slots.stream[slot]), int(slots.offset[slot]))
         if isinstance(row, Example):
             try:
-                images[len(part.slots)] = self._pixels(row)
+                pixels = self._pixels(row)
             except ImageError as error:
                 row = Skipped(row_id, error.reason)
         if isinstance(row, Skipped):
             part.skipped.append((slot, Skipped(row_id, row.reason)))
             return
+        is_grey = len(pixels) == 1 or pixels.strides[0] == 0  # one channel, shown three times
+        images[len(part.slots), : 1 if is_grey else 3] = pixels[:1] if is_grey else pixels
+        part.grey.append(is_grey)
         part.slots.append(slot)
         part.row_ids.append(row_id)
         part.captions.append(row.caption)
