@@ -6,6 +6,11 @@
                 second on the CPU, and on a GPU where there is one
     generate    captions of 16 images on the CPU against the card's loop, float32, the same ids:
                 images a second at 32 and 80 tokens
+    image       PNG bytes to pixels on one core against the card's transform
+    pipeline    the whole input pipeline on two cores against decoding alone on two cores
+    startup     seconds of the default run to its first step, and of each command's --help
+    memory      memory of the training process and its workers over 100,000 rows
+    hub         bytes fetched from the Hub against the bytes of the row groups read
 
 What a number is measured against stands in scripts/card_loop.py.
 """
@@ -19,6 +24,11 @@ import tempfile
 from pathlib import Path
 
 from bench_generate import bench_generate
+from bench_hub import bench_hub
+from bench_image import bench_image
+from bench_memory import bench_memory
+from bench_pipeline import bench_pipeline
+from bench_startup import bench_startup
 from bench_train import bench_train
 
 from radcap.aot.chips import Topology, find_topology
@@ -80,7 +90,16 @@ def _estimates(card: Compiled, figures: dict, topology: Topology) -> tuple[float
     return 1e3 * theirs, 1e3 * ours
 
 
-BENCHMARKS = {"tpu-step": tpu_step, "train": bench_train, "generate": bench_generate}
+BENCHMARKS = {
+    "tpu-step": tpu_step,
+    "train": bench_train,
+    "generate": bench_generate,
+    "image": bench_image,
+    "pipeline": bench_pipeline,
+    "startup": bench_startup,
+    "memory": bench_memory,
+    "hub": bench_hub,
+}
 
 
 def main(words: list[str]) -> int:

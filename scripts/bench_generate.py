@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
+from bench_pairs import RATES_HEADER, machine_load, settled_clock, take_in_turn
 from card_loop import VOCAB_SIZE, CardModel
-from pairs import HEADER, machine_load, time_pairs
 from torch import Tensor
 
 from radcap.console import say
@@ -58,7 +58,7 @@ def _compare(device: torch.device, described: str) -> None:
     ours.to(device)
     images = torch.randn(_BATCH, 3, 224, 224).to(device)
     say(f"captions of {_BATCH} images, float32, {described}: images/s")
-    say(f"tokens{HEADER}")
+    say(f"tokens{RATES_HEADER}")
     for length, pairs in _LENGTHS.items():
 
         def theirs(length: int = length) -> Tensor:
@@ -73,7 +73,8 @@ def _compare(device: torch.device, described: str) -> None:
         # A GPU adds in another order for other shapes: a near tie may fall otherwise there.
         assert device.type == "cuda" or same == _BATCH, "other ids than the card's loop"
         note = "" if same == _BATCH else f"   {same} of {_BATCH} rows the same"
-        say(f"{length:6d}{time_pairs(theirs, own, pairs).line(_BATCH)}{note}")
+        timed = take_in_turn(theirs, own, pairs, settled_clock)
+        say(f"{length:6d}{timed.rates_text(_BATCH)}{note}")
 
 
 def _own_names(card: CardModel) -> dict[str, Tensor]:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from bench_pairs import RATES_HEADER, machine_load, settled_clock, take_in_turn
 from card_loop import VOCAB_SIZE, CardModel, card_step
-from pairs import HEADER, machine_load, time_pairs
 from torch import Tensor
 
 from radcap.config import OptimizerConfig, RuntimeConfig
@@ -52,8 +52,11 @@ def bench_train() -> None:
     own, described = own_steps("cpu", batches)
     card = card_steps("cpu", batches)
     say(f"{described}; {machine_load()}; the card's loop in float32, eager; images/s")
-    say(f"batch{HEADER}")
-    say(f"{_CPU_BATCH:5d}{time_pairs(card, own, _CPU_PAIRS).line(_CPU_BATCH)}")
+    say(f"batch{RATES_HEADER}")
+    card()
+    own()
+    found = take_in_turn(card, own, _CPU_PAIRS)
+    say(f"{_CPU_BATCH:5d}{found.rates_text(_CPU_BATCH)}")
     if torch.cuda.is_available():
         _bench_gpu()
 
@@ -63,14 +66,16 @@ def _bench_gpu() -> None:
         batches = draw_batches(batch_size)
         own, described = own_steps("cuda", batches, compile=compile)
         card = card_steps("cuda", batches)
-        for _ in range(_BATCHES):  # every shape is compiled
-            own()
+        # Every shape is compiled, then recorded.
+        many_card, many_own = repeated(card, _GPU_STEPS), repeated(own, _GPU_STEPS)
+        many_card()
+        many_own()
         how = "by torch.compile" if compile else "eager"
         say(f"{described}, {how}; the card's loop in float32, eager; images/s")
-        say(f"batch{HEADER}")
-        found = time_pairs(repeated(card, _GPU_STEPS), repeated(own, _GPU_STEPS), _GPU_PAIRS)
-        say(f"{batch_size:5d}{found.line(batch_size * _GPU_STEPS)}")
-        del own, card
+        say(f"batch{RATES_HEADER}")
+        found = take_in_turn(many_card, many_own, _GPU_PAIRS, settled_clock)
+        say(f"{batch_size:5d}{found.rates_text(batch_size * _GPU_STEPS)}")
+        del own, card, many_own, many_card
         gc.collect()
         torch.cuda.empty_cache()
 

@@ -6,12 +6,9 @@ import statistics
 import time
 from dataclasses import dataclass
 
-import numpy as np
-
 from radcap.config import DataConfig
 from radcap.data.images import decode_image
-from radcap.data.phantom_grammar import draw_labels
-from radcap.data.phantom_images import draw, png_bytes
+from radcap.data.phantom import sample_pictures
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,7 @@ def decoding_rate(*, rows: int = 64, repeats: int = 5) -> float:
         rows: pictures in a pass.
         repeats: passes.
     """
-    rng = np.random.default_rng(0)
-    pictures = [png_bytes(draw(labels, rng)) for labels in draw_labels(rows, rng)]
+    pictures = sample_pictures(rows)
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()

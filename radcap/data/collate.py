@@ -16,6 +16,9 @@ from radcap.labels import Labels
 if TYPE_CHECKING:
     from transformers import BertTokenizer
 
+# Captions that a `CaptionEncoder` remembers: a few megabytes.
+_REMEMBERED = 10_000
+
 VOCABULARY = Path(__file__).parent.parent / "assets" / "vocab.txt"
 
 
@@ -94,8 +97,31 @@ def encode_captions(
         return_token_type_ids=False,
         verbose=False,
     )["input_ids"]
+    start, end = tokenizer.cls_token_id, tokenizer.sep_token_id  # each look-up costs microseconds
     for i, piece in enumerate(pieces):
         kept = piece[: width - 2]
         cut[i] = len(kept) < len(piece)
-        ids[i, : len(kept) + 2] = [tokenizer.cls_token_id, *kept, tokenizer.sep_token_id]
+        ids[i, : len(kept) + 2] = [start, *kept, end]
     return ids, cut
+
+
+class CaptionEncoder:
+    """`encode_captions` that remembers: a data set whose captions follow templates has few
+    different ones."""
+
+    def __init__(self, tokenizer: BertTokenizer, max_length: int) -> None:
+        """Args: see `encode_captions`."""
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._known: dict[str, tuple[np.ndarray, bool]] = {}
+
+    def __call__(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids int32 [N, max_length + 1] and whether each caption was cut, bool [N]."""
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
+        new = [caption for caption in dict.fromkeys(captions) if caption not in self._known]
+        ids, cut = encode_captions(self._tokenizer, new, self._max_length)
+        self._known.update(zip(new, zip(ids, cut.tolist(), strict=True), strict=True))
+        found = [self._known[caption] for caption in captions]
+        rows = np.array([row for row, _ in found], dtype=np.int32)
+        return rows.reshape(-1, self._max_length + 1), np.array([c for _, c in found], dtype=bool)

@@ -1,40 +1,36 @@
-"""Any image file -> uint8 [3, 224, 224], by the model card's transform.
-
-The card resizes to 256 x 256 (bilinear) and crops the middle 224 x 224. Both together are one
-resize of the box from 16/256 to 240/256 of each side: Pillow lets the filter look outside of the
-box, so the result is the same (difference 0) for every size of image.
-"""
+"""Any image file -> uint8 [3, 224, 224], by the model card's transform."""
 
 from __future__ import annotations
 
 import io
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
 
-IMAGE_SIZE = 224
+from radcap.data.png import repack_png
+from radcap.data.resize import IMAGE_SIZE, RESIZED, resize_and_crop
+
 MAX_PIXELS = 50_000_000
 
-_RESIZE = 256
-_MARGIN = (_RESIZE - IMAGE_SIZE) / 2 / _RESIZE
 # A side of this length bounds the first pass of the resize (224 x side) to 15 million pixels.
 _MAX_SIDE = 65_535
 # Named, so that no other reader of Pillow's is tried: some start a program (EPS: Ghostscript).
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM", "MPO")
 _ORIENTATION = 0x0112
 _BLOCK = 1 << 20  # numbers computed with at a time
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+# What makes a stored picture [..., H, W] upright, by EXIF's orientation.
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[..., ::-1],
+    3: lambda pixels: pixels[..., ::-1, ::-1],
+    4: lambda pixels: pixels[..., ::-1, :],
+    5: lambda pixels: pixels.swapaxes(-2, -1),
+    6: lambda pixels: pixels.swapaxes(-2, -1)[..., ::-1],
+    7: lambda pixels: pixels[..., ::-1, ::-1].swapaxes(-2, -1),
+    8: lambda pixels: pixels.swapaxes(-2, -1)[..., ::-1, :],
 }
 # What Pillow's readers are known to raise on damaged files.
 _DECODE_FAULTS = (
@@ -73,6 +69,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) -
     """
     if not data:
         raise ImageError("empty")
+    if not frame:
+        data = repack_png(data, max_pixels=max_pixels)
     with decoding(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         check_size(*image.size, max_pixels=max_pixels)
         if frame:  # it may have another size than the first
@@ -81,7 +79,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) -
             check_size(*image.size, max_pixels=max_pixels)
         if image.format == "JPEG":
             # Lets the JPEG decoder halve the picture while it stays twice the final size.
-            image.draft(image.mode, (2 * _RESIZE, 2 * _RESIZE))
+            image.draft(image.mode, (2 * RESIZED, 2 * RESIZED))
         return image_pixels(image)
 
 
@@ -145,16 +143,10 @@ def image_pixels(image: Image.Image) -> np.ndarray:
     """A picture, loaded, oriented (EXIF), as RGB, resized and cropped: uint8 [3, 224, 224]."""
     image.load()
     orientation = image.getexif().get(_ORIENTATION, 1)
-    flat = _to_grey_or_rgb(image)
-    width, height = flat.size
-    box = (_MARGIN * width, _MARGIN * height, (1 - _MARGIN) * width, (1 - _MARGIN) * height)
-    small = flat.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR, box=box)
-    if orientation in _TRANSPOSE:  # box and target are symmetric: it may come after the resize
-        small = small.transpose(_TRANSPOSE[orientation])
-    pixels = np.asarray(small)
-    if pixels.ndim == 2:
-        return np.broadcast_to(pixels, (3, IMAGE_SIZE, IMAGE_SIZE))
-    return pixels.transpose(2, 0, 1)
+    pixels = resize_and_crop(_to_grey_or_rgb(image))
+    if orientation in _UPRIGHT:  # box and target are symmetric: it may come after the resize
+        pixels = _UPRIGHT[orientation](pixels)
+    return np.broadcast_to(pixels, (3, IMAGE_SIZE, IMAGE_SIZE))
 
 
 def _to_grey_or_rgb(image: Image.Image) -> Image.Image:

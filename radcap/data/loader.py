@@ -168,7 +168,7 @@ class Loader:
         else:
             parts = self._pool.get(number)
         for part, prepared in parts:
-            images[part.slots] = prepared[: len(part.slots)]
+            part.fill(images, prepared)
         if self._pool is not None:
             self._pool.release()
         return self._assemble(number, images, [part for part, _ in parts])

@@ -22,7 +22,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -127,7 +127,7 @@ class Order:
         self._visit = lru_cache(maxsize=2 * self.lanes)(self._make_visit)
         self._window_order = lru_cache(maxsize=2 * self.lanes)(shuffled)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Changes whenever the order does: a position is only valid under the same one."""
         facts = (self.seed, self.batch_size, self.lanes, self.window_rows, self.shuffle)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radcap.data.collate import encode_captions
+from radcap.data.collate import CaptionEncoder
 from radcap.data.download import Traffic
 from radcap.data.images import ImageError, decode_image
 from radcap.data.order import Order, Slots
@@ -57,13 +57,30 @@ class Share:
             slots = slots.first(self.max_rows - batch * self.order.batch_size)
         return slots.take(self.places)
 
+    def deal(self, workers: int) -> np.ndarray:
+        """The worker that reads each stream: int64 [streams].
+
+        Lanes are dealt longest first: towards the end of an epoch the longest alone have rows
+        left, and no worker should have them all. (In stored order a stream is a row group.)
+        """
+        if not self.order.shuffle:
+            return np.arange(len(self.order.group_rows)) % workers
+        dealt = np.empty(self.order.lanes, dtype=np.int64)
+        for host in range(self.num_hosts):
+            lanes = np.arange(host, self.order.lanes, self.num_hosts)
+            longest_first = lanes[np.argsort(-self.order.lane_rows[lanes], kind="stable")]
+            dealt[longest_first] = np.arange(len(lanes)) % workers
+        return dealt
+
 
 @dataclass
 class Part:
     """Some rows of a batch. `slots` are the good ones; the n-th has the n-th image, row of
-    `tokens` (int32 [N, T + 1]), row id, caption and labels. `skipped`: the others."""
+    `tokens` (int32 [N, T + 1]), row id, caption and labels, and is grey where `grey` says so.
+    `skipped`: the others."""
 
     slots: list[int] = field(default_factory=list)
+    grey: list[bool] = field(default_factory=list)
     row_ids: list[str] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
     labels: list[Labels] = field(default_factory=list)
@@ -71,6 +88,11 @@ class Part:
     tokens: np.ndarray = field(default_factory=lambda: np.empty((0, 0), dtype=np.int32))
     truncated: int = 0
     traffic: Traffic = field(default_factory=Traffic)
+
+    def fill(self, images: np.ndarray, prepared: np.ndarray) -> None:
+        """Put pictures as a `PartMaker` left them into their slots; both uint8 [., 3, 224, 224]."""
+        for picture, slot, is_grey in zip(prepared, self.slots, self.grey, strict=False):
+            images[slot] = picture[:1] if is_grey else picture
 
 
 class PartMaker:
@@ -92,16 +114,15 @@ class PartMaker:
         self._shelf = shelf
         self._source = source
         self._share = share
-        self._tokenizer = tokenizer
-        self._max_length = max_length
+        self._encode = CaptionEncoder(tokenizer, max_length)
         self._max_pixels = max_pixels
-        self._worker = worker
-        self._workers = workers
+        self._is_mine = share.deal(workers) == worker
         self._expected = 0
 
     def __call__(self, number: int, images: np.ndarray) -> Part:
         """Fill `images` (uint8 [B, 3, 224, 224]) from the front with the good rows of batch
-        `number`, and say what they are."""
+        `number`, and say what they are. Of a grey one only the first channel is written: memory
+        that no cache holds costs more than the rest of a row's way to the trainer."""
         repeats = self._share.max_rows is not None and self._share.locate(number)[1] == 0
         if number != self._expected or repeats:
             self._reader.forget()
@@ -110,9 +131,10 @@ class PartMaker:
         before = hub.traffic.copy() if hub else Traffic()
         slots = self._share.slots(number)
         part = Part()
-        for slot in np.flatnonzero(self._mine(slots.stream)).tolist():
+        filled = slots.stream >= 0
+        for slot in np.flatnonzero(filled & self._is_mine[slots.stream]).tolist():
             self._add_row(part, slot, slots, images)
-        part.tokens, cut = encode_captions(self._tokenizer, part.captions, self._max_length)
+        part.tokens, cut = self._encode(part.captions)
         part.truncated = int(cut.sum())
         if hub:
             part.traffic = hub.traffic.since(before)
@@ -122,22 +144,20 @@ class PartMaker:
         """Close what is open."""
         self._reader.forget()
 
-    def _mine(self, stream: np.ndarray) -> np.ndarray:
-        """Lanes (in stored order: row groups) are dealt to workers: each is read by one."""
-        turn = stream // self._share.num_hosts if self._share.order.shuffle else stream
-        return (stream >= 0) & (turn % self._workers == self._worker)
-
     def _add_row(self, part: Part, slot: int, slots: Slots, images: np.ndarray) -> None:
         row_id = self._source.row_id(int(slots.group[slot]), int(slots.row[slot]))
         row = self._reader.take(slots.epoch, int(slots.stream[slot]), int(slots.offset[slot]))
         if isinstance(row, Example):
             try:
-                images[len(part.slots)] = self._pixels(row)
+                pixels = self._pixels(row)
             except ImageError as error:
                 row = Skipped(row_id, error.reason)
         if isinstance(row, Skipped):
             part.skipped.append((slot, Skipped(row_id, row.reason)))
             return
+        is_grey = len(pixels) == 1 or pixels.strides[0] == 0  # one channel, shown three times
+        images[len(part.slots), : 1 if is_grey else 3] = pixels[:1] if is_grey else pixels
+        part.grey.append(is_grey)
         part.slots.append(slot)
         part.row_ids.append(row_id)
         part.captions.append(row.caption)

@@ -180,6 +180,12 @@ def ensure_phantom(
     return folder
 
 
+def sample_pictures(count: int) -> list[bytes]:
+    """Pictures as the data set holds them, PNG RGB 224 x 224, always the same, to time decoding."""
+    rng = np.random.default_rng(0)
+    return [png_bytes(draw(labels, rng)) for labels in draw_labels(count, rng)]
+
+
 def read_floor(folder: Path) -> dict[str, Floor]:
     """The floors of alignment's splits ("train", "val") as written beside the data.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import mmap
 import multiprocessing
 import os
@@ -47,6 +48,10 @@ class WorkerPool:
         self._pipes: list[Connection] = []
         self._processes = []
         atexit.register(self.close)  # before multiprocessing's own, which would wait for them
+        # A garbage collection writes to every object, and what processes share since the fork
+        # would be copied: 60 MB a process, hours into a run.
+        gc.collect()
+        gc.freeze()
         for number, work in enumerate(works):
             # Only touched pages cost memory; a worker fills about its share of the rows.
             shared = np.frombuffer(mmap.mmap(-1, size), dtype=np.uint8).reshape(ahead, *shape)

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radcap.data.collate import VOCABULARY, encode_captions, load_tokenizer
+from radcap.data.collate import VOCABULARY, CaptionEncoder, encode_captions, load_tokenizer
 
 PAD, CLS, SEP, UNK, MASK = 0, 101, 102, 100, 103
 REAL = "magnetic resonance imaging of the ankle foot foot with plantar plate tear present"
@@ -63,6 +63,17 @@ def test_rows_do_not_depend_on_their_neighbours() -> None:
 def test_no_caption_at_all() -> None:
     ids, cut = encode_captions(TOKENIZER, [], 8)
     assert ids.shape == (0, 9) and cut.shape == (0,)
+
+
+def test_what_is_remembered_is_what_is_encoded(monkeypatch: Any) -> None:
+    monkeypatch.setattr("radcap.data.collate._REMEMBERED", 3)
+    encode = CaptionEncoder(TOKENIZER, 8)
+    for captions in (["ct", REAL, "ct"], [], [REAL, "word"], ["ct"], ["a", "b", "ct"], [REAL]):
+        for found, expected in zip(
+            encode(captions), encode_captions(TOKENIZER, captions, 8), strict=True
+        ):
+            assert found.dtype == expected.dtype and found.shape == expected.shape
+            assert (found == expected).all()
 
 
 def test_no_warning_and_no_network(monkeypatch: Any) -> None:

@@ -55,9 +55,10 @@ def test_one_resize_equals_the_cards_two_steps(size: tuple[int, int], channels: 
     assert np.abs(ours - card_transform(image)).max() <= 1
 
 
-def test_native_size_is_exact() -> None:
+@pytest.mark.parametrize("channels", [1, 3])
+def test_native_size_is_exact(channels: int) -> None:
     for seed in range(5):
-        image = Image.fromarray(noise(224, 224, seed=seed))
+        image = Image.fromarray(noise(224, 224, channels, seed=seed))
         assert (decode_image(encode(image)) == card_transform(image)).all()
 
 

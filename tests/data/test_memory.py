@@ -97,3 +97,33 @@ def test_sixty_four_lanes_over_groups_of_100_mb_stay_under_4_gb(tmp_path: Path) 
         f"a lane {lane / 1e6:.1f} MB: {scaled / 1e9:.2f} GB with 64 lanes"
     )
     assert scaled < 4e9
+
+
+UNSHARED = """
+import gc, os
+from multiprocessing import active_children
+from pathlib import Path
+from radcap.data.workers import WorkerPool
+
+def resident():
+    pids = [os.getpid(), *(process.pid for process in active_children())]
+    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
+    return sum(int(text.partition("Pss_Anon:")[2].split()[0]) for text in texts)
+
+held = [[number] for number in range(600_000)]  # about 40 MB that the workers share
+pool = WorkerPool([lambda number, images: number] * 2, (1, 1, 1), 1, 0)
+pool.get(0)
+before = resident()
+gc.collect()
+print(before, resident())
+pool.close()
+"""
+
+
+def test_a_garbage_collection_copies_nothing_that_workers_share() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNSHARED], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    before, after = (int(word) for word in done.stdout.split())
+    assert after < before + 5_000

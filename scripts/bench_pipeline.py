@@ -1,0 +1,134 @@
+"""The whole input pipeline on two cores against decoding alone on two cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from itertools import islice
+from multiprocessing.synchronize import Barrier
+from typing import NamedTuple
+
+import torch
+from bench_pairs import Pairs, processor_seconds
+from bench_split import (
+    BATCH_SIZE,
+    PREFETCH,
+    ROWS,
+    WORKERS,
+    open_folder,
+    open_loader,
+    order_of,
+    phantom_folder,
+    say_load,
+)
+
+from radcap.console import say
+from radcap.data.images import IMAGE_SIZE, decode_image
+from radcap.data.source import Source
+
+# Images/s "at the floor" of `radcap.preflight +experiment=epoch1 preflight.topology=v3-8`.
+FLOOR_IMAGES_PER_S = 29_801
+_PAIRS = 5
+
+
+class Cost(NamedTuple):
+    """Seconds, and processor seconds of all processes."""
+
+    wall: float
+    processor: float
+
+
+def bench_pipeline(
+    *,
+    rows: int = ROWS,
+    batch_size: int = BATCH_SIZE,
+    pairs: int = _PAIRS,
+    floor: float = FLOOR_IMAGES_PER_S,
+) -> None:
+    """Print images a second of both, and the cores that a v3-8 wants.
+
+    Args:
+        rows: size of the phantom's training split.
+        batch_size: rows in a batch.
+        pairs: pairs of timings.
+        floor: images a second that are to be fed.
+    """
+    torch.set_num_threads(1)
+    source = open_folder(phantom_folder(rows))
+    pictures = [
+        row["image"]["bytes"]
+        for group in range(len(source.row_groups))
+        for row in source.read(group)
+    ]
+    say(
+        f"{rows:,} phantom rows in batches of {batch_size}, {WORKERS} workers on "
+        f"{os.cpu_count()} cores; decoding alone by {WORKERS} processes"
+    )
+    costs = [(_decoding(pictures), _pipeline(source, batch_size)) for _ in range(pairs)]
+    alone, whole = [theirs for theirs, _ in costs], [ours for _, ours in costs]
+    both = Pairs([cost.wall for cost in alone], [cost.wall for cost in whole])
+    say("            images/s   a core   processor us an image")
+    for name, seconds, found in (
+        ("decoding", both.median_theirs, alone),
+        ("pipeline", both.median_ours, whole),
+    ):
+        rate = rows / seconds
+        processor_us = 1e6 * statistics.median(cost.processor for cost in found) / rows
+        say(f"{name:10s} {rate:9,.0f} {rate / WORKERS:8,.0f} {processor_us:23.0f}")
+    say(f"ratio      {both.ratio_text()}")
+    used = Pairs([cost.processor for cost in alone], [cost.processor for cost in whole])
+    say(f"processor  {used.ratio_text()}")
+    cores = floor * WORKERS * both.median_ours / rows
+    say(f"a v3-8 at the floor of its step wants {floor:,.0f} images/s: {cores:.1f} such cores")
+    say_load()
+
+
+def _pipeline(source: Source, batch_size: int) -> Cost:
+    """The cost of as many batches as an epoch has, in the middle of a stream.
+
+    What the workers have ready when it begins does not count, and every row group is read once.
+    """
+    order = order_of(source, batch_size)
+    loader = open_loader(source, order)
+    try:
+        batches = iter(loader)
+        for _ in islice(batches, PREFETCH + 1):
+            pass
+        processes = [os.getpid(), *(p.pid for p in multiprocessing.active_children() if p.pid)]
+        cpu, start = processor_seconds(processes), time.perf_counter()
+        for _ in islice(batches, order.batches_per_epoch):
+            pass
+        return Cost(time.perf_counter() - start, processor_seconds(processes) - cpu)
+    finally:
+        loader.close()
+
+
+def _decoding(pictures: Sequence[bytes]) -> Cost:
+    """The cost of decoding every picture into a tensor, shared by processes as many as workers."""
+    context = multiprocessing.get_context("fork")
+    ready, done = context.Barrier(WORKERS + 1), context.Barrier(WORKERS + 1)
+    processes = [
+        context.Process(target=_decode, args=(pictures[i::WORKERS], ready, done))
+        for i in range(WORKERS)
+    ]
+    for process in processes:
+        process.start()
+    ready.wait()
+    pids = [process.pid for process in processes if process.pid]
+    cpu, start = processor_seconds(pids), time.perf_counter()
+    done.wait()
+    cost = Cost(time.perf_counter() - start, processor_seconds(pids) - cpu)
+    for process in processes:
+        process.join()
+    return cost
+
+
+def _decode(pictures: Sequence[bytes], ready: Barrier, done: Barrier) -> None:
+    pixels = torch.empty(3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8).numpy()
+    ready.wait()
+    for picture in pictures:
+        pixels[...] = decode_image(picture)
+    done.wait()
