@@ -71,7 +71,7 @@ def main(words: Sequence[str]) -> int:
             say(f"open to every machine that can reach {options.host}, without a password")
         say(f"{NOT_FOR_DIAGNOSIS}: captions of a research model")
         say(f"page:    {address_of(listener)} (Ctrl-C ends it)")
-        serve(page, listener, max_upload_mb=MAX_UPLOAD_MB)
+        serve(page, listener, uploads, max_upload_mb=MAX_UPLOAD_MB)
     say("ended; no upload is kept")
     return EXIT_DONE
 

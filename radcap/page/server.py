@@ -21,16 +21,6 @@ from radcap.errors import ConfigError, RadcapError
 _SWEEP_EVERY_S, _SWEEP_AFTER_S = 60.0, 600.0
 _LAST_ANSWERS_S = 5  # for answers under way when the page is ended
 _BACKLOG = 128
-# The browser may fetch from this server alone, whatever gradio's own page asks for.
-_HEADERS = [
-    (
-        b"content-security-policy",
-        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-        b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:",
-    ),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-]
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -112,17 +102,20 @@ def delete_older(folder: Path, then: float) -> None:
             continue
 
 
-def serve(page: Any, listener: socket.socket, *, max_upload_mb: int) -> None:
+def serve(page: Any, listener: socket.socket, uploads: Path, *, max_upload_mb: int) -> None:
     """Serve a page until Ctrl-C or SIGTERM.
 
     Args:
         page: gradio Blocks.
         listener: from `listen`.
+        uploads: from `private_uploads`.
         max_upload_mb: larger files are refused while they arrive.
     """
     import gradio as gr
     import uvicorn
     from fastapi import FastAPI
+
+    from radcap.page.guard import Guard
 
     assets = resources.files("radcap") / "assets"
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -156,7 +149,7 @@ def serve(page: Any, listener: socket.socket, *, max_upload_mb: int) -> None:
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
-        _with_headers(app),
+        Guard(app, uploads),
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=_LAST_ANSWERS_S,
@@ -169,17 +162,3 @@ def serve(page: Any, listener: socket.socket, *, max_upload_mb: int) -> None:
         pass
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _with_headers(app: Any) -> Any:
-    """An ASGI application with `_HEADERS` in every answer."""
-
-    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
-        async def send_with_headers(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message = message | {"headers": [*message.get("headers", []), *_HEADERS]}
-            await send(message)
-
-        await app(scope, receive, send_with_headers)
-
-    return wrapped
