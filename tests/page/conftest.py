@@ -63,17 +63,18 @@ def looking_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving_demo(folder: Path, *words: str | Path) -> Iterator[Demo]:
-    """The command on a free port; it is ended with the block."""
+def serving_demo(folder: Path, *words: str | Path, app: Path | None = None) -> Iterator[Demo]:
+    """The command on a free port, or the app of a Space; it is ended with the block."""
     (folder / "watch").mkdir()
     (folder / "watch" / "sitecustomize.py").write_text(_WATCH)
     (folder / "tmp").mkdir()
+    program = ["-m", "radcap.demo"] if app is None else [app]
     process = subprocess.Popen(
-        [sys.executable, "-m", "radcap.demo", *words, "--port", "0", "--device", "cpu"],
+        [sys.executable, *program, *words, "--port", "0", "--device", "cpu"],
         cwd=folder,
         env={
             **os.environ,
-            "PYTHONPATH": f"{folder / 'watch'}:{ROOT}",
+            "PYTHONPATH": f"{folder / 'watch'}{f':{ROOT}' if app is None else ''}",
             "RADCAP_TEST_CALLS": str(folder / "calls"),
             "TMPDIR": str(folder / "tmp"),
         },

@@ -17,6 +17,7 @@ from page.conftest import Demo, serving_demo
 from PIL import Image
 
 from radcap import Captioner
+from radcap.export import main as export
 
 pytestmark = pytest.mark.slow
 
@@ -130,3 +131,24 @@ def test_a_signal_ends_it_in_good_order(
         assert out.splitlines()[-1] == "ended; no upload is kept"
         assert list(demo.temporary.glob("radcap-demo-*")) == []
         assert list(demo.temporary.iterdir()) == []
+
+
+def test_a_space_runs_by_its_app_with_its_own_copy_of_radcap(
+    looking_weights: Path, tmp_path: Path
+) -> None:
+    out, work = tmp_path / "out", tmp_path / "work"
+    work.mkdir()
+    assert export([str(looking_weights), str(out), "--space"]) == 0
+    # What the page is called, in the copy alone.
+    source = out / "space/radcap/page/blocks.py"
+    source.write_text(source.read_text().replace("radiology captions", "from a copy"))
+    with serving_demo(work, app=out / "space/app.py") as demo:
+        assert demo.output.startswith("weights: weights\n")
+        assert "radcap: from a copy" in httpx.get(demo.address).text
+        # As through the proxy of a Space, which speaks https to the outside.
+        outside = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "me-page.hf.space"}
+        config = httpx.get(f"{demo.address}/config", headers=outside).json()
+        assert config["root"] == "https://me-page.hf.space"
+        file = gradio_client.handle_file(noise(tmp_path))
+        html, _ = connect(demo).predict(file, 2, 0, api_name="/caption")
+        assert "rc-caption" in html and demo.uploads() == []
