@@ -20,8 +20,9 @@ Serve a page: drop or paste a picture or a DICOM file, read the caption, the oth
 and their probabilities, see the picture as the model sees it and, word by word, where the decoder
 looked. Needs pip install 'radcap[demo]' (and 'radcap[dicom]' for DICOM files). Not for diagnosis.
 
-Uploads are deleted as soon as they are read, no name and nothing of a DICOM header is shown or
-logged, and neither the page nor this command calls anybody else. Ctrl-C ends it.
+Uploads, of 100 MB and 50 million pixels at most, are deleted as soon as they are read, no name and
+nothing of a DICOM header is shown or logged, and neither the page nor this command calls anybody
+else. Ctrl-C ends it.
 
 WEIGHTS   a run folder (its best checkpoint), a checkpoint, an exported folder, a weights file
           (.safetensors .bin .pt .pth), or a Hub id: owner/name or owner/name@revision

@@ -125,8 +125,8 @@ def caption_upload(
     Returns:
         The result as HTML, and None, which empties the drop zone for the next one.
     """
-    if path is None:
-        return fault_html("No file has arrived."), None
+    if path is None or not path.is_file():  # the same one, dropped twice, lies in one place
+        return fault_html("The file is not here any more: drop it once more."), None
     try:
         pixels = read_picture(path, frame=frame or 0)
     except PictureError as error:

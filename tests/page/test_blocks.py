@@ -109,6 +109,14 @@ def test_nothing_that_was_not_uploaded_is_read_or_deleted(tmp_path: Path) -> Non
     assert (tmp_path / "secret.txt").exists()
 
 
+def test_an_upload_that_is_gone_is_asked_for_once_more(
+    captioner: Captioner, tmp_path: Path
+) -> None:
+    for path in (None, tmp_path / "5eed" / "smith.png"):
+        html, _ = caption_upload(captioner, path, 1, 0)
+        assert "drop it once more" in html and "smith" not in html
+
+
 def test_a_drawn_picture_is_captioned_and_a_number_of_others_is_not(captioner: Captioner) -> None:
     examples = draw_examples()
     assert "rc-caption" in caption_example(captioner, examples, 2, 1)
