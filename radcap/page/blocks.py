@@ -6,13 +6,13 @@ import shutil
 from functools import partial
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio.data_classes import FileData
 
 from radcap.console import printable
-from radcap.errors import RadcapError
+from radcap.errors import ConfigError, RadcapError
 from radcap.page.examples import Example, draw_examples, examples_html
 from radcap.page.result import fault_html, result_html
 from radcap.page.words import words_of
@@ -22,6 +22,7 @@ from radcap.serving.pictures import PictureError, read_picture
 MAX_UPLOAD_MB = 100
 MAX_BEAMS = 10
 _BEAMS = 5
+_LAST_FRAME = 1_000_000
 _WAITING = 32  # pictures that may wait for the model; more are told to come back
 _TITLE = "radcap: radiology captions"
 _EMPTY = (
@@ -37,34 +38,6 @@ element.addEventListener("click", (event) => {
 """
 
 
-def drop_zone(uploads: Path) -> gr.File:
-    """A place for a file, which hands over the path of one that was uploaded to this page.
-
-    gradio's own way would leave an empty file for each, and fetch what an address in a file's place
-    leads to. The two methods are the instance's: gradio writes a stub beside the source of a class.
-
-    Args:
-        uploads: the folder that gradio puts uploads into.
-    """
-    uploads = uploads.resolve()
-
-    def uploaded(payload: FileData | None) -> Path | None:
-        if payload is None:
-            return None
-        path = Path(payload.path).resolve()
-        if path.parent.parent != uploads:  # each has a folder of its own
-            raise gr.Error("not a file that was uploaded here", print_exception=False)
-        return path
-
-    async def left_where_it_is(place: str | Path | None) -> str:
-        return str(place)
-
-    drop = gr.File(label="Picture or DICOM file", height=170, elem_id="rc-drop")
-    drop.preprocess = uploaded  # type: ignore[assignment]
-    drop.async_move_resource_to_block_cache = left_where_it_is  # type: ignore[assignment]
-    return drop
-
-
 def make_page(captioner: Captioner, uploads: Path) -> gr.Blocks:
     """Lay the page out.
 
@@ -78,7 +51,8 @@ def make_page(captioner: Captioner, uploads: Path) -> gr.Blocks:
         gr.HTML(_head(captioner))
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                drop = drop_zone(uploads)
+                drop = gr.File(label="Picture or DICOM file", height=170, elem_id="rc-drop")
+                drop.async_move_resource_to_block_cache = _leave  # type: ignore[assignment]
                 gr.HTML(
                     '<p class="rc-label">PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000, PPM, DICOM; '
                     f"up to {MAX_UPLOAD_MB} MB. It is deleted as soon as it is read, and its "
@@ -99,11 +73,13 @@ def make_page(captioner: Captioner, uploads: Path) -> gr.Blocks:
         def pressed(beams: int, event: gr.EventData) -> str:
             return caption_example(captioner, examples, event.number, beams)
 
-        # Both wait for one model.
+        # Both wait for one model. What gradio itself refuses it would not delete, so that an upload
+        # is handed over as it comes.
         drop.upload(
-            partial(caption_upload, captioner),
+            partial(caption_upload, captioner, uploads),
             [drop, beams, frame],
             [result, drop],
+            preprocess=False,
             api_name="caption",
             concurrency_id="model",
         )
@@ -113,27 +89,56 @@ def make_page(captioner: Captioner, uploads: Path) -> gr.Blocks:
 
 
 def caption_upload(
-    captioner: Captioner, path: Path | None, beams: int, frame: int | None
+    captioner: Captioner, uploads: Path, payload: Any, beams: Any, frame: Any
 ) -> tuple[str, None]:
-    """Read an upload, delete it, caption it.
+    """Read an upload, delete it, caption it; it is deleted whatever else is asked for.
 
     Args:
-        path: in a folder of its own, which goes with it.
+        uploads: the folder that gradio puts uploads into, each in a folder of its own.
+        payload: what the browser says of the file: a mapping with its `path`.
         beams: captions to find.
         frame: of a file with several; None for the first.
 
     Returns:
         The result as HTML, and None, which empties the drop zone for the next one.
     """
-    if path is None or not path.is_file():  # the same one, dropped twice, lies in one place
+    path = uploaded(payload, uploads)
+    if path is None:  # or the same one, dropped twice: both lie in one place
         return fault_html("The file is not here any more: drop it once more."), None
     try:
-        pixels = read_picture(path, frame=frame or 0)
+        num_beams = _whole(beams, 1, MAX_BEAMS, "Captions to find")
+        number = _whole(0 if frame is None else frame, 0, _LAST_FRAME, "Frame")
+        pixels = read_picture(path, frame=number)
     except PictureError as error:
         return fault_html(f"{error.reason[0].upper()}{error.reason[1:]}."), None
+    except ConfigError as error:
+        return fault_html(f"{error}."), None
     finally:
         shutil.rmtree(path.parent, ignore_errors=True)
-    return caption_pixels(captioner, pixels, beams), None
+    return caption_pixels(captioner, pixels, num_beams), None
+
+
+def uploaded(payload: Any, uploads: Path) -> Path | None:
+    """The path of a file that was uploaded to this page and is there; None for anything else."""
+    name = payload.get("path") if isinstance(payload, dict) else None
+    if not isinstance(name, str):
+        return None
+    path = Path(name).resolve()
+    return path if path.parent.parent == uploads.resolve() and path.is_file() else None
+
+
+def _whole(value: Any, least: int, most: int, name: str) -> int:
+    if isinstance(value, int | float) and least <= value <= most and value == int(value):
+        return int(value)
+    raise ConfigError(f"{name}: a whole number from {least} to {most}")
+
+
+async def _leave(place: str | Path | None) -> str:
+    """In place of gradio's own, which would fetch what an address in a file's place leads to.
+
+    Of the instance, not of a class: for one, gradio writes a stub beside its source.
+    """
+    return str(place)
 
 
 def caption_example(

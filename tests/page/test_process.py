@@ -54,9 +54,9 @@ def test_an_upload_has_its_caption_and_is_gone(
     file.write_text("no picture")
     html, _ = client.predict(gradio_client.handle_file(file), 3, 0, api_name="/caption")
     assert "Not a picture that radcap can read." in html
+    html, _ = client.predict(gradio_client.handle_file(file), 99, 0, api_name="/caption")
+    assert "Captions to find: a whole number from 1 to 10." in html
     assert demo.uploads() == []
-    with pytest.raises(gradio_client.exceptions.AppError):
-        client.predict(gradio_client.handle_file(file), 99, 0, api_name="/caption")
 
 
 def test_a_file_that_was_not_uploaded_is_neither_read_nor_fetched(
@@ -72,7 +72,7 @@ def test_a_file_that_was_not_uploaded_is_neither_read_nor_fetched(
             given = {"path": path, "meta": {"_type": "gradio.FileData"}}
             event = httpx.post(call, json={"data": [given, 1, 0]}).json()["event_id"]
             answer = httpx.get(f"{call}/{event}", timeout=30).text
-            assert answer.startswith("event: error"), answer
+            assert answer.startswith("event: error") or "drop it once more" in answer, answer
         stranger.settimeout(0.1)
         with pytest.raises(TimeoutError):
             stranger.accept()
