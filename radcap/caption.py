@@ -6,7 +6,6 @@ import argparse
 import csv
 import io
 import json
-import math
 import signal
 import sys
 from collections.abc import Sequence
@@ -194,7 +193,6 @@ def _record(name: str, caption: Caption, *, with_alternatives: bool = False) -> 
         record["alternatives"] = [
             {"caption": other.text, "log_probability": round(other.log_probability, 4)}
             for other in caption.alternatives
-            if math.isfinite(other.log_probability)  # a small vocabulary has too few for all beams
         ]
     return record
 

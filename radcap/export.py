@@ -10,7 +10,7 @@ from radcap.console import Arguments, run_command, say
 from radcap.errors import EXIT_DONE, ConfigError
 
 USAGE = """
-usage: python -m radcap.export WEIGHTS FOLDER [--push OWNER/NAME] [--private]
+usage: python -m radcap.export WEIGHTS FOLDER [--space] [--push OWNER/NAME] [--private]
 
 Write trained weights as a folder that plain PyTorch, the model card's own script and the Hub can
 use: weights, sizes, tokenizer, preprocessing, a model card filled from the run, and the model as
@@ -23,7 +23,10 @@ arguments:
   FOLDER                where to; an earlier export there is moved aside, anything else refused
 
 options:
-  --push OWNER/NAME     upload the folder to this model repository of the Hub, with HF_TOKEN
+  --space               with FOLDER/space, which is ready to be a Space of Hugging Face: the page of
+                        radcap.demo with these weights and a copy of radcap
+  --push OWNER/NAME     upload the folder to this model repository of the Hub, with HF_TOKEN; with
+                        --space, FOLDER/space to the Space of this name, and nothing else
   --private             in a private repository; one that is there and public is refused
   -h, --help            print this and stop
 
@@ -33,6 +36,7 @@ exit status:
 examples:
   python -m radcap.export runs/default exported
   python -m radcap.export runs/epoch1 exported --push me/my-captioner --private
+  python -m radcap.export runs/epoch1 exported --space --push me/my-page
 """
 
 
@@ -45,6 +49,7 @@ def main(words: Sequence[str]) -> int:
     parser = Arguments()
     parser.add_argument("weights", metavar="WEIGHTS")
     parser.add_argument("folder", metavar="FOLDER", type=Path)
+    parser.add_argument("--space", action="store_true")
     parser.add_argument("--push", metavar="OWNER/NAME")
     parser.add_argument("--private", action="store_true")
     options = parser.parse_intermixed_args(list(words))
@@ -53,6 +58,7 @@ def main(words: Sequence[str]) -> int:
 
     from radcap.serving.package import check_target, export
     from radcap.serving.pretrained import load_pretrained
+    from radcap.serving.space import SPACE
     from radcap.serving.upload import check_repository, upload
 
     if options.push:
@@ -61,11 +67,15 @@ def main(words: Sequence[str]) -> int:
     pretrained = load_pretrained(options.weights)
     say(f"weights: {pretrained.origin}")
     name = options.push or options.folder.resolve().name
-    export(pretrained, options.folder, name=name, say=say)
+    export(pretrained, options.folder, name=name, say=say, space=options.space)
     say(f"exported to {options.folder}; its README.md is the model card, not for diagnosis")
+    folder = options.folder / SPACE if options.space else options.folder
+    if options.space:
+        say(f"the Space: {folder}; python {folder / 'app.py'} tries it here")
     if options.push:
         say(f"uploading to {options.push}")
-        say(f"uploaded: {upload(options.folder, options.push, private=options.private)}")
+        address = upload(folder, options.push, private=options.private, space=options.space)
+        say(f"uploaded: {address}")
     return EXIT_DONE
 
 

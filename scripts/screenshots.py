@@ -15,6 +15,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +33,8 @@ def main() -> int:
     if len(sys.argv) != 3:
         print("usage: python scripts/screenshots.py RUNS FOLDER", file=sys.stderr)
         return 2
-    from playwright.sync_api import sync_playwright
-
     runs, folder = Path(sys.argv[1]), Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
-    browser_path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     board = subprocess.Popen(
@@ -44,16 +43,28 @@ def main() -> int:
     )
     try:
         wait_for_data(board, f"{address}/data/runs")
-        with sync_playwright() as play:
-            browser = play.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        with chromium() as browser:
             empty = [name for name in TABS if not photograph(browser, address, name, folder)]
-            browser.close()
     finally:
         board.terminate()
         board.wait()
     for name in empty:
         print(f"screenshots.py: the tab {name} shows nothing of the run", file=sys.stderr)
     return 1 if empty else 0
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A headless Chromium of playwright's, or of the system where it has one."""
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 def free_port() -> int:

@@ -183,6 +183,19 @@ RECIPES: dict[str, Run | Covered | Extra | Cloud] = {
     "python -m radcap.export runs/default exported --push me/my-captioner --private": Covered(
         "tests/test_export.py::test_a_push_sends_every_file_and_keeps_the_token_to_itself"
     ),
+    "pip install 'radcap[demo,dicom]'": Extra("demo"),
+    "python -m radcap.demo runs/default": Covered(
+        "tests/page/test_process.py::test_a_signal_ends_it_in_good_order"
+    ),
+    "python -m radcap.export runs/default exported --space": Covered(
+        "tests/test_export.py::test_the_requirements_of_a_space_are_met_here_and_all_of_them"
+    ),
+    "python exported/space/app.py": Covered(
+        "tests/page/test_process.py::test_a_space_runs_by_its_app_with_its_own_copy_of_radcap"
+    ),
+    "python -m radcap.export runs/default exported --space --push me/my-page": Covered(
+        "tests/test_export.py::test_a_space_is_written_into_the_export_and_pushed_as_one"
+    ),
     "pip install 'radcap[preflight]'": Extra("preflight"),
     "python -m radcap.preflight +experiment=epoch1 preflight.topology=v3-8": Covered(
         "tests/test_preflight.py::test_epoch1_fits_v3_8_without_a_gather"

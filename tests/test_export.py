@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio
 import pytest
 import safetensors.torch
 import torch
@@ -23,11 +24,13 @@ from command_line import ROOT
 from evaluation.known import SAID, looking_model, save, speaking_model
 from hub.stand_in import serving
 from huggingface_hub.errors import HTTPError
+from packaging.requirements import Requirement
 from transformers import AutoImageProcessor, BertTokenizer
 
 from radcap.compose import compose, to_yaml
 from radcap.data.collate import load_tokenizer
 from radcap.data.images import decode_image
+from radcap.diagnosis.software import unmet
 from radcap.errors import ConfigError, RadcapError
 from radcap.export import main
 from radcap.model.captioner import ImageCaptioningModel
@@ -440,6 +443,61 @@ def test_a_push_sends_every_file_and_keeps_the_token_to_itself(
     assert "hf_secret" not in done.stdout + done.stderr
     assert (tmp_path / "out" / "README.md").is_file()
     assert SAID not in done.stdout
+
+
+@pytest.mark.slow
+def test_a_space_is_written_into_the_export_and_pushed_as_one(
+    exported: Path, tmp_path: Path
+) -> None:
+    with serving(tmp_path) as hub:
+        done = push(exported, hub.endpoint, tmp_path, "--space", "--push", "me/page", "--private")
+        assert done.returncode == 0, done.stderr
+        asked = hub.created["me/page"]
+        assert (asked["type"], asked["sdk"], asked["visibility"]) == ("space", "gradio", "private")
+        assert f"{hub.endpoint}/spaces/me/page/commit/" in done.stdout
+        space = tmp_path / "out" / "space"
+        files = {file.relative_to(space).as_posix(): file for file in space.rglob("*")}
+        sent = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+        assert hub.uploaded == sent
+        hub.created["me/open"] = {"visibility": "public", "type": "space"}
+        done = push(exported, hub.endpoint, tmp_path, "--space", "--push", "me/open", "--private")
+        assert done.returncode == 2 and "me/open is there and public" in done.stderr
+        hub.fault = lambda number, method, path: 403
+        done = push(exported, hub.endpoint, tmp_path, "--space", "--push", "me/page")
+        assert done.returncode == 1 and f"{hub.endpoint}/spaces/me/page" in done.stderr
+    assert {name for name in sent if "/" not in name} == {
+        *("app.py", "requirements.txt", "README.md", "LICENSE", "NOTICE")
+    }
+    for name, content in sent.items():
+        if name.startswith("radcap/"):
+            assert content == (ROOT / name).read_bytes(), name
+    ours = {file.relative_to(ROOT).as_posix() for file in (ROOT / "radcap").rglob("*.*")}
+    assert {name for name in ours if "__pycache__" not in name} <= sent.keys()
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert sent[f"weights/{name}"] == (tmp_path / "out" / name).read_bytes()
+    private = [str(path).encode() for path in (ROOT, sys.prefix, Path.home(), exported, tmp_path)]
+    assert not [name for name, content in sent.items() if any(p in content for p in private)]
+
+    _, header, body = sent["README.md"].decode().split("---\n", 2)
+    facts = yaml.safe_load(header)
+    assert (facts["sdk"], facts["app_file"], facts["license"]) == ("gradio", "app.py", "mit")
+    assert facts["sdk_version"] == gradio.__version__ and facts["title"] == "page"
+    assert len(facts["short_description"]) <= 60  # what the Hub takes
+    for part in ("Not for diagnosis", "## Training", "## Scores", "## Limits", "python app.py"):
+        assert part in body
+
+
+def test_the_requirements_of_a_space_are_met_here_and_all_of_them(
+    run: Path, tmp_path: Path
+) -> None:
+    assert main([str(run), str(tmp_path / "out"), "--space"]) == 0
+    lines = (tmp_path / "out/space/requirements.txt").read_text().splitlines()
+    assert lines[0].startswith("--extra-index-url https://")
+    found = {one.name: one for one in map(Requirement, lines[1:])}
+    for one in found.values():
+        assert unmet(one) is None and one.marker is None
+    assert {"torch", "transformers", "gradio", "pydicom"} <= found.keys()
+    assert "radcap" not in found
 
 
 class Refused(HTTPError):

@@ -13,7 +13,7 @@ from command_line import run_python
 
 PACKAGE = Path(__file__).parent.parent / "radcap"
 ROOMS = {"data", "model", "runtime", "training", "scoring", "aot"}
-ROOMS |= {"diagnosis", "serving", "evaluation"}
+ROOMS |= {"diagnosis", "serving", "evaluation", "page"}
 COMMANDS = {file.stem for file in PACKAGE.glob("*.py") if "run_command(" in file.read_text()} - {
     "console"
 }
@@ -29,6 +29,7 @@ ALLOWED = {
     "diagnosis": {"data", "model", "runtime", "training"},
     "serving": {"data", "model", "runtime", "scoring", "training"},
     "evaluation": {"data", "model", "runtime", "scoring", "training", "serving"},
+    "page": {"data", "serving"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-import tomllib
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 
 from packaging.requirements import Requirement
 
 from radcap.config import Config
 from radcap.diagnosis.check import FAIL, OK, WARN, Check
+from radcap.requirements import belongs_to, requirements
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
-_OF_DEVELOPERS = "dev"
 
 
 def python(config: Config) -> Iterator[Check]:
@@ -70,29 +68,6 @@ def torch(config: Config) -> Iterator[Check]:
     yield Check("torch", WARN if slow else OK, f"{found}, loaded in {seconds:.1f} s", fix)
 
 
-def requirements() -> tuple[list[Requirement], dict[str, list[Requirement]]]:
-    """What radcap asks for, and what each extra for users adds.
-
-    Read from pyproject.toml in a checkout, whose installation may be older; else from the installed
-    package.
-    """
-    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
-    if project.is_file():
-        table = tomllib.loads(project.read_text())["project"]
-        needed = table["dependencies"]
-        extras = table.get("optional-dependencies", {})
-    else:
-        needed, extras = _installed_requirements()
-    return (
-        [Requirement(text) for text in needed],
-        {
-            name: [Requirement(text) for text in texts]
-            for name, texts in extras.items()
-            if name != _OF_DEVELOPERS
-        },
-    )
-
-
 def unmet(requirement: Requirement) -> str | None:
     """What is wrong with a requirement, in words; None where it is met.
 
@@ -107,22 +82,6 @@ def unmet(requirement: Requirement) -> str | None:
     for extra in requirement.extras:
         for text in metadata.requires(requirement.name) or ():
             nested = Requirement(text)
-            if _belongs_to(nested, extra) and (fault := unmet(nested)):
+            if belongs_to(nested, extra) and (fault := unmet(nested)):
                 return fault
     return None
-
-
-def _installed_requirements() -> tuple[list[str], dict[str, list[str]]]:
-    texts = metadata.requires("radcap") or []
-    names = metadata.metadata("radcap").get_all("Provides-Extra") or []
-    needed = [text for text in texts if Requirement(text).marker is None]
-    return needed, {
-        name: [text for text in texts if _belongs_to(Requirement(text), name)] for name in names
-    }
-
-
-def _belongs_to(requirement: Requirement, extra: str) -> bool:
-    marker = requirement.marker
-    if marker is None:
-        return False
-    return marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})

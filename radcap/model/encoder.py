@@ -15,7 +15,8 @@ from radcap.model.stem import NUM_BLOCKS, stem_in_strips
 
 IMAGE_SIZE = 224
 NUM_CHANNELS = 576  # of the last feature map
-NUM_IMAGE_TOKENS = 49  # the feature map is 7 x 7: the encoder's stride is 32
+IMAGE_GRID = 7  # squares a side: the encoder's stride is 32
+NUM_IMAGE_TOKENS = IMAGE_GRID**2
 
 # Of the images torchvision's ImageNet weights were trained on, RGB in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

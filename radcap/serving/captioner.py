@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -15,15 +15,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from radcap.config import RuntimeConfig
+from radcap.config import MAX_POSITIONS, RuntimeConfig
 from radcap.errors import ConfigError, RadcapError
 from radcap.model.captioner import ImageCaptioningModel
+from radcap.model.encoder import IMAGE_GRID
 from radcap.model.weights import WeightsError
 from radcap.runtime.select import open_runtime
 from radcap.serving.pictures import Picture, read_picture
 from radcap.serving.precision import check_precision
 from radcap.serving.pretrained import Pretrained, load_pretrained
-from radcap.training.captions import search_captions
+from radcap.training.captions import caption_attention, search_captions
 
 NOT_FOR_DIAGNOSIS = "not for diagnosis"
 
@@ -190,12 +191,51 @@ class Captioner:
                     f"{self.pretrained.origin}: with these weights the arithmetic overflows, and "
                     "there is no likeliest caption"
                 )
+            # A small vocabulary has too few captions for all beams.
+            others = [one for one in beams[1:] if math.isfinite(one.log_probability)]
             captions.append(
-                Caption(best.text, best.log_probability, best.tokens, seconds, tuple(beams[1:]))
+                Caption(best.text, best.log_probability, best.tokens, seconds, tuple(others))
             )
         return captions
 
+    def attention(self, pixels: np.ndarray, tokens: Sequence[str]) -> np.ndarray:
+        """Where the decoder looks in a picture as it writes each word piece of a caption.
 
+        It says what the decoder took from where, not why the caption is what it is: every image
+        token has heard of its neighbours, and the encoder sees beyond a token's own square.
+
+        Args:
+            pixels: uint8 [3, 224, 224].
+            tokens: word pieces, as `Caption.tokens`; of any caption.
+
+        Returns:
+            float32 [len(tokens), 7, 7]: cross-attention from the position that writes the word
+            piece, the mean of all heads of all layers. A map sums to 1, and its squares lie over
+            the picture as they stand, 32 pixels a side.
+
+        Raises:
+            ConfigError: more word pieces than the model has positions.
+        """
+        if len(tokens) > MAX_POSITIONS:
+            raise ConfigError(f"{len(tokens)} word pieces: the model reads {MAX_POSITIONS} at most")
+        tokenizer = self.pretrained.tokenizer
+        ids = [tokenizer.convert_tokens_to_ids(piece) for piece in tokens]
+        read = [tokenizer.cls_token_id, *ids][: len(tokens)]  # the last piece is written, not read
+        # One width for captions of most lengths, so that a compiling device compiles once.
+        width = -(-max(len(read), 1) // _ATTENTION_WIDTH) * _ATTENTION_WIDTH
+        row = torch.full((1, min(width, MAX_POSITIONS)), tokenizer.pad_token_id, dtype=torch.int32)
+        row[0, : len(read)] = torch.tensor(read, dtype=torch.int32)
+        weights = caption_attention(
+            self._model,
+            self._runtime,
+            torch.from_numpy(np.ascontiguousarray(pixels))[None],
+            row,
+            batch_size=self._batch_size if self._runtime.compiles else 1,
+        )
+        return weights[0, : len(read)].unflatten(-1, (IMAGE_GRID, IMAGE_GRID)).numpy()
+
+
+_ATTENTION_WIDTH = 32
 _PICTURE = (str, PathLike, Image.Image, np.ndarray)
 
 

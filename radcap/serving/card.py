@@ -86,11 +86,12 @@ def model_card(pretrained: Pretrained, facts: RunFacts, name: str) -> str:
         facts: from `read_facts`.
         name: what the model is called.
     """
-    return "\n".join(_lines(pretrained, facts, name)).rstrip() + "\n"
+    lines = (*_header(facts), *about(pretrained, facts, name), "\n## Use\n", _USE, _FILES)
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def _lines(pretrained: Pretrained, facts: RunFacts, name: str) -> Iterator[str]:
-    yield from _header(facts)
+def about(pretrained: Pretrained, facts: RunFacts, name: str) -> Iterator[str]:
+    """What a model is, how it was trained, its scores and its limits: lines of Markdown."""
     is_plain = re.fullmatch(r"[\w./ -]+", name)
     yield f"# {name if is_plain else code(name)}\n"
     yield (
@@ -112,9 +113,6 @@ def _lines(pretrained: Pretrained, facts: RunFacts, name: str) -> Iterator[str]:
     yield from _scores(facts)
     yield "\n## Limits\n"
     yield from _limits(facts)
-    yield "\n## Use\n"
-    yield _USE
-    yield _FILES
 
 
 def _header(facts: RunFacts) -> Iterator[str]:

@@ -22,9 +22,10 @@ from radcap.config import MAX_POSITIONS
 from radcap.errors import ConfigError, RadcapError, first_line
 from radcap.model.encoder import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 from radcap.model.weights import fingerprint, load_captioner_weights
-from radcap.serving.card import model_card, read_facts
+from radcap.serving.card import RunFacts, model_card, read_facts
 from radcap.serving.pretrained import Pretrained
 from radcap.serving.programs import export_programs
+from radcap.serving.space import write_space
 from radcap.training.folder import move_aside
 
 if TYPE_CHECKING:
@@ -53,7 +54,14 @@ def check_target(folder: Path) -> None:
         raise ConfigError(f"{folder}: a file of this name is there; choose another folder")
 
 
-def export(pretrained: Pretrained, folder: Path, *, name: str, say: Callable[[str], None]) -> None:
+def export(
+    pretrained: Pretrained,
+    folder: Path,
+    *,
+    name: str,
+    say: Callable[[str], None],
+    space: bool = False,
+) -> None:
     """Write everything beside, check it, and put it in place: never half a folder.
 
     Args:
@@ -61,6 +69,7 @@ def export(pretrained: Pretrained, folder: Path, *, name: str, say: Callable[[st
         folder: where to; an earlier export found there is moved aside.
         name: what the model is called in its card.
         say: told how it goes.
+        space: with a Space of the page in it, see `radcap.serving.space`.
 
     Raises:
         ConfigError: the folder holds something else.
@@ -76,8 +85,11 @@ def export(pretrained: Pretrained, folder: Path, *, name: str, say: Callable[[st
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         partial = beside / folder.name  # with the usual rights; a temporary folder is the owner's
         partial.mkdir()
-        _write(pretrained, programs, partial, name)
+        facts = read_facts(pretrained, fingerprint(pretrained.model.state_dict()))
+        _write(pretrained, programs, facts, partial, name)
         _check(pretrained, partial)
+        if space:
+            write_space(pretrained, facts, partial, name)
         say("checked: the weights load back bit for bit, the programs write the model's own ids")
         if folder.is_dir() and any(folder.iterdir()):
             move_aside(folder)
@@ -100,7 +112,11 @@ def _is_export(folder: Path) -> bool:
 
 
 def _write(
-    pretrained: Pretrained, programs: Mapping[str, ExportedProgram], folder: Path, name: str
+    pretrained: Pretrained,
+    programs: Mapping[str, ExportedProgram],
+    facts: RunFacts,
+    folder: Path,
+    name: str,
 ) -> None:
     state = {key: tensor.contiguous() for key, tensor in pretrained.model.state_dict().items()}
     safetensors.torch.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
@@ -113,7 +129,6 @@ def _write(
     for file, program in programs.items():
         torch.export.save(program, folder / file)
     shutil.copyfile(_EXAMPLE, folder / "generate.py")
-    facts = read_facts(pretrained, fingerprint(state))
     (folder / "README.md").write_text(model_card(pretrained, facts, name), encoding="utf-8")
 
 

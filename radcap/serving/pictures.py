@@ -34,7 +34,15 @@ _IN_WORDS = {
 
 
 class PictureError(RadcapError):
-    """A picture that cannot be captioned; the message names it."""
+    """A picture that cannot be captioned; the message names it.
+
+    Attributes:
+        reason: the message without the name.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.reason = reason
 
 
 def read_picture(picture: Picture, *, frame: int = 0) -> np.ndarray:
@@ -61,9 +69,10 @@ def read_picture(picture: Picture, *, frame: int = 0) -> np.ndarray:
             return _read_file(Path(picture), frame)
     except ImageError as error:
         reason = _IN_WORDS.get(error.reason, error.reason)
-        raise PictureError(f"{_name_of(picture)}: {reason}") from None
+        raise PictureError(_name_of(picture), reason) from None
     except MemoryError:
-        raise PictureError(f"{_name_of(picture)}: more than the memory here can hold") from None
+        reason = "more than the memory here can hold"
+        raise PictureError(_name_of(picture), reason) from None
     raise TypeError(f"a picture is a path, a PIL image or an array, not {type(picture).__name__}")
 
 

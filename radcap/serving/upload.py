@@ -22,8 +22,8 @@ def check_repository(name: str) -> None:
         raise ConfigError(f"--push {name}: give the repository as OWNER/NAME")
 
 
-def upload(folder: Path, name: str, *, private: bool) -> str:
-    """Put a folder's files into a model repository, which is made where there is none.
+def upload(folder: Path, name: str, *, private: bool, space: bool = False) -> str:
+    """Put a folder's files into a repository of the Hub, which is made where there is none.
 
     HF_ENDPOINT and HF_TOKEN are respected; the token is neither printed nor written.
 
@@ -31,6 +31,7 @@ def upload(folder: Path, name: str, *, private: bool) -> str:
         folder: all of its files go.
         name: owner/name.
         private: nobody else may see them; otherwise the account's own setting decides.
+        space: the repository is a Space with the Gradio SDK, else a model.
 
     Returns:
         The address of the commit.
@@ -43,17 +44,27 @@ def upload(folder: Path, name: str, *, private: bool) -> str:
     from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
 
     api = HfApi()
+    kind = "space" if space else "model"
     try:
         if private:
             with suppress(RepositoryNotFoundError):
-                _refuse_public(name, api.repo_info(name).private)
-        api.create_repo(name, private=True if private else None, exist_ok=True)
+                _refuse_public(name, api.repo_info(name, repo_type=kind).private)
+        api.create_repo(
+            name,
+            repo_type=kind,
+            space_sdk="gradio" if space else None,
+            private=True if private else None,
+            exist_ok=True,
+        )
         commit = api.upload_folder(
-            repo_id=name, folder_path=folder, commit_message="Exported by radcap"
+            repo_id=name,
+            repo_type=kind,
+            folder_path=folder,
+            commit_message="Exported by radcap",
         )
     # The client wraps what goes wrong with a large file in a RuntimeError.
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
-        raise _explain(name, error) from error
+        raise _explain(f"spaces/{name}" if space else name, error) from error
     return str(commit.commit_url)
 
 

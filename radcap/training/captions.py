@@ -11,6 +11,7 @@ from transformers import BertTokenizer
 
 from radcap.data.collate import Batch
 from radcap.labels import Labels
+from radcap.model.attention import cross_attention
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.generate import Hypotheses
 from radcap.runtime.base import Runtime
@@ -52,7 +53,16 @@ class _Images:
 
     images: Tensor  # uint8 [B, 3, 224, 224]
     # A runtime sends images and tokens of a batch together; the search asks for images alone.
-    tokens: Tensor  # int32 [B, 1]
+    tokens: Tensor  # int32 [B, T]
+
+    @classmethod
+    def filled_up(cls, images: Tensor, tokens: Tensor, batch_size: int) -> _Images:
+        """With black images and zeros below, `batch_size` rows in all."""
+        missing = batch_size - len(images)
+        filled = (
+            torch.cat([one, one.new_zeros(missing, *one.shape[1:])]) for one in (images, tokens)
+        )
+        return cls(*filled)
 
 
 def search_captions(
@@ -81,8 +91,7 @@ def search_captions(
     Returns:
         The captions of the N images.
     """
-    padding = images.new_zeros(batch_size - len(images), *images.shape[1:])
-    batch = _Images(torch.cat([images, padding]), torch.zeros(batch_size, 1, dtype=torch.int32))
+    batch = _Images.filled_up(images, torch.zeros(len(images), 1, dtype=torch.int32), batch_size)
     with runtime.purpose("generate"), runtime.arithmetic():
         for _, on_device, _ in runtime.batches([batch]):
             found = model.search(
@@ -95,6 +104,36 @@ def search_captions(
                 step_boundary=runtime.step_boundary,
             )
     return Hypotheses(*(part[: len(images)] for part in found))
+
+
+@torch.no_grad()
+def caption_attention(
+    model: ImageCaptioningModel,
+    runtime: Runtime,
+    images: Tensor,
+    tokens: Tensor,
+    *,
+    batch_size: int,
+) -> Tensor:
+    """Where the decoder looks while it reads captions, on the runtime's device.
+
+    On a compiling device, keep to one `batch_size` and one T.
+
+    Args:
+        model: on the runtime's device, in evaluation mode.
+        images: uint8 [N, 3, 224, 224] on the host.
+        tokens: int32 [N, T] on the host, the start token first.
+        batch_size: at least N; filled up with black images.
+
+    Returns:
+        float32 [N, T, 49] on the CPU: cross-attention, the mean of all heads of all layers.
+    """
+    batch = _Images.filled_up(images, tokens, batch_size)
+    with runtime.purpose("generate"), runtime.arithmetic():
+        for _, images_there, tokens_there in runtime.batches([batch]):
+            memory = model.encode_images(images_there)
+            weights = cross_attention(model, memory, tokens_there).float().mean(dim=(0, 2))
+    return weights.cpu()[: len(images)]
 
 
 class CaptionCollector:

@@ -13,6 +13,7 @@ import torch
 from radcap.compose import compose
 from radcap.diagnosis import dataset, machine, software, storage
 from radcap.diagnosis.check import Check
+from radcap.requirements import requirements
 from radcap.training.folder import RunFolder
 
 
@@ -145,6 +146,6 @@ def test_pins_are_held_against_what_is_installed() -> None:
     assert software.unmet(Requirement("torch==2.9.0")) is None
     assert software.unmet(Requirement("torch==1.0")) == "torch is 2.9.0, not ==1.0"
     assert software.unmet(Requirement("radcap-nothing>=1")) == "radcap-nothing is missing"
-    needed, extras = software.requirements()
+    needed, extras = requirements()
     assert "torch" in {entry.name for entry in needed}
     assert "tpu" in extras and "dev" not in extras

@@ -40,7 +40,7 @@ class StandInHub(ThreadingHTTPServer):
         failed: faults done, by name.
         token: what the client sent as its token last.
         leaked: tokens that came to the host that files are redirected to.
-        created: model repositories that were made, with what was asked for.
+        created: repositories of models and Spaces that were made, with what was asked for.
         uploaded: file name -> content of the commits to them.
     """
 
@@ -162,13 +162,13 @@ class _Handler(BaseHTTPRequestHandler):
                 wanted = json.loads(body)["paths"]
             entries = [] if commit is None else self._tree(commit, "")
             self._json([entry for entry in entries if entry["path"] in wanted])
-        elif self.command == "GET" and path.startswith("/api/models/"):
-            self._model(path.removeprefix("/api/models/"))
+        elif self.command == "GET" and path.startswith(("/api/models/", "/api/spaces/")):
+            self._made(path.split("/", 3)[3])
         else:
             self._json(self._upload(path, body) if self.command == "POST" else None)
 
-    def _model(self, name: str) -> None:
-        """What is known of a model repository that was made here."""
+    def _made(self, name: str) -> None:
+        """What is known of a repository that was made here."""
         asked = self.server.created.get(name)
         if asked is None:
             self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
@@ -177,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({"_id": "1", "id": name, "private": bool(is_private), "siblings": []})
 
     def _upload(self, path: str, body: bytes) -> object:
-        """Make a model repository, and take a commit to it; None for another request."""
+        """Make a repository, and take a commit to it; None for another request."""
         hub = self.server
         hub.token = self.headers.get("authorization")
         if path == "/api/repos/create":
@@ -187,8 +187,11 @@ class _Handler(BaseHTTPRequestHandler):
             return {"url": f"{hub.endpoint}/{name}", "id": name}
         if path == "/api/validate-yaml":
             return {"errors": [], "warnings": []}
-        model, _, what = path.removeprefix("/api/models/").rpartition("/main")[0].rpartition("/")
-        if model not in hub.created:
+        parts = re.fullmatch(r"/api/(model|space)s/(.+)/(\w+)/main", path)
+        if parts is None or parts[2] not in hub.created:
+            return None
+        kind, name, what = parts.groups()
+        if hub.created[name].get("type", "model") != kind:
             return None
         if what == "preupload":
             names = [file["path"] for file in json.loads(body)["files"]]
@@ -202,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
         return {
             "success": True,
             "commitOid": oid,
-            "commitUrl": f"{hub.endpoint}/{model}/commit/{oid}",
+            "commitUrl": f"{hub.endpoint}/{'spaces/' * (kind == 'space')}{name}/commit/{oid}",
         }
 
     def _exists(self, revision: str, name: str) -> bool:

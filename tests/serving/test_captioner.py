@@ -11,6 +11,7 @@ from PIL import Image
 
 from radcap import Captioner
 from radcap.errors import ConfigError, RadcapError
+from radcap.model.attention import cross_attention
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.weights import WeightsError
 from radcap.serving.captioner import Caption
@@ -79,6 +80,31 @@ def test_beams_bring_alternatives_the_likeliest_first(
     assert captioner.caption(pictures[0], max_len=5, num_beams=4) == [found.text]
 
 
+def test_attention_is_that_of_the_position_that_writes_the_word_piece(
+    captioner: Captioner, pictures: list[np.ndarray]
+) -> None:
+    model, tokenizer = captioner.pretrained.model, captioner.pretrained.tokenizer
+    pixels = read_picture(pictures[0])
+    (caption,) = captioner.describe(pixels[None], max_len=6)
+    maps = captioner.attention(pixels, caption.tokens)
+    assert maps.shape == (6, 7, 7) and maps.dtype == np.float32
+    np.testing.assert_allclose(maps.sum(axis=(1, 2)), 1, rtol=1e-5)
+    pieces = [tokenizer.cls_token, *caption.tokens]
+    with torch.no_grad():
+        memory = model.encode_images(torch.from_numpy(pixels.copy())[None])
+        for position in range(6):  # what it has read then, and no more
+            ids = torch.tensor([tokenizer.convert_tokens_to_ids(pieces[: position + 1])])
+            expected = cross_attention(model, memory, ids)[:, 0, :, -1].mean(dim=(0, 1))
+            np.testing.assert_allclose(maps[position].ravel(), expected, rtol=1e-4)
+    # Of a caption as long as several widths of the graph, and of none.
+    long = captioner.attention(pixels, [*caption.tokens, *["knee"] * 60])
+    np.testing.assert_allclose(long[:6], maps, rtol=1e-4)
+    assert long.shape == (66, 7, 7)
+    assert captioner.attention(pixels, []).shape == (0, 7, 7)
+    with pytest.raises(ConfigError, match="2001 word pieces"):
+        captioner.attention(pixels, ["knee"] * 2001)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_other_arithmetic_stays_near(
     weights_file: Path, captioner: Captioner, pictures: list[np.ndarray], precision: str
@@ -92,6 +118,8 @@ def test_other_arithmetic_stays_near(
         assert one.log_probability == pytest.approx(two.log_probability, abs=0.2)
     linear = other._model.fc_out
     assert isinstance(linear, torch.nn.Linear) == (precision == "bf16")
+    looked = captioner.attention(pixels[0], near[0].tokens)
+    np.testing.assert_allclose(other.attention(pixels[0], near[0].tokens), looked, atol=0.02)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

@@ -1,0 +1,104 @@
+"""`python -m radcap.demo`: a page in the browser that captions the picture dropped on it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import ipaddress
+import sys
+from collections.abc import Sequence
+
+from radcap.config import RUNTIMES
+from radcap.console import Arguments, printable, run_command, say
+from radcap.errors import EXIT_DONE, ConfigError, RadcapError
+from radcap.serving.precision import CAPTION_PRECISIONS, check_precision
+
+USAGE = """
+usage: python -m radcap.demo WEIGHTS [--host NAME] [--port N] [--device NAME] [--precision NAME]
+
+Serve a page: drop or paste a picture or a DICOM file, read the caption, the other captions found
+and their probabilities, see the picture as the model sees it and, word by word, where the decoder
+looked. Needs pip install 'radcap[demo]' (and 'radcap[dicom]' for DICOM files). Not for diagnosis.
+
+Uploads, of 100 MB and 50 million pixels at most, are deleted as soon as they are read, no name and
+nothing of a DICOM header is shown or logged, and neither the page nor this command calls anybody
+else. Ctrl-C ends it.
+
+WEIGHTS   a run folder (its best checkpoint), a checkpoint, an exported folder, a weights file
+          (.safetensors .bin .pt .pth), or a Hub id: owner/name or owner/name@revision
+
+options:
+  --host NAME         address to listen at (default 127.0.0.1: this machine alone; 0.0.0.0: every
+                      machine that can reach this one, without a password)
+  --port N            port to listen at (default 7860; 0: any that is free)
+  --device NAME       auto (default), cpu, cuda, tpu or xla_cpu
+  --precision NAME    fp32 (default), bf16, or int8 (CPU): faster, other words now and then
+  -h, --help          print this and stop
+
+exit status:
+  0 ended by Ctrl-C or SIGTERM   1 failed   2 wrong arguments
+
+examples:
+  python -m radcap.demo runs/default
+  python -m radcap.demo owner/name --port 8080 --precision int8
+"""
+
+_LAST_PORT = 65_535
+INSTALL = "pip install 'radcap[demo]'"
+
+
+def main(words: Sequence[str]) -> int:
+    """Check the words, take the port, load the weights, serve.
+
+    Returns:
+        The exit status.
+    """
+    options = read_options(words)
+    if importlib.util.find_spec("gradio") is None:
+        raise RadcapError(f"the page needs gradio, which is not installed: {INSTALL}")
+
+    from radcap.page.server import address_of, listen, private_uploads, serve
+
+    with listen(options.host, options.port) as listener, private_uploads() as uploads:
+        from radcap.page.blocks import MAX_UPLOAD_MB, make_page
+        from radcap.serving.captioner import NOT_FOR_DIAGNOSIS, Captioner
+
+        captioner = Captioner.from_pretrained(
+            options.weights, device=options.device, precision=options.precision
+        )
+        say(f"weights: {printable(captioner.pretrained.origin)}")
+        page = make_page(captioner, uploads)
+        if not _is_loopback(listener.getsockname()[0]):
+            say(f"open to every machine that can reach {options.host}, without a password")
+        say(f"{NOT_FOR_DIAGNOSIS}: captions of a research model")
+        say(f"page:    {address_of(listener)} (Ctrl-C ends it)")
+        serve(page, listener, uploads, max_upload_mb=MAX_UPLOAD_MB)
+    say("ended; no upload is kept")
+    return EXIT_DONE
+
+
+def read_options(words: Sequence[str]) -> argparse.Namespace:
+    """Read the command line.
+
+    Raises:
+        ConfigError: naming the argument.
+    """
+    parser = Arguments()
+    parser.add_argument("weights")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--device", choices=RUNTIMES, default="auto")
+    parser.add_argument("--precision", choices=CAPTION_PRECISIONS, default="fp32")
+    options = parser.parse_intermixed_args(list(words))
+    if not 0 <= options.port <= _LAST_PORT:
+        raise ConfigError(f"--port {options.port}: from 0 to {_LAST_PORT}")
+    check_precision(options.precision, options.device)
+    return options
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, USAGE))

@@ -1,0 +1,170 @@
+"""The page itself: what stands on it, and what happens to a picture that is dropped there."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from radcap.console import printable
+from radcap.errors import ConfigError, RadcapError
+from radcap.page.examples import Example, draw_examples, examples_html
+from radcap.page.result import fault_html, result_html
+from radcap.page.words import words_of
+from radcap.serving.captioner import NOT_FOR_DIAGNOSIS, Captioner
+from radcap.serving.pictures import PictureError, read_picture
+
+MAX_UPLOAD_MB = 100
+MAX_BEAMS = 10
+_BEAMS = 5
+_LAST_FRAME = 1_000_000
+_WAITING = 32  # pictures that may wait for the model; more are told to come back
+_TITLE = "radcap: radiology captions"
+_EMPTY = (
+    '<div class="rc-empty">Drop a picture on the left, paste one, or take a drawn one:<br>'
+    "the caption appears here.</div>"
+)
+# Sends the number of the button that was pressed.
+_PRESSED = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button) trigger("select", { number: Number(button.dataset.number) });
+});
+"""
+
+
+def make_page(captioner: Captioner, uploads: Path) -> gr.Blocks:
+    """Lay the page out.
+
+    Args:
+        captioner: one picture at a time goes through it.
+        uploads: the folder that gradio puts uploads into; they are deleted as soon as they are
+            read.
+    """
+    examples = draw_examples()
+    with gr.Blocks(title=_TITLE, analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(_head(captioner))
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                drop = gr.File(label="Picture or DICOM file", height=170, elem_id="rc-drop")
+                drop.async_move_resource_to_block_cache = _leave  # type: ignore[assignment]
+                gr.HTML(
+                    '<p class="rc-label">PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000, PPM, DICOM; '
+                    f"up to {MAX_UPLOAD_MB} MB. It is deleted as soon as it is read, and its "
+                    "header and name are not shown. Ctrl-V pastes a picture.</p>"
+                )
+                with gr.Accordion("For the next picture", open=False):
+                    beams = gr.Slider(
+                        1, MAX_BEAMS, _BEAMS, step=1, label="Captions to find (beams)"
+                    )
+                    frame = gr.Number(
+                        0, minimum=0, precision=0, label="Frame of a file with several, from 0"
+                    )
+                buttons = gr.HTML(examples_html(examples), js_on_load=_PRESSED)
+            with gr.Column(scale=5, min_width=420):
+                result = gr.HTML(_EMPTY, elem_id="rc-result")
+
+        # gradio tells what to pass by the types of the parameters.
+        def pressed(beams: int, event: gr.EventData) -> str:
+            return caption_example(captioner, examples, event.number, beams)
+
+        # Both wait for one model. What gradio itself refuses it would not delete, so that an upload
+        # is handed over as it comes.
+        drop.upload(
+            partial(caption_upload, captioner, uploads),
+            [drop, beams, frame],
+            [result, drop],
+            preprocess=False,
+            api_name="caption",
+            concurrency_id="model",
+        )
+        buttons.select(pressed, [beams], [result], api_visibility="private", concurrency_id="model")
+    page.queue(max_size=_WAITING, default_concurrency_limit=1)
+    return page
+
+
+def caption_upload(
+    captioner: Captioner, uploads: Path, payload: Any, beams: Any, frame: Any
+) -> tuple[str, None]:
+    """Read an upload, delete it, caption it; it is deleted whatever else is asked for.
+
+    Args:
+        uploads: the folder that gradio puts uploads into, each in a folder of its own.
+        payload: what the browser says of the file: a mapping with its `path`.
+        beams: captions to find.
+        frame: of a file with several; None for the first.
+
+    Returns:
+        The result as HTML, and None, which empties the drop zone for the next one.
+    """
+    path = uploaded(payload, uploads)
+    if path is None:  # or the same one, dropped twice: both lie in one place
+        return fault_html("The file is not here any more: drop it once more."), None
+    try:
+        num_beams = _whole(beams, 1, MAX_BEAMS, "Captions to find")
+        number = _whole(0 if frame is None else frame, 0, _LAST_FRAME, "Frame")
+        pixels = read_picture(path, frame=number)
+    except PictureError as error:
+        return fault_html(f"{error.reason[0].upper()}{error.reason[1:]}."), None
+    except ConfigError as error:
+        return fault_html(f"{error}."), None
+    finally:
+        shutil.rmtree(path.parent, ignore_errors=True)
+    return caption_pixels(captioner, pixels, num_beams), None
+
+
+def uploaded(payload: Any, uploads: Path) -> Path | None:
+    """The path of a file that was uploaded to this page and is there; None for anything else."""
+    name = payload.get("path") if isinstance(payload, dict) else None
+    if not isinstance(name, str):
+        return None
+    path = Path(name).resolve()
+    return path if path.parent.parent == uploads.resolve() and path.is_file() else None
+
+
+def _whole(value: Any, least: int, most: int, name: str) -> int:
+    if isinstance(value, int | float) and least <= value <= most and value == int(value):
+        return int(value)
+    raise ConfigError(f"{name}: a whole number from {least} to {most}")
+
+
+async def _leave(place: str | Path | None) -> str:
+    """In place of gradio's own, which would fetch what an address in a file's place leads to.
+
+    Of the instance, not of a class: for one, gradio writes a stub beside its source.
+    """
+    return str(place)
+
+
+def caption_example(
+    captioner: Captioner, examples: list[Example], number: object, beams: int
+) -> str:
+    """Caption a drawn picture: the result as HTML."""
+    if not isinstance(number, int) or not 0 <= number < len(examples):
+        return fault_html("There is no such drawn picture.")
+    return caption_pixels(captioner, read_picture(examples[number].picture), beams)
+
+
+def caption_pixels(captioner: Captioner, pixels: np.ndarray, beams: int) -> str:
+    """Caption uint8 [3, 224, 224]: the result as HTML."""
+    try:
+        (caption,) = captioner.describe(pixels[None], num_beams=beams)
+    except RadcapError as error:
+        return fault_html(str(error))
+    words = words_of(caption.tokens, captioner.attention(pixels, caption.tokens))
+    return result_html(pixels, caption, words)
+
+
+def _head(captioner: Captioner) -> str:
+    origin = escape(printable(captioner.pretrained.origin))
+    return (
+        f'<header class="rc-head"><h1>{_TITLE}</h1><p>weights: {origin}</p>'
+        f'<p class="rc-banner"><b>{NOT_FOR_DIAGNOSIS.capitalize()}.</b> A research model writes '
+        "these captions. They are no medical findings, and it states something of every picture, "
+        "right or wrong.</p></header>"
+    )

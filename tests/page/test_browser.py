@@ -1,0 +1,115 @@
+"""The page in a real browser: a picture, a word's map, a drawn one, a pasted one, a bad file."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import chromium
+from page.conftest import Demo
+from PIL import Image
+
+from radcap import Captioner
+
+pytestmark = pytest.mark.slow
+
+PASTE = """
+(encoded) => {
+  const bytes = Uint8Array.from(atob(encoded), (char) => char.charCodeAt(0));
+  const clipboardData = new DataTransfer();
+  clipboardData.items.add(new File([bytes], "pasted.png", { type: "image/png" }));
+  document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Any, demo: Demo) -> Iterator[Any]:
+    """The page, opened; it must end without a fault and without a look elsewhere."""
+    page = browser.new_page(viewport={"width": 1240, "height": 900})
+    page.set_default_timeout(60_000)
+    asked, faults = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(demo.address)
+    page.locator(".rc-examples button").first.wait_for()
+    yield page
+    elsewhere = [url for url in asked if not url.startswith((demo.address, "data:", "blob:"))]
+    assert elsewhere == [] and len(asked) > 10
+    assert faults == []
+    assert demo.uploads() == []
+    page.close()
+
+
+def picture(folder: Path, seed: int) -> Path:
+    noise = np.random.default_rng(seed).integers(0, 256, (300, 280), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "smith.png")
+    return folder / "smith.png"
+
+
+def drop(page: Any, file: Path) -> None:
+    page.locator("#rc-drop input[type=file]").set_input_files(file)
+
+
+def opacities(page: Any) -> list[float]:
+    page.wait_for_timeout(500)  # a layer fades in
+    shown = "maps => maps.map(map => Number(getComputedStyle(map).opacity))"
+    return page.locator(".rc-map").evaluate_all(shown)
+
+
+def test_a_picture_is_captioned_and_every_word_has_its_map(
+    page: Any, looking_weights: Path, tmp_path: Path
+) -> None:
+    assert page.get_by_text("Not for diagnosis.").is_visible()
+    file = picture(tmp_path, 1)
+    drop(page, file)
+    page.locator(".rc-caption").wait_for()
+    expected = Captioner.from_pretrained(looking_weights, device="cpu").caption(file, num_beams=5)
+    assert page.locator(".rc-caption").inner_text() == expected[0]
+    assert page.locator(".rc-ranking li").count() == 5
+    assert not page.get_by_text("smith").count()
+
+    words = page.locator(".rc-words label")
+    count = words.count() - 1  # the first is the picture alone
+    assert count >= 2 and opacities(page) == [0] * count
+    words.nth(2).click()
+    assert opacities(page) == [0, 1, *[0] * (count - 2)]
+    # The layer lies over the picture, edge on edge.
+    stage, layer = page.locator(".rc-stage").bounding_box(), page.locator(".rc-map").nth(1)
+    assert layer.bounding_box() == stage and stage["width"] == stage["height"] == 336
+    page.keyboard.press("ArrowLeft")  # the keys do it too
+    assert opacities(page) == [1, *[0] * (count - 1)]
+    words.nth(0).click()
+    assert opacities(page) == [0] * count
+
+
+def test_a_drawn_picture_then_a_pasted_one_then_a_bad_file(page: Any, tmp_path: Path) -> None:
+    page.locator(".rc-examples button").nth(4).click()
+    page.locator(".rc-caption").wait_for()
+    seen = page.locator(".rc-look").get_attribute("style")
+    page.evaluate(PASTE, base64.b64encode(picture(tmp_path, 2).read_bytes()).decode())
+    page.wait_for_function(
+        "before => document.querySelector('.rc-look')?.getAttribute('style') != before", arg=seen
+    )
+    assert page.locator(".rc-caption").count() == 1
+
+    (tmp_path / "smith.png").write_text("no picture")
+    drop(page, tmp_path / "smith.png")
+    page.locator(".rc-fault").wait_for()
+    assert page.locator(".rc-fault").inner_text() == (
+        "No caption. Not a picture that radcap can read."
+    )
+    assert not page.locator(".rc-caption").count()
+    drop(page, picture(tmp_path, 3))  # and the page is as good as before
+    page.locator(".rc-caption").wait_for()

@@ -1,0 +1,154 @@
+"""The command as its user has it: uploads over HTTP, no calls home, a clean end."""
+
+from __future__ import annotations
+
+import io
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio_client
+import httpx
+import numpy as np
+import pytest
+from page.conftest import Demo, serving_demo
+from PIL import Image
+
+from radcap import Captioner
+from radcap.export import main as export
+
+pytestmark = pytest.mark.slow
+
+
+def noise(folder: Path, seed: int = 0) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 256, (60, 60), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "smith.png")
+    return folder / "smith.png"
+
+
+def connect(demo: Demo) -> gradio_client.Client:
+    return gradio_client.Client(demo.address, verbose=False, analytics_enabled=False)
+
+
+def soon(holds: Callable[[], object], seconds: float = 60.0) -> bool:
+    """Whether something holds within some seconds."""
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_an_upload_has_its_caption_and_is_gone(
+    demo: Demo, looking_weights: Path, tmp_path: Path
+) -> None:
+    file = noise(tmp_path)
+    client = connect(demo)
+    html, _ = client.predict(gradio_client.handle_file(file), 3, 0, api_name="/caption")
+    expected = Captioner.from_pretrained(looking_weights, device="cpu").caption(file, num_beams=3)
+    assert f'<p class="rc-caption">{expected[0]}</p>' in html
+    assert html.count('class="rc-bar"') == 3
+    file.write_text("no picture")
+    html, _ = client.predict(gradio_client.handle_file(file), 3, 0, api_name="/caption")
+    assert "Not a picture that radcap can read." in html
+    html, _ = client.predict(gradio_client.handle_file(file), 99, 0, api_name="/caption")
+    assert "Captions to find: a whole number from 1 to 10." in html
+    assert demo.uploads() == []
+
+
+def test_a_file_that_was_not_uploaded_is_neither_read_nor_fetched(
+    demo: Demo, tmp_path: Path
+) -> None:
+    call = f"{demo.address}/gradio_api/call/caption"
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        for path in (
+            f"http://127.0.0.1:{stranger.getsockname()[1]}/x.png",
+            str(noise(tmp_path)),
+            str(next(demo.temporary.glob("radcap-demo-*"))),
+        ):
+            given = {"path": path, "meta": {"_type": "gradio.FileData"}}
+            event = httpx.post(call, json={"data": [given, 1, 0]}).json()["event_id"]
+            answer = httpx.get(f"{call}/{event}", timeout=30).text
+            assert answer.startswith("event: error") or "drop it once more" in answer, answer
+        stranger.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            stranger.accept()
+    assert (tmp_path / "smith.png").exists()
+
+
+def test_a_file_that_is_too_large_or_never_whole_leaves_nothing(demo: Demo) -> None:
+    upload = f"{demo.address}/gradio_api/upload"
+    answer = httpx.post(
+        upload, files={"files": ("x.dcm", io.BytesIO(bytes(101 << 20)))}, timeout=60
+    )
+    assert answer.status_code == 413
+    assert soon(lambda: demo.uploads() == [])
+    host, port = demo.address.removeprefix("http://").split(":")
+    head = (
+        "POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+        'Content-Disposition: form-data; name="files"; filename="smith.dcm"\r\n\r\n'
+    )
+    with socket.create_connection((host, int(port)), timeout=10) as half:
+        half.sendall(head.encode() + b"PATIENT" * 1000)
+        assert soon(lambda: any(file.stat().st_size for file in demo.uploads()))
+    assert soon(lambda: demo.uploads() == [])
+
+
+def test_the_browser_is_told_to_fetch_from_here_alone(demo: Demo) -> None:
+    answer = httpx.get(demo.address)
+    assert answer.status_code == 200
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'self';") and "http" not in policy
+    assert "Not for diagnosis" in answer.text
+
+
+def test_it_calls_nobody(demo: Demo) -> None:
+    """The last of those that share a page: in all that time, not one address but its own."""
+    called = set(demo.calls.read_text().splitlines()) if demo.calls.exists() else set()
+    assert called <= {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_good_order(
+    looking_weights: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """With a page open, which holds a stream."""
+    with serving_demo(tmp_path, looking_weights, "--host", "localhost") as demo:
+        assert demo.output.splitlines()[:-1] == [
+            f"weights: {looking_weights} (8 heads assumed)",
+            "not for diagnosis: captions of a research model",
+        ]
+        beat = f"{demo.address}/gradio_api/heartbeat/x"
+        with httpx.stream("GET", beat, timeout=60) as stream:
+            next(stream.iter_raw())
+            demo.process.send_signal(number)
+            out, err = demo.process.communicate(timeout=60)
+        assert (demo.process.returncode, err) == (0, "")
+        assert out.splitlines()[-1] == "ended; no upload is kept"
+        assert list(demo.temporary.glob("radcap-demo-*")) == []
+        assert list(demo.temporary.iterdir()) == []
+
+
+def test_a_space_runs_by_its_app_with_its_own_copy_of_radcap(
+    looking_weights: Path, tmp_path: Path
+) -> None:
+    out, work = tmp_path / "out", tmp_path / "work"
+    work.mkdir()
+    assert export([str(looking_weights), str(out), "--space"]) == 0
+    # What the page is called, in the copy alone.
+    source = out / "space/radcap/page/blocks.py"
+    source.write_text(source.read_text().replace("radiology captions", "from a copy"))
+    with serving_demo(work, app=out / "space/app.py") as demo:
+        assert demo.output.startswith("weights: weights\n")
+        assert "radcap: from a copy" in httpx.get(demo.address).text
+        # As through the proxy of a Space, which speaks https to the outside.
+        outside = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "me-page.hf.space"}
+        config = httpx.get(f"{demo.address}/config", headers=outside).json()
+        assert config["root"] == "https://me-page.hf.space"
+        file = gradio_client.handle_file(noise(tmp_path))
+        html, _ = connect(demo).predict(file, 2, 0, api_name="/caption")
+        assert "rc-caption" in html and demo.uploads() == []
