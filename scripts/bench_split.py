@@ -65,4 +65,4 @@ def open_loader(
 
 def say_load() -> None:
     """Print how busy the machine is: processes that want a core, over the last minute."""
-    say(f"{machine_load()}, with this")
+    say(machine_load())

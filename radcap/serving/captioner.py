@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 import warnings
@@ -249,4 +250,8 @@ def quantised(model: ImageCaptioningModel) -> ImageCaptioningModel:
     with warnings.catch_warnings():
         # It leaves torch with 2.10, and radcap is held at 2.9.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+        # By type, and the output layer's own is none that it knows.
+        plain = copy.deepcopy(model)
+        output: nn.Module = plain.fc_out
+        output.__class__ = nn.Linear
+        return quantize_dynamic(plain, {nn.Linear}, dtype=torch.qint8, inplace=True)
