@@ -16,8 +16,8 @@ from radcap.labels import Labels
 if TYPE_CHECKING:
     from transformers import BertTokenizer
 
-# Captions that a `CaptionEncoder` remembers: a few megabytes.
-_REMEMBERED = 10_000
+# Captions that a `CaptionEncoder` remembers, and the longest such one: a few megabytes.
+_REMEMBERED, _CHARACTERS = 10_000, 400
 
 VOCABULARY = Path(__file__).parent.parent / "assets" / "vocab.txt"
 
@@ -121,7 +121,8 @@ class CaptionEncoder:
             self._known.clear()
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._known]
         ids, cut = encode_captions(self._tokenizer, new, self._max_length)
-        self._known.update(zip(new, zip(ids, cut.tolist(), strict=True), strict=True))
-        found = [self._known[caption] for caption in captions]
+        fresh = dict(zip(new, zip(ids, cut.tolist(), strict=True), strict=True))
+        found = [fresh.get(caption) or self._known[caption] for caption in captions]
+        self._known.update((c, row) for c, row in fresh.items() if len(c) <= _CHARACTERS)
         rows = np.array([row for row, _ in found], dtype=np.int32)
         return rows.reshape(-1, self._max_length + 1), np.array([c for _, c in found], dtype=bool)

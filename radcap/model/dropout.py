@@ -29,7 +29,8 @@ def dropout(x: Tensor, p: float) -> Tensor:
     """Zero every element with probability `p`, and scale the rest so that the mean stays.
 
     Dropout: A Simple Way to Prevent Neural Networks from Overfitting, Srivastava et al. 2014. On a
-    CPU the probability is `p` to the nearest 1 / 65,536, and the scale is that probability's own.
+    CPU the probability is `p` to the nearest 1 / 65,536, and the scale is that probability's own,
+    as nearly as the dtype has it.
 
     Args:
         x: floating, any shape; on an XLA device its first axis may be spread over devices.
@@ -107,7 +108,7 @@ def _shift_mix(bits: Tensor, count: int) -> Tensor:
 
 
 def _draw_key(device: torch.device) -> Tensor:
-    """An int32 scalar from the device's random numbers, 31 bits of it random."""
+    """An int32 scalar from the device's random numbers, all of its bits random."""
     high, low = (torch.rand(2, device=device) * 2**16).to(torch.int32).unbind()
     return (high << 16) ^ low
 

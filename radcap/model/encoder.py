@@ -97,7 +97,7 @@ class ImageEncoder(nn.Module):
         if self.strip_groups and self.training:
             x = stem_in_strips(self.features, images, self._normalise, self.strip_groups)
             return self.features[NUM_BLOCKS:](x)
-        if images.device.type == "cpu":
+        if torch.is_autocast_enabled("cpu") and images.device.type == "cpu":
             # Depthwise convolutions in bf16 take a CPU two to five times as long.
             with torch.autocast("cpu", enabled=False):
                 return self.features(self._normalise(images))

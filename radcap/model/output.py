@@ -83,10 +83,10 @@ class _LossSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, gradient = ctx.saved_tensors
-        outer = gradients[0].to(hidden.dtype)
-        # `outer` is a scalar: it multiplies the small factor of every product.
-        to_hidden = (gradient @ weight) * outer
-        to_weight = gradient.t() @ (hidden * outer)
+        # A scalar, in float32 at least: it multiplies the small factor of every product.
+        outer = gradients[0]
+        to_hidden = (wide(gradient @ weight) * outer).to(hidden.dtype)
+        to_weight = gradient.t() @ (wide(hidden) * outer).to(hidden.dtype)
         to_bias = gradient.sum(dim=0) * outer if ctx.needs_input_grad[2] else None
         return to_hidden, to_weight, to_bias, None
 
@@ -98,8 +98,7 @@ class _Losses(torch.autograd.Function):
     the target's own logit, which one row of the weights gives beforehand, the sum comes out of the
     very product that makes the logits, where their maximum would cost another pass; it cannot
     vanish, since the target adds 1 to it. Differences are cut off at 75 nats, so that it cannot
-    overflow: a token's loss is exact up to there. Gradients overflow at twice that, which a step
-    tells by their norm.
+    overflow: a token's loss is exact up to there, and grows no further.
     """
 
     @staticmethod
@@ -112,20 +111,32 @@ class _Losses(torch.autograd.Function):
         product = (wide(hidden.to(dtype)) * wide(row)).sum(-1).to(dtype)
         target_logit = wide(product + bias.to(dtype)[targets])
         odds = (wide(logits) - target_logit[..., None]).clamp(max=_MAX_NATS).exp()
-        token_loss = odds.sum(-1).log()
-        ctx.save_for_backward(hidden, weight, logits, target_logit + token_loss, targets)
-        return token_loss
+        log_total = target_logit + odds.sum(-1).log()
+        ctx.save_for_backward(hidden, weight, logits, log_total, targets)
+        if logits.dtype == torch.float32:
+            # A TPU rounds the factors of a float32 product, not those of the sum above.
+            target_logit = torch.where(_hits(logits, targets), logits, 0.0).sum(-1)
+        return log_total - target_logit
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, logits, log_total, targets = ctx.saved_tensors
         dtype, share = logits.dtype, gradients[0][..., None]
-        # The target is found by comparing: a scatter becomes loops once the batch is spread.
-        vocabulary = torch.arange(logits.shape[-1], device=targets.device, dtype=targets.dtype)
-        hit = torch.where(vocabulary == targets[..., None], share, 0.0)
-        to_logits = (wide(logits) - log_total[..., None]).exp() * share - hit
+        # Below a total that was cut off, a probability would be above 1.
+        probability = (wide(logits) - log_total[..., None]).clamp(max=0.0).exp()
+        to_logits = probability - _hits(logits, targets).to(probability.dtype)
+        # The share of a position multiplies the smaller factor of every product.
         narrow = to_logits.to(dtype)
-        to_hidden = torch.einsum("btv,vd->btd", narrow, weight.to(dtype))
-        to_weight = torch.einsum("btv,btd->vd", narrow, hidden.to(dtype))
-        to_bias = wide(narrow).sum((0, 1))
+        to_hidden = torch.einsum("btv,vd->btd", narrow, weight.to(dtype)) * share
+        to_weight = torch.einsum("btv,btd->vd", narrow, (hidden * share).to(dtype))
+        to_bias = (to_logits * share).sum((0, 1))
         return to_hidden.to(hidden.dtype), to_weight.to(weight.dtype), to_bias, None, None
+
+
+def _hits(logits: Tensor, targets: Tensor) -> Tensor:
+    """Bool [B, T, V], true at the target.
+
+    By comparing: a gather or a scatter becomes loops once the batch is spread.
+    """
+    vocabulary = torch.arange(logits.shape[-1], device=targets.device, dtype=targets.dtype)
+    return vocabulary == targets[..., None]

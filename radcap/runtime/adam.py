@@ -125,26 +125,26 @@ class DeviceAdam(Adam):
         correction1 = -torch.expm1(count * math.log(beta1)) if beta1 else torch.ones_like(count)
         correction2 = -torch.expm1(count * math.log(beta2)) if beta2 else torch.ones_like(count)
         root2 = correction2.sqrt()
+        # Without a step, the weights of what is new are 0: one choice for a gradient, which may not
+        # be finite, where one for each result would be three.
+        newest1 = torch.where(proceed, 1.0 - beta1, 0.0)
+        newest2 = torch.where(proceed, 1.0 - beta2, 0.0)
+        base_rate = torch.where(proceed, self._learning_rate, 0.0)
         scales = [group["lr_scale"] for group in self.param_groups for _ in group["params"]]
         for parameter, scale in zip(self._parameters(), scales, strict=True):
-            rate = self._learning_rate * scale
-            gradient = parameter.grad
-            assert gradient is not None, "every parameter takes part in every step"
-            state = self.state[parameter]
-            first = torch.lerp(state["exp_avg"], gradient, 1 - beta1)
-            second = beta2 * state["exp_avg_sq"] + (1 - beta2) * gradient * gradient
+            rate = base_rate * scale
+            assert parameter.grad is not None, "every parameter takes part in every step"
+            gradient = torch.where(proceed, parameter.grad, 0.0)
+            first, second = self.state[parameter]["exp_avg"], self.state[parameter]["exp_avg_sq"]
+            first.add_((gradient - first) * newest1)
+            second.add_((gradient * gradient - second) * newest2)
             # rate * (first / correction1) / ((second / correction2).sqrt() + eps), with the
             # divisions of whole tensors made ones of scalars.
             change = first / (second.sqrt() + eps * root2)
             new = parameter - (rate * root2 / correction1) * change
             if self._options.weight_decay:
                 new = new - (rate * self._options.weight_decay) * parameter
-            for kept, candidate in (
-                (parameter, new),
-                (state["exp_avg"], first),
-                (state["exp_avg_sq"], second),
-            ):
-                kept.copy_(torch.where(proceed, candidate, kept))
+            parameter.copy_(new)
             parameter.grad = None
         self._step_count.copy_(torch.where(proceed, count, self._step_count))
 

@@ -106,8 +106,9 @@ def check_compiler(name: str) -> None:
             f"runtime={name} takes runtime.compile=false: an XLA device compiles every step "
             "anyway, and a CPU would compile for longer than it gains"
         )
-    # The launchers of torch.compile's kernels are written in C.
-    if not any(map(shutil.which, (os.environ.get("CC", "gcc"), "clang", "cc"))):
+    # The launchers of torch.compile's kernels are written in C; Triton takes one of these.
+    known = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    if not any(map(shutil.which, known)):
         raise ConfigError(
             "runtime.compile=true: there is no C compiler here; apt install gcc, or leave it false"
         )

@@ -62,8 +62,8 @@ def default_precision(name: str) -> str:
 def default_training_precision(name: str) -> str:
     """The arithmetic of training steps: bf16 on CPUs that multiply it, too.
 
-    Four times the products a second of float32 on such a CPU. Scores gain less, and captions, made
-    of small products, lose: they stay as `default_precision` says.
+    Four times the products a second of float32 on the one measured, with AVX512-BF16. Scores gain
+    less, and captions, made of small products, lose: they stay as `default_precision` says.
     """
     if name == "cpu" and _cpu_multiplies_bf16():
         return "bf16"

@@ -118,7 +118,7 @@ class XlaRuntime(Runtime):
         """Give a model the modules that compile well, its state unchanged."""
         spread_batch_norms(model, self.sum_over_devices, num_processes=1)
         spread_layer_norms(model)
-        narrow_embeddings(model)
+        narrow_embeddings(model, self.num_shards)
         module: Any
         for module in model.modules():
             if hasattr(module, "strip_groups"):

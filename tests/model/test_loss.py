@@ -122,8 +122,22 @@ def test_a_token_that_is_lost_keeps_a_finite_loss_and_a_gradient() -> None:
     assert loss_of_logits(selected_loss, [0.0, 120.0, 0.0], 2)[0] == pytest.approx(120.0)
     found, gradient = loss_of_logits(masked_loss, [0.0, 120.0, 0.0], 2)
     assert 75.0 <= found < 76.0
-    assert gradient[1] > 1 and gradient[2] == pytest.approx(-1.0)
+    assert gradient == pytest.approx([0.0, 1.0, -1.0], abs=1e-6)
     assert math.isfinite(loss_of_logits(masked_loss, [0.0] + [1e4] * 30_521, 0)[0])
+
+
+def test_a_padded_position_far_from_its_words_spoils_nothing() -> None:
+    """Of [PAD] no loss is taken, whatever its own logit is."""
+    fc_out = OutputLayer(1, 3)
+    with torch.no_grad():
+        fc_out.weight.copy_(torch.tensor([[-400.0], [0.0], [1.0]]))
+        fc_out.bias.zero_()
+    hidden = torch.tensor([[[0.5], [1.0]]], requires_grad=True)
+    loss_sum, _ = masked_loss(hidden, fc_out, torch.tensor([[1, 0]]))
+    loss_sum.backward()
+    assert hidden.grad is not None and fc_out.weight.grad is not None
+    assert torch.isfinite(loss_sum) and torch.isfinite(hidden.grad).all()
+    assert torch.isfinite(fc_out.weight.grad).all() and hidden.grad[0, 1] == 0
 
 
 def test_sums_over_any_grouping_give_the_same_mean() -> None:
