@@ -90,7 +90,9 @@ def test_every_mode_gives_the_same_picture(mode: str, kind: str) -> None:
         stored = Image.merge("LAB", (image.convert("L"), *(Image.new("L", image.size, 128),) * 2))
     else:
         stored = image.convert(mode)
-    decoded = decode_image(encode(stored, kind))
+    # Pillow 12 does not read the uncompressed YCbCr that it writes.
+    options = {"compression": "tiff_lzw"} if (mode, kind) == ("YCbCr", "TIFF") else {}
+    decoded = decode_image(encode(stored, kind, **options))
     assert decoded.shape == SHAPE and decoded.dtype == np.uint8
     difference = np.abs(decoded.astype(int) - card_transform(image))
     assert difference.mean() < (130 if mode == "1" else 12)
