@@ -111,7 +111,9 @@ class _Losses(torch.autograd.Function):
         product = (wide(hidden.to(dtype)) * wide(row)).sum(-1).to(dtype)
         target_logit = wide(product + bias.to(dtype)[targets])
         odds = (wide(logits) - target_logit[..., None]).clamp(max=_MAX_NATS).exp()
-        log_total = target_logit + odds.sum(-1).log()
+        # NaN where any logit is not finite, which cutting off would hide.
+        flaw = 0.0 * wide(logits).sum(-1)
+        log_total = target_logit + odds.sum(-1).log() + flaw
         ctx.save_for_backward(hidden, weight, logits, log_total, targets)
         if logits.dtype == torch.float32:
             # A TPU rounds the factors of a float32 product, not those of the sum above.

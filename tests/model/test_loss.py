@@ -140,6 +140,17 @@ def test_a_padded_position_far_from_its_words_spoils_nothing() -> None:
     assert torch.isfinite(fc_out.weight.grad).all() and hidden.grad[0, 1] == 0
 
 
+@every_formula
+@pytest.mark.parametrize("broken", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("target", [1, 2])
+def test_a_broken_logit_is_no_finite_loss(formula: Loss, broken: float, target: int) -> None:
+    """Of the target or of any other word: minus infinity of another is a probability of 0."""
+    loss, _ = loss_of_logits(formula, [0.0, broken, 0.0], target)
+    assert not math.isfinite(loss) or (
+        broken == -math.inf and target == 2 and formula is not masked_loss
+    )
+
+
 def test_sums_over_any_grouping_give_the_same_mean() -> None:
     torch.manual_seed(0)
     fc_out = OutputLayer(4, 9).double()
