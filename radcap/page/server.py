@@ -125,7 +125,7 @@ def serve(page: Any, listener: socket.socket, uploads: Path, *, max_upload_mb: i
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
-        Guard(app, uploads),
+        Guard(app, uploads, max_upload=max_upload_mb << 20, local=is_loopback(listener)),
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=_LAST_ANSWERS_S,
