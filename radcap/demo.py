@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import ipaddress
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from radcap.config import RUNTIMES
 from radcap.console import Arguments, printable, run_command, say
@@ -36,7 +36,7 @@ options:
   -h, --help          print this and stop
 
 exit status:
-  0 ended by Ctrl-C or SIGTERM   1 failed   2 wrong arguments
+  0 ended by Ctrl-C, SIGTERM or SIGHUP   1 failed   2 wrong arguments
 
 examples:
   python -m radcap.demo runs/default
@@ -57,7 +57,17 @@ def main(words: Sequence[str]) -> int:
     if importlib.util.find_spec("gradio") is None:
         raise RadcapError(f"the page needs gradio, which is not installed: {INSTALL}")
 
-    from radcap.page.server import address_of, listen, private_uploads, serve
+    from radcap.page.server import ended_by_signals
+
+    with ended_by_signals(), suppress(KeyboardInterrupt):
+        _serve(options)
+    say("ended; no upload is kept")
+    return EXIT_DONE
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from radcap.page.server import address_of, is_loopback, listen, serve
+    from radcap.page.uploads import private_uploads
 
     with listen(options.host, options.port) as listener, private_uploads() as uploads:
         from radcap.page.blocks import MAX_UPLOAD_MB, make_page
@@ -68,13 +78,11 @@ def main(words: Sequence[str]) -> int:
         )
         say(f"weights: {printable(captioner.pretrained.origin)}")
         page = make_page(captioner, uploads)
-        if not _is_loopback(listener.getsockname()[0]):
+        if not is_loopback(listener):
             say(f"open to every machine that can reach {options.host}, without a password")
         say(f"{NOT_FOR_DIAGNOSIS}: captions of a research model")
         say(f"page:    {address_of(listener)} (Ctrl-C ends it)")
         serve(page, listener, uploads, max_upload_mb=MAX_UPLOAD_MB)
-    say("ended; no upload is kept")
-    return EXIT_DONE
 
 
 def read_options(words: Sequence[str]) -> argparse.Namespace:
@@ -94,10 +102,6 @@ def read_options(words: Sequence[str]) -> argparse.Namespace:
         raise ConfigError(f"--port {options.port}: from 0 to {_LAST_PORT}")
     check_precision(options.precision, options.device)
     return options
-
-
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 if __name__ == "__main__":

@@ -20,6 +20,9 @@ MAX_PIXELS = 50_000_000
 _MAX_SIDE = 65_535
 # Named, so that no other reader of Pillow's is tried: some start a program (EPS: Ghostscript).
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM", "MPO")
+# Of these, all frames before the one that is asked for are decoded too.
+_PLAYED = ("GIF", "WEBP", "PNG")
+_MAX_PLAYED = 4  # times the pixels of the largest picture
 _ORIENTATION = 0x0112
 _BLOCK = 1 << 20  # numbers computed with at a time
 # What makes a stored picture [..., H, W] upright, by EXIF's orientation.
@@ -51,7 +54,7 @@ _DECODE_FAULTS = (
 
 class ImageError(ValueError):
     """An image that cannot be used. `reason` is one of "empty", "undecodable", "truncated",
-    "too large", or tells of a frame that is not there."""
+    "too large", or tells of a frame that cannot be had."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -75,6 +78,9 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) -
         check_size(*image.size, max_pixels=max_pixels)
         if frame:  # it may have another size than the first
             check_frame(frame, getattr(image, "n_frames", 1))
+            played = frame * image.width * image.height if image.format in _PLAYED else 0
+            if played > _MAX_PLAYED * max_pixels:
+                raise ImageError(f"frame {frame} comes after more pixels than radcap decodes")
             image.seek(frame)
             check_size(*image.size, max_pixels=max_pixels)
         if image.format == "JPEG":

@@ -52,7 +52,6 @@ def make_page(captioner: Captioner, uploads: Path) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 drop = gr.File(label="Picture or DICOM file", height=170, elem_id="rc-drop")
-                drop.async_move_resource_to_block_cache = _leave  # type: ignore[assignment]
                 gr.HTML(
                     '<p class="rc-label">PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000, PPM, DICOM; '
                     f"up to {MAX_UPLOAD_MB} MB. It is deleted as soon as it is read, and its "
@@ -69,9 +68,13 @@ def make_page(captioner: Captioner, uploads: Path) -> gr.Blocks:
             with gr.Column(scale=5, min_width=420):
                 result = gr.HTML(_EMPTY, elem_id="rc-result")
 
+        # gradio looks for addresses in what is sent for any input, a number's too.
+        for block in (drop, beams, frame):
+            block.async_move_resource_to_block_cache = _leave  # type: ignore[assignment]
+
         # gradio tells what to pass by the types of the parameters.
-        def pressed(beams: int, event: gr.EventData) -> str:
-            return caption_example(captioner, examples, event.number, beams)
+        def pressed(beams: Any, event: gr.EventData) -> str:
+            return caption_example(captioner, examples, getattr(event, "number", None), beams)
 
         # Both wait for one model. What gradio itself refuses it would not delete, so that an upload
         # is handed over as it comes.
@@ -83,7 +86,14 @@ def make_page(captioner: Captioner, uploads: Path) -> gr.Blocks:
             api_name="caption",
             concurrency_id="model",
         )
-        buttons.select(pressed, [beams], [result], api_visibility="private", concurrency_id="model")
+        buttons.select(
+            pressed,
+            [beams],
+            [result],
+            preprocess=False,
+            api_visibility="private",
+            concurrency_id="model",
+        )
     page.queue(max_size=_WAITING, default_concurrency_limit=1)
     return page
 
@@ -106,7 +116,7 @@ def caption_upload(
     if path is None:  # or the same one, dropped twice: both lie in one place
         return fault_html("The file is not here any more: drop it once more."), None
     try:
-        num_beams = _whole(beams, 1, MAX_BEAMS, "Captions to find")
+        num_beams = _num_beams(beams)
         number = _whole(0 if frame is None else frame, 0, _LAST_FRAME, "Frame")
         pixels = read_picture(path, frame=number)
     except PictureError as error:
@@ -123,8 +133,15 @@ def uploaded(payload: Any, uploads: Path) -> Path | None:
     name = payload.get("path") if isinstance(payload, dict) else None
     if not isinstance(name, str):
         return None
-    path = Path(name).resolve()
-    return path if path.parent.parent == uploads.resolve() and path.is_file() else None
+    try:
+        path = Path(name).resolve()
+        return path if path.parent.parent == uploads.resolve() and path.is_file() else None
+    except (OSError, ValueError):  # no name that a file can have
+        return None
+
+
+def _num_beams(value: Any) -> int:
+    return _whole(value, 1, MAX_BEAMS, "Captions to find")
 
 
 def _whole(value: Any, least: int, most: int, name: str) -> int:
@@ -142,12 +159,16 @@ async def _leave(place: str | Path | None) -> str:
 
 
 def caption_example(
-    captioner: Captioner, examples: list[Example], number: object, beams: int
+    captioner: Captioner, examples: list[Example], number: object, beams: Any
 ) -> str:
     """Caption a drawn picture: the result as HTML."""
     if not isinstance(number, int) or not 0 <= number < len(examples):
         return fault_html("There is no such drawn picture.")
-    return caption_pixels(captioner, read_picture(examples[number].picture), beams)
+    try:
+        num_beams = _num_beams(beams)
+    except ConfigError as error:
+        return fault_html(f"{error}.")
+    return caption_pixels(captioner, read_picture(examples[number].picture), num_beams)
 
 
 def caption_pixels(captioner: Captioner, pixels: np.ndarray, beams: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -14,6 +15,7 @@ from PIL import Image
 from radcap.page.words import Word
 from radcap.serving.captioner import NOT_FOR_DIAGNOSIS, Caption
 
+_numbers = itertools.count()
 _HEAT = (255, 92, 0)  # RGB; how opaque it is tells the weight
 _OPAQUE = 235  # of 255, at the largest weight: the picture stays to be seen below
 
@@ -28,9 +30,9 @@ def result_html(pixels: np.ndarray, caption: Caption, words: Sequence[Word]) -> 
     """
     return "\n".join(
         (
-            '<section class="rc-result" aria-live="polite">',
+            f'<section class="rc-result" id="rc-result-{_new_number()}" aria-live="polite">',
             *_caption(caption),
-            *_look(pixels, words),
+            *_look(pixels, words, f"rc-word-{_new_number()}"),
             *_ranking([caption, *caption.alternatives]),
             "</section>",
         )
@@ -40,9 +42,14 @@ def result_html(pixels: np.ndarray, caption: Caption, words: Sequence[Word]) -> 
 def fault_html(reason: str) -> str:
     """Why a file has no caption, and what to do."""
     return (
-        '<section class="rc-result"><p class="rc-fault" role="alert"><b>No caption.</b> '
-        f"{escape(reason)}</p></section>"
+        f'<section class="rc-result" id="rc-result-{_new_number()}">'
+        f'<p class="rc-fault" role="alert"><b>No caption.</b> {escape(reason)}</p></section>'
     )
+
+
+def _new_number() -> int:
+    """One that no result had before: else the browser would take parts of it for the old one's."""
+    return next(_numbers)
 
 
 def data_uri(image: Image.Image) -> str:
@@ -74,10 +81,15 @@ def _caption(caption: Caption) -> Iterator[str]:
     )
 
 
-def _look(pixels: np.ndarray, words: Sequence[Word]) -> Iterator[str]:
+def _look(pixels: np.ndarray, words: Sequence[Word], group: str) -> Iterator[str]:
     """The picture large, a button for every word, and the map of the word that is chosen.
 
     Without scripts: of the layers over the picture, CSS shows the one behind the chosen button.
+
+    Args:
+        pixels: of the picture.
+        words: of its caption.
+        group: the name of the buttons, no other result's.
     """
     seen = data_uri(Image.fromarray(pixels.transpose(1, 2, 0)))
     full = max((word.peak for word in words), default=1.0)
@@ -88,13 +100,13 @@ def _look(pixels: np.ndarray, words: Sequence[Word]) -> Iterator[str]:
         '224 x 224 pixels"></div>'
     )
     yield '<fieldset class="rc-words"><legend>Choose a word</legend>'
-    yield '<input type="radio" name="rc-word" id="rc-word-none" checked><i></i>'
-    yield '<label for="rc-word-none"><span class="rc-thumb"></span>picture alone</label>'
+    yield f'<input type="radio" name="{group}" id="{group}-none" checked><i></i>'
+    yield f'<label for="{group}-none"><span class="rc-thumb"></span>picture alone</label>'
     for number, word in enumerate(words):
-        name, layer, text = f"rc-word-{number}", data_uri(heat(word.attention, full)), word.text
+        name, layer, text = f"{group}-{number}", data_uri(heat(word.attention, full)), word.text
         share = f"{word.peak:.0%}"
         about = escape(f"where the decoder looked for {text}: at most {share} in one square")
-        yield f'<input type="radio" name="rc-word" id="{name}">'
+        yield f'<input type="radio" name="{group}" id="{name}">'
         yield f'<img class="rc-map" src="{layer}" alt="{about}">'
         yield (
             f'<label for="{name}"><span class="rc-thumb"><img src="{layer}" alt=""></span>'

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import errno
-import os
-import shutil
+import ipaddress
 import signal
 import socket
-import tempfile
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from radcap.errors import ConfigError, RadcapError
 
-_SWEEP_EVERY_S, _SWEEP_AFTER_S = 60.0, 600.0
 _LAST_ANSWERS_S = 5  # for answers under way when the page is ended
 _BACKLOG = 128
 
@@ -61,54 +56,35 @@ def address_of(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether this machine alone can reach it."""
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
 @contextmanager
-def private_uploads() -> Iterator[Path]:
-    """A folder for uploads that its owner alone may enter; it goes with the block.
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and the end of the terminal (SIGHUP) end a block as Ctrl-C does, at any time."""
 
-    gradio is told of it, and to make no calls of its own, so it must not be imported before.
-    What is left in it for minutes, as by a browser that was closed in between, is deleted.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="radcap-demo-"))
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    ended = threading.Event()
-    sweeper = threading.Thread(target=_sweep, args=(folder, ended), name="radcap-sweep")
-    sweeper.start()
+    def hang_up(*_: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)  # to whoever takes that one now
+
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, signal.default_int_handler)}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as by nohup
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
     try:
-        yield folder
+        yield
     finally:
-        ended.set()
-        sweeper.join()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sweep(folder: Path, ended: threading.Event) -> None:
-    while not ended.wait(_SWEEP_EVERY_S):
-        delete_older(folder, time.time() - _SWEEP_AFTER_S)
-
-
-def delete_older(folder: Path, then: float) -> None:
-    """Delete what lies in a folder and was last changed before `then`, seconds since 1970."""
-    for entry in folder.iterdir():
-        try:
-            if entry.stat().st_mtime >= then:
-                continue
-            if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink()
-        except FileNotFoundError:  # read and deleted meanwhile
-            continue
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def serve(page: Any, listener: socket.socket, uploads: Path, *, max_upload_mb: int) -> None:
-    """Serve a page until Ctrl-C or SIGTERM.
+    """Serve a page until Ctrl-C, or what `ended_by_signals` takes for it.
 
     Args:
         page: gradio Blocks.
         listener: from `listen`.
-        uploads: from `private_uploads`.
+        uploads: from `radcap.page.uploads.private_uploads`.
         max_upload_mb: larger files are refused while they arrive.
     """
     import gradio as gr
@@ -149,16 +125,11 @@ def serve(page: Any, listener: socket.socket, uploads: Path, *, max_upload_mb: i
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
-        Guard(app, uploads),
+        Guard(app, uploads, max_upload=max_upload_mb << 20, local=is_loopback(listener)),
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=_LAST_ANSWERS_S,
     )
     # uvicorn ends in good order and then raises the signal once more, for whoever was there before.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with suppress(KeyboardInterrupt):
         Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
-        pass
-    finally:
-        signal.signal(signal.SIGTERM, before)

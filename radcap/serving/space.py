@@ -34,14 +34,12 @@ def write_space(pretrained: Pretrained, facts: RunFacts, exported: Path, name: s
         pretrained: what was exported.
         facts: of its run.
         exported: the folder that holds the weights already.
-        name: what the model is called.
+        name: what the Space is called.
     """
     folder = exported / SPACE
-    shutil.copytree(_PACKAGE, folder / "radcap", ignore=shutil.ignore_patterns("__pycache__"))
+    _copy_package(folder / "radcap")
     for file in ("LICENSE", "NOTICE"):
-        text = metadata.distribution("radcap").read_text(f"licenses/{file}")
-        assert text is not None, file
-        (folder / file).write_text(text, encoding="utf-8")
+        (folder / file).write_text(_legal_text(file), encoding="utf-8")
     (folder / "weights").mkdir()
     for file in _WEIGHTS:
         shutil.copy(exported / file, folder / "weights")
@@ -49,6 +47,26 @@ def write_space(pretrained: Pretrained, facts: RunFacts, exported: Path, name: s
     (folder / "requirements.txt").write_text("\n".join(_requirements()) + "\n", encoding="utf-8")
     text = "\n".join(_readme(pretrained, facts, name)).rstrip() + "\n"
     (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _copy_package(target: Path) -> None:
+    """What belongs to radcap, and nothing else that lies there: it is going to be published."""
+    for file in _PACKAGE.rglob("*"):
+        inside = file.relative_to(_PACKAGE)
+        is_hidden = any(part.startswith((".", "__pycache__")) for part in inside.parts)
+        is_ours = file.suffix == ".py" or file.name == "py.typed" or inside.parts[0] == "assets"
+        if is_ours and not is_hidden and file.is_file():
+            (target / inside).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target / inside)
+
+
+def _legal_text(file: str) -> str:
+    """Of a checkout, which need not be installed; else of the installed package."""
+    if (_PACKAGE.parent / "pyproject.toml").is_file():
+        return (_PACKAGE.parent / file).read_text(encoding="utf-8")
+    text = metadata.distribution("radcap").read_text(f"licenses/{file}")
+    assert text is not None, file
+    return text
 
 
 def _requirements() -> Iterator[str]:

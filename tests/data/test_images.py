@@ -247,3 +247,13 @@ def test_damaged_files_end_in_an_image_or_an_image_error(
         assert decode_image(bytes(data[: int(kept * len(data))])).shape == SHAPE
     except ImageError as error:
         assert error.reason in {"empty", "undecodable", "truncated", "too large"}
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_a_frame_after_too_many_others_is_refused_before_they_are_decoded(kind: str) -> None:
+    """To show one of these, its reader decodes all before."""
+    frames = [Image.new("L", (20, 20), 20 * number) for number in range(7)]
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert decode_image(data, frame=4, max_pixels=400).min() > 0
+    assert "frame 5 comes after more pixels" in reason(data, frame=5, max_pixels=400)
+    assert "no frame 7" in reason(data, frame=7, max_pixels=400)

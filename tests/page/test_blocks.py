@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from evaluation.known import looking_model
 from PIL import Image
 
 from radcap.data.collate import load_tokenizer
-from radcap.page.blocks import caption_example, caption_upload, uploaded
+from radcap.page.blocks import caption_example, caption_upload, make_page, uploaded
 from radcap.page.examples import draw_examples
 from radcap.serving.captioner import Captioner
 from radcap.serving.pretrained import Architecture, Pretrained
@@ -84,7 +86,7 @@ def test_a_dicom_file_is_captioned_and_names_nobody(
     frames = set()
     for frame in (0, 1):
         html, _ = caption_upload(captioner, tmp_path, arrive(tmp_path, "x", content), 1, frame)
-        frames.add(html)
+        frames.add(re.search(r"--rc-seen:url\((.*?)\)", html)[1])
     assert len(frames) == 2
     ct = (SHIPPED / "CT_small.dcm").read_bytes()
     html, _ = caption_upload(captioner, tmp_path, arrive(tmp_path, "CT_small.dcm", ct), 1, 0)
@@ -118,6 +120,7 @@ def test_nothing_that_was_not_uploaded_is_read_or_deleted(
     for path in (
         *(tmp_path / "secret.txt", uploads, uploads / "loose.png", uploads / "link" / "x.png"),
         *(f"{uploads}/../secret.txt", "http://127.0.0.1:9/x.png", "/etc/passwd", uploads / "5eed"),
+        *("\0", "\ud800", "x" * 5000),
     ):
         html, _ = caption_upload(captioner, uploads, {"path": str(path)}, 1, 0)
         assert "drop it once more" in html
@@ -139,3 +142,15 @@ def test_a_drawn_picture_is_captioned_and_a_number_of_others_is_not(captioner: C
     assert "rc-caption" in caption_example(captioner, examples, 2, 1)
     for number in (-1, len(examples), 1.5, "0", None):
         assert "no such drawn picture" in caption_example(captioner, examples, number, 1)
+    assert "Captions to find: a whole number" in caption_example(captioner, examples, 2, {})
+
+
+def test_no_input_of_the_page_fetches_what_an_address_leads_to(
+    captioner: Captioner, tmp_path: Path
+) -> None:
+    page = make_page(captioner, tmp_path)
+    inputs = {id(block): block for event in page.fns.values() for block in event.inputs}
+    assert len(inputs) == 3
+    address = "http://stranger.invalid/x.png"
+    for block in inputs.values():
+        assert asyncio.run(block.async_move_resource_to_block_cache(address)) == address

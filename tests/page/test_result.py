@@ -94,3 +94,12 @@ def test_the_examples_are_drawn_alike_at_every_call() -> None:
     assert [int(n) for n in re.findall(r'data-number="(\d+)"', html)] == list(range(len(first)))
     assert "synthetic, not RadImageNet" in html
     assert {picture.shape for picture in pictures(html)} == {(112, 112)}
+
+
+def test_no_two_results_share_an_id_or_the_name_of_their_buttons() -> None:
+    """The browser would carry the choice over from one to the next."""
+    one, other = result_html(PIXELS, CAPTION, WORDS), result_html(PIXELS, CAPTION, WORDS)
+    for attribute in ("id", "name", "for"):
+        first, second = (set(re.findall(rf' {attribute}="(.*?)"', html)) for html in (one, other))
+        assert first and not first & second
+    assert fault_html("x") != fault_html("x")

@@ -1,16 +1,14 @@
-"""Ports, the folder of uploads, and what is left in it."""
+"""Ports, and what ends the page."""
 
 from __future__ import annotations
 
-import os
+import signal
 import socket
-import stat
-from pathlib import Path
 
 import pytest
 
 from radcap.errors import ConfigError, RadcapError
-from radcap.page.server import address_of, delete_older, listen, private_uploads
+from radcap.page.server import address_of, ended_by_signals, listen
 
 
 def test_a_port_that_is_taken_and_hosts_that_are_not_here_are_told_in_a_line() -> None:
@@ -29,28 +27,18 @@ def test_a_port_that_is_taken_and_hosts_that_are_not_here_are_told_in_a_line() -
         assert address_of(everywhere).startswith("http://localhost:")
 
 
-def test_uploads_lie_in_a_folder_of_the_owners_that_goes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY"):
-        monkeypatch.setenv(name, "")
-    with pytest.raises(KeyboardInterrupt), private_uploads() as folder:
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
-        assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
-        (folder / "hash").mkdir()
-        (folder / "hash" / "smith.dcm").write_text("patient")
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_block_as_ctrl_c_does(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), ended_by_signals():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is before
 
 
-def test_what_is_left_is_swept_when_it_is_old(tmp_path: Path) -> None:
-    for name, age in (("old", 100), ("new", 10)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "smith.dcm").write_text("patient")
-        (tmp_path / f"half-{name}").write_text("pat")
-        for entry in (tmp_path / name, tmp_path / f"half-{name}"):
-            os.utime(entry, (1000 - age, 1000 - age))
-    delete_older(tmp_path, 950)
-    assert {entry.name for entry in tmp_path.iterdir()} == {"new", "half-new"}
+def test_a_command_that_is_to_outlive_its_terminal_does() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ended_by_signals():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
