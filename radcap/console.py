@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import signal
+import stat
 import sys
 import textwrap
 import threading
@@ -31,7 +32,8 @@ def mute() -> None:
 def say(text: str) -> None:
     """Print a line at once, also into a pipe, without breaking a progress bar.
 
-    Where nobody reads any more (`| head`), the rest is for nobody too: the work goes on.
+    Where nobody reads any more (`| head`, a closed terminal), the rest is for nobody too: the work
+    goes on.
     """
     try:
         put(text)
@@ -205,11 +207,17 @@ def _tell(text: str) -> None:
 
 def _write_line(text: str, stream: TextIO) -> None:
     tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)  # none while it is being imported
-    if tqdm is not None:
-        tqdm.write(text, file=stream)
-        stream.flush()
-    else:
-        print(text, file=stream, flush=True)
+    try:
+        if tqdm is not None:
+            tqdm.write(text, file=stream)
+            stream.flush()
+        else:
+            print(text, file=stream, flush=True)
+    except OSError as error:
+        # What a closed pipe calls EPIPE is EIO of a closed terminal; of a file it is a bad disk.
+        if error.errno == errno.EIO and stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
+        raise
 
 
 def _open_streams() -> None:

@@ -16,7 +16,7 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -42,9 +42,10 @@ class Runner:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Pass SIGTERM, SIGINT and SIGHUP on to the running job inside a block.
+        """Pass SIGTERM, SIGINT and, as SIGTERM, SIGHUP on to the running job inside a block.
 
-        What they mean is the job's to say: it saves, and a second one ends it at once.
+        What they mean is the job's to say: it saves, and a second one ends it at once. Of SIGHUP it
+        knows nothing; here that is a closed terminal or a connection that was dropped.
         """
         before = {}
         for number in _SIGNALS:
@@ -78,7 +79,7 @@ class Runner:
         try:
             if on_terminal:
                 tty.setraw(writer)  # the terminal in front does what is left to do
-                termios.tcsetwinsize(writer, termios.tcgetwinsize(sys.stdout))
+                _hand_on_size(writer)
             with subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
@@ -113,7 +114,7 @@ class Runner:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.stopping = True
         if self._process is not None:
-            self._process.send_signal(number)
+            self._process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
 
 class _Lines:
@@ -163,14 +164,20 @@ def _output(reader: int, process: subprocess.Popen[bytes]) -> Iterator[bytes]:
             return
         yield data
         if os.isatty(reader):
-            termios.tcsetwinsize(reader, termios.tcgetwinsize(sys.stdout))
+            _hand_on_size(reader)
+
+
+def _hand_on_size(terminal: int) -> None:
+    """Give the job's terminal the size of the one in front, as long as that is there."""
+    with suppress(termios.error):
+        termios.tcsetwinsize(terminal, termios.tcgetwinsize(sys.stdout))
 
 
 def _show(data: bytes) -> None:
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-    except BrokenPipeError:  # as `say`: the work goes on
+    except OSError:  # a closed pipe or terminal, a full disk: the work goes on, the log has it all
         discard(sys.stdout)
 
 
