@@ -23,6 +23,7 @@ from radcap.runtime.launch import check_batch_size, find_launch, num_launched
 _LONGEST_NAME = (
     120  # bytes of a job's folder; file systems take 255, with .log and .old-1 at its end
 )
+_BESIDE = re.compile(r"\.(log|old-\d+)$")  # how what lies beside a job's folder is called
 _PLACES = ("run.dir", "run.name", "run.mirror", "run.fresh")
 
 
@@ -141,11 +142,12 @@ def naming(who: str) -> Iterator[None]:
 def folder_name(swept: Mapping[str, str]) -> str:
     """A job's folder: `optimizer.lr-0.0001+seed-1`, needing no quotes in a shell or an override.
 
-    Values that such a name cannot hold, or that are too long, are told apart by a hash.
+    Values that such a name cannot hold, or that are too long, are told apart by a hash; so are
+    those that would make it the name of another job's log or of a folder moved aside.
     """
     text = "+".join(f"{key}-{value}" for key, value in sorted(swept.items()))
     safe = re.sub(r"[^A-Za-z0-9._+-]+", "_", text)
-    if safe == text and len(safe) <= _LONGEST_NAME:
+    if safe == text and len(safe) <= _LONGEST_NAME and not _BESIDE.search(safe):
         return safe
     return f"{safe[:_LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 

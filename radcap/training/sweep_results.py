@@ -41,8 +41,8 @@ class Result:
     @property
     def loss(self) -> float:
         """The validation loss in nats a token; infinite where there is none."""
-        loss = self.summary.get("val_loss")
-        return loss if isinstance(loss, int | float) and math.isfinite(loss) else math.inf
+        loss = _number(self.summary, "val_loss")
+        return math.inf if loss is None else loss
 
     def record(self) -> dict[str, Any]:
         """Its entry in sweep.json."""
@@ -52,26 +52,40 @@ class Result:
             "overrides": dict(self.job.swept),
             "status": self.status,
             "error": self.error,
-            **{name: self.summary.get(name) for name in names},
-            "slots": {name: slot["accuracy"] for name, slot in self._slots().items()},
+            **{name: _number(self.summary, name) for name in names},
+            "slots": self._slots(),
         }
 
     def cells(self) -> list[str]:
         """Its figures in the table."""
-        steps, perplexity = self.summary.get("steps"), self.summary.get("val_perplexity")
-        wall = self.summary.get("wall_s")
+        steps = _number(self.summary, "steps")
+        perplexity = _number(self.summary, "val_perplexity")
+        wall = _number(self.summary, "wall_s")
         right = self._slots().get("pathology")
         return [
             "-" if steps is None else f"{steps:,}",
             "-" if math.isinf(self.loss) else f"{self.loss:.4f}",
             "-" if math.isinf(self.loss) or perplexity is None else f"{perplexity:,.3f}",
-            "-" if right is None else f"{right['accuracy']:.1%}",
+            "-" if right is None else f"{right:.1%}",
             "-" if wall is None else duration_text(wall),
             self.status,
         ]
 
-    def _slots(self) -> Mapping[str, Any]:
-        return self.summary.get("slots") or {}
+    def _slots(self) -> dict[str, float]:
+        """The share of right answers, by what was asked for."""
+        slots = self.summary.get("slots")
+        shares = {
+            name: _number(slot, "accuracy")
+            for name, slot in (slots.items() if isinstance(slots, dict) else ())
+            if isinstance(slot, dict)
+        }
+        return {name: share for name, share in shares.items() if share is not None}
+
+
+def _number(content: Mapping[str, Any], name: str) -> float | None:
+    """A figure of a file that anybody may have written; None where it is no number."""
+    value = content.get(name)
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def ranked(results: Sequence[Result]) -> list[Result]:

@@ -62,6 +62,12 @@ def test_names_of_folders_are_safe_and_differ(texts: list[str], other: str) -> N
         assert parse_single(f"run.dir=runs/{name}").value() == f"runs/{name}"  # needs no quotes
 
 
+def test_no_folder_is_anothers_log_or_older_one() -> None:
+    jobs = jobs_of("data.path=a,a.log,a.old-1")
+    beside = {jobs[0].log, jobs[0].folder.with_name(f"{jobs[0].folder.name}.old-1")}
+    assert not beside & {job.folder for job in jobs}
+
+
 def test_where_the_sweep_lies() -> None:
     def home(*words: str) -> str:
         (found,) = {str(job.folder.parent) for job in jobs_of(*words)}
