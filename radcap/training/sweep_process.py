@@ -17,6 +17,7 @@ import termios
 import tty
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -72,6 +73,7 @@ class Runner:
         Raises:
             RadcapError: the log cannot be opened.
         """
+        with_the_sweep = partial(_stop_with_the_sweep, os.getpid())
         file = DurableFile(log)
         lines = _Lines(file)
         on_terminal = sys.stdout.isatty()
@@ -86,7 +88,7 @@ class Runner:
                 stdout=writer,
                 stderr=writer,
                 process_group=0,  # Ctrl-C is for the sweep, which passes it on
-                preexec_fn=_stop_with_the_sweep if sys.platform == "linux" else None,
+                preexec_fn=with_the_sweep if sys.platform == "linux" else None,
             ) as process:
                 self._process = process
                 os.close(writer)
@@ -181,6 +183,8 @@ def _show(data: bytes) -> None:
         discard(sys.stdout)
 
 
-def _stop_with_the_sweep() -> None:
+def _stop_with_the_sweep(parent: int) -> None:
     """In the new process: let a sweep that is killed take its job along, which saves itself."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # killed before that was asked for: nothing has begun
+        os._exit(128 + signal.SIGTERM)

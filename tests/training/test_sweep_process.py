@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import ROOT
+from command_line import ROOT, run_python
 
 from radcap.training.sweep_process import Runner
 
@@ -127,6 +127,17 @@ def test_a_killed_sweep_takes_its_job_along(tmp_path: Path, on_terminal: bool) -
     process.wait(60)
     wait_for(told)
     os.close(master)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="by Linux's prctl")
+def test_a_job_whose_sweep_is_gone_does_not_begin() -> None:
+    program = (
+        "from radcap.training.sweep_process import _stop_with_the_sweep\n"
+        "_stop_with_the_sweep(0)\n"
+        "print('begun')\n"
+    )
+    done = run_python(program)
+    assert (done.returncode, done.stdout) == (143, "")
 
 
 @pytest.mark.parametrize("on_terminal", [False, True])
