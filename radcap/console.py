@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TextIO
 
 from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RadcapError
 
+WIDTH = 100  # columns of the longest line
 _NAME = "radcap: "  # begins what is told on standard error
 _muted = False
 
@@ -77,9 +78,9 @@ def last_words(text: str) -> str:
     return lines[-1] if lines else "without a word"
 
 
-def wrapped(text: str) -> str:
-    """A long sentence in lines of at most 100 columns."""
-    return textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False)
+def wrapped(text: str, *, width: int = WIDTH) -> str:
+    """A long sentence in lines of at most so many columns."""
+    return textwrap.fill(text, width, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def report(text: str) -> None:

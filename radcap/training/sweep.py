@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from radcap.compose import Options, to_yaml
-from radcap.console import last_words, report, say
+from radcap.console import WIDTH, last_words, report, say, wrapped
 from radcap.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -93,10 +93,11 @@ def _run(words: Sequence[str], home: Path, results: list[Result]) -> int:
                 break
             if waiting.status != WAITING:
                 continue
-            say(f"\n{waiting.job}: {waiting.job.label}")
+            say("")
+            say(wrapped(f"{waiting.job}: {waiting.job.label}"))
             results[place] = found = _carry_out(runner, waiting.job)
             if found.status == FAILED:
-                report(f"{found.job} ({found.job.label}) failed")
+                _report(f"{found.job} ({found.job.label}) failed")
             if found.status == STOPPED:
                 break
         written = _write(home, words, results)
@@ -109,7 +110,7 @@ def _write(home: Path, words: Sequence[str], results: Sequence[Result]) -> bool:
     try:
         sweep_results.write(home / _FILE, words, results)
     except RadcapError as error:
-        report(f"warning: {error}")
+        _report(f"warning: {error}")
         return False
     return True
 
@@ -183,6 +184,10 @@ def _check_place(home: Path, *, fresh: bool) -> None:
         check_movable(home)
 
 
+def _report(text: str) -> None:
+    report(wrapped(text, width=WIDTH - len("radcap: ")))
+
+
 def _conclude(home: Path, results: Sequence[Result], written: bool) -> int:
     say("")
     for line in sweep_results.table(results):
@@ -200,6 +205,6 @@ def _conclude(home: Path, results: Sequence[Result], written: bool) -> int:
         return EXIT_STOPPED
     if FAILED in statuses:
         failed = sum(result.status == FAILED for result in results)
-        report(f"{failed} of {len(results)} jobs failed; {again} runs these again")
+        _report(f"{failed} of {len(results)} jobs failed; {again} runs these again")
         return EXIT_FAILED
     return EXIT_DONE

@@ -10,12 +10,13 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from radcap.compose import Options, compose, config_folders, group_options
 from radcap.config import Config, RuntimeConfig
+from radcap.console import heartbeat
 from radcap.errors import ConfigError, RadcapError
 from radcap.overrides import Combination, combine, parse, quoted
 from radcap.runtime.launch import check_batch_size, find_launch, num_launched
@@ -61,7 +62,7 @@ class Job:
     @property
     def label(self) -> str:
         """What sets it apart, as on a command line."""
-        return " ".join(f"{key}={value}" for key, value in self.swept.items())
+        return _label(self.swept)
 
 
 def plan(words: Sequence[str], options: Options) -> list[Job]:
@@ -93,9 +94,12 @@ def plan(words: Sequence[str], options: Options) -> list[Job]:
             )
     count = len(combinations)
     configs = []
-    for number, found in enumerate(combinations, 1):
-        with naming(f"job {number} of {count} ({_label(found)})"):
-            configs.append(compose(found.words, config_dir=options.config_dir))
+    # What is to be shown is perhaps read by a program: nothing else stands in between.
+    signs = nullcontext() if options.show_config else heartbeat(f"checking {count} jobs", every_s=5)
+    with signs:
+        for number, found in enumerate(combinations, 1):
+            with naming(f"job {number} of {count} ({_label(found.swept)})"):
+                configs.append(compose(found.words, config_dir=options.config_dir))
     home = _home(configs, keys)
     ours = [] if options.config_dir is None else [f"--config-dir={options.config_dir}"]
     jobs = [
@@ -152,8 +156,8 @@ def folder_name(swept: Mapping[str, str]) -> str:
     return f"{safe[:_LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _label(found: Combination) -> str:
-    return " ".join(f"{key}={value}" for key, value in found.swept.items())
+def _label(swept: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in swept.items())
 
 
 def _home(configs: Sequence[Config], keys: Sequence[str]) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from radcap.config import Config
-from radcap.console import wrapped
+from radcap.console import WIDTH, wrapped
 from radcap.errors import RadcapError
 from radcap.training.clock import duration_text
 from radcap.training.folder import write_atomically
@@ -127,18 +127,15 @@ def write(path: Path, words: Sequence[str], results: Sequence[Result]) -> None:
 
 
 def table(results: Sequence[Result]) -> list[str]:
-    """The results in lines, the best marked by a star, the errors below their jobs."""
+    """The results in lines, the best marked by a star, the errors below.
+
+    Values that leave no room for the figures are told below too, by the number of the job.
+    """
     first = best(results)
-    keys = list(results[0].job.swept)
-    figures = ["steps", "val loss", "perplexity", "pathology", "time", "status"]
-    short = [key.rpartition(".")[2] for key in keys]
-    unique = len({*short, *figures}) == len(short) + len(figures)
-    rows = [["", *(short if unique else keys), *figures]]
-    for result in ranked(results):
-        values = [_shortened(result.job.swept[key]) for key in keys]
-        rows.append(["*" if result is first else "", *values, *result.cells()])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [_line(row, widths, num_left=1 + len(keys)) for row in rows]
+    lines = _rows(results, first, list(results[0].job.swept))
+    if len(max(lines, key=len)) > WIDTH:
+        lines = _rows(results, first, [])
+        lines += [wrapped(f"job {r.job.number}: {r.job.label}") for r in ranked(results)]
     for result in ranked(results):
         if result.error is not None:
             lines.append(wrapped(f"{result.job} ({result.job.label}) failed: {result.error}"))
@@ -146,6 +143,21 @@ def table(results: Sequence[Result]) -> list[str]:
     if first is None and any(result.status == DONE for result in results):
         lines.append("no best one: the jobs are scored on different rows, or without a loss")
     return lines
+
+
+def _rows(results: Sequence[Result], first: Result | None, keys: Sequence[str]) -> list[str]:
+    """The table itself, with these options' values; without any, with the jobs' numbers."""
+    figures = ["steps", "val loss", "perplexity", "pathology", "time", "status"]
+    short = [key.rpartition(".")[2] for key in keys]
+    unique = len({*short, *figures}) == len(short) + len(figures)
+    names = (short if unique else keys) if keys else ["job"]
+    rows = [["", *names, *figures]]
+    for result in ranked(results):
+        values = [_shortened(result.job.swept[key]) for key in keys]
+        told = values or [str(result.job.number)]
+        rows.append(["*" if result is first else "", *told, *result.cells()])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [_line(row, widths, num_left=1 + len(names)) for row in rows]
 
 
 def _compare(configs: Sequence[Config]) -> bool:

@@ -93,6 +93,19 @@ def test_a_signal_without_a_name_is_told_by_its_number(monkeypatch: pytest.Monke
     assert results("s")["seed-1"]["error"] == "killed by SIGKILL; out of memory?"
 
 
+def test_no_sentence_of_it_is_wider_than_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ending(monkeypatch, 1)
+    names = [f"the folder {name} of some data with a long name of many words" for name in "ab"]
+    paths = ",".join(f"'{name}'" for name in names)
+    assert sweep(f"data.path={paths}", f"data.cache={paths}", "run.dir=s", "runtime=cpu") == 1
+    told = capsys.readouterr()
+    lines = [line for line in (told.out + told.err).splitlines() if "all it said" not in line]
+    assert "job 4 of 4: data.path=" in told.out and "job 4 of 4 (data.path=" in told.err
+    assert max(len(line) for line in lines) <= 100
+
+
 def test_the_folder_in_use_is_not_moved_aside(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(ConfigError, match="cannot be moved aside"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,22 @@ def test_a_wrong_job_is_refused_by_name(words: tuple[str, ...], told: str) -> No
     with pytest.raises(ConfigError) as caught:
         jobs_of(*words)
     assert told in str(caught.value)
+
+
+def test_many_jobs_give_signs_of_life_but_not_into_what_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+
+    def heartbeat(text: str, *, every_s: float) -> AbstractContextManager[None]:
+        said.append(text)
+        return nullcontext()
+
+    monkeypatch.setattr("radcap.training.sweep_jobs.heartbeat", heartbeat)
+    jobs_of("seed=1,2", "--show-config")
+    assert said == []
+    jobs_of("seed=1,2")
+    assert said == ["checking 2 jobs"]
 
 
 def test_a_device_that_is_not_here_is_told_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
