@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import signal
+import stat
 import sys
 import textwrap
 import threading
@@ -18,6 +19,7 @@ from typing import Any, NoReturn, TextIO
 
 from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RadcapError
 
+WIDTH = 100  # columns of the longest line
 _NAME = "radcap: "  # begins what is told on standard error
 _muted = False
 
@@ -31,7 +33,8 @@ def mute() -> None:
 def say(text: str) -> None:
     """Print a line at once, also into a pipe, without breaking a progress bar.
 
-    Where nobody reads any more (`| head`), the rest is for nobody too: the work goes on.
+    Where nobody reads any more (`| head`, a closed terminal), the rest is for nobody too: the work
+    goes on.
     """
     try:
         put(text)
@@ -75,9 +78,9 @@ def last_words(text: str) -> str:
     return lines[-1] if lines else "without a word"
 
 
-def wrapped(text: str) -> str:
-    """A long sentence in lines of at most 100 columns."""
-    return textwrap.fill(text, 100, subsequent_indent="  ", break_on_hyphens=False)
+def wrapped(text: str, *, width: int = WIDTH) -> str:
+    """A long sentence in lines of at most so many columns."""
+    return textwrap.fill(text, width, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def report(text: str) -> None:
@@ -205,11 +208,17 @@ def _tell(text: str) -> None:
 
 def _write_line(text: str, stream: TextIO) -> None:
     tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)  # none while it is being imported
-    if tqdm is not None:
-        tqdm.write(text, file=stream)
-        stream.flush()
-    else:
-        print(text, file=stream, flush=True)
+    try:
+        if tqdm is not None:
+            tqdm.write(text, file=stream)
+            stream.flush()
+        else:
+            print(text, file=stream, flush=True)
+    except OSError as error:
+        # What a closed pipe calls EPIPE is EIO of a closed terminal; of a file it is a bad disk.
+        if error.errno == errno.EIO and stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
+        raise
 
 
 def _open_streams() -> None:

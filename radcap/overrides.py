@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import (
     IntervalSweep,
     Override,
     QuotedString,
+    RangeSweep,
     Transformer,
 )
 from hydra.errors import HydraException
@@ -95,7 +96,7 @@ def combine(words: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[C
     if not any(override.is_sweep_override() for override in overrides):
         raise ConfigError("-m: no option has several values; give one some, such as seed=1,2")
     if math.prod(len(axis) for axis in axes) > MAX_COMBINATIONS:
-        raise ConfigError(f"-m: more than {MAX_COMBINATIONS:,} combinations; sweep over fewer")
+        raise _too_many()
     found = []
     for chosen in itertools.product(*axes):
         swept = {key: text for _, values in chosen for key, text in values.items()}
@@ -138,12 +139,23 @@ def _values(override: Override, groups: Mapping[str, Sequence[str]]) -> list[Any
             raise ConfigError(f"'{word}': none matches; there are {', '.join(groups[key])}")
         return found
     try:
+        # Of a shuffled one Hydra lists all values before it gives the first.
+        if isinstance(value, RangeSweep) and _is_long(value.range()):
+            raise _too_many()
         found = list(itertools.islice(override.sweep_iterator(), MAX_COMBINATIONS + 1))
     except (HydraException, ValueError, ArithmeticError) as error:
         raise ConfigError(f"'{word}': {first_line(error)}") from None
     if not found:
         raise ConfigError(f"'{word}' holds no value")
     return found
+
+
+def _is_long(values: Iterable[Any]) -> bool:
+    return sum(1 for _ in itertools.islice(values, MAX_COMBINATIONS + 1)) > MAX_COMBINATIONS
+
+
+def _too_many() -> ConfigError:
+    return ConfigError(f"-m: more than {MAX_COMBINATIONS:,} combinations; sweep over fewer")
 
 
 def _text(value: Any) -> str:

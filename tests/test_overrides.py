@@ -60,6 +60,8 @@ def test_a_shuffle_loses_nothing_and_names_what_it_runs() -> None:
         (["seed=range(1,5,0)"], "must not be zero"),
         (["optimizer.lr=range(0.1,0.5,0)"], "Invalid range"),
         (["seed=range(1,1000000000)"], "more than 1,000 combinations"),
+        (["seed=shuffle(range(1,10000000000000))"], "more than 1,000 combinations"),
+        (["optimizer.lr=shuffle(range(0.1,1e12))"], "more than 1,000 combinations"),
         (["seed=range(0,40)", "data.phantom.seed=range(0,40)"], "more than 1,000 combinations"),
         (["seed=1,"], "not of the form key=value"),
     ],

@@ -125,10 +125,8 @@ class RunFolder:
             raise ConfigError(
                 f"run.dir={self.path}: the folder is not empty and holds no run; choose another"
             )
-        if self._config.run.fresh and self.path.resolve() == Path.cwd():
-            raise ConfigError(
-                f"run.dir={self.path}: the folder in use cannot be moved aside; choose another"
-            )
+        if self._config.run.fresh:
+            check_movable(self.path)
 
     def _take(self) -> IO[str]:
         try:
@@ -259,6 +257,18 @@ def _read_json(path: Path) -> dict[str, Any]:
     if content is None:
         raise RadcapError(f"{path} is damaged; put it right, or run.fresh=true starts anew")
     return content
+
+
+def check_movable(path: Path) -> None:
+    """Refuse to move aside the folder that the command was given in.
+
+    Raises:
+        ConfigError: it is that one.
+    """
+    if path.resolve() == Path.cwd():
+        raise ConfigError(
+            f"run.dir={path}: the folder in use cannot be moved aside; choose another"
+        )
 
 
 def move_aside(path: Path) -> None:

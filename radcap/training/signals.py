@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from radcap.console import say
@@ -145,5 +145,6 @@ class StopRequest:
         step = self._safe_step()
         safe = f"{self._unit} {step} is saved" if step else "nothing is saved yet"
         text = f"radcap: {what}; {safe}, and the same command goes on from there\n"
-        os.write(2, text.encode())
+        with suppress(OSError):  # a terminal or a pipe that is closed: the end is due all the same
+            os.write(2, text.encode())
         os._exit(EXIT_STOPPED)

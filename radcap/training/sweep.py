@@ -15,10 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from radcap.compose import Options, to_yaml
-from radcap.console import last_words, report, say
-from radcap.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, ConfigError, RadcapError
+from radcap.console import WIDTH, last_words, report, say, wrapped
+from radcap.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    ConfigError,
+    RadcapError,
+    first_line,
+)
+from radcap.mappings import read_mapping
 from radcap.training import sweep_results
-from radcap.training.folder import RunFolder, move_aside
+from radcap.training.folder import RunFolder, check_movable, move_aside
 from radcap.training.lock import lock_folder
 from radcap.training.sweep_jobs import Job, check_machine, naming, plan
 from radcap.training.sweep_process import Runner
@@ -56,7 +64,7 @@ def sweep(words: Sequence[str], options: Options) -> int:
         return EXIT_DONE
     check_machine(jobs)
     home = jobs[0].folder.parent
-    _check_place(home)
+    _check_place(home, fresh=jobs[0].config.run.fresh)
     results = [_standing(job) for job in jobs]
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -80,23 +88,38 @@ def _run(words: Sequence[str], home: Path, results: list[Result]) -> int:
     runner = Runner()
     with runner.listening():
         for place, waiting in enumerate(results):
-            sweep_results.write(home / _FILE, words, results)
+            _write(home, words, results)
             if runner.stopping:
                 break
-            if waiting.status == DONE:
+            if waiting.status != WAITING:
                 continue
-            say(f"\n{waiting.job}: {waiting.job.label}")
+            say("")
+            say(wrapped(f"{waiting.job}: {waiting.job.label}"))
             results[place] = found = _carry_out(runner, waiting.job)
             if found.status == FAILED:
-                report(f"{found.job} ({found.job.label}) failed")
+                _report(f"{found.job} ({found.job.label}) failed")
             if found.status == STOPPED:
                 break
+        written = _write(home, words, results)
+    status = _conclude(home, results, written)
+    return status if written else status or EXIT_FAILED
+
+
+def _write(home: Path, words: Sequence[str], results: Sequence[Result]) -> bool:
+    """Write sweep.json, or warn: the jobs go on, and the next write holds all of them again."""
+    try:
         sweep_results.write(home / _FILE, words, results)
-    return _conclude(home, results)
+    except RadcapError as error:
+        _report(f"warning: {error}")
+        return False
+    return True
 
 
 def _carry_out(runner: Runner, job: Job) -> Result:
-    status, said = runner.run([sys.executable, "-m", "radcap.train", *job.words], job.log)
+    try:
+        status, said = runner.run([sys.executable, "-m", "radcap.train", *job.words], job.log)
+    except (RadcapError, OSError) as error:  # its log or its process: the next ones may do better
+        return Result(job, FAILED, first_line(error))
     if status == EXIT_DONE:
         run = dataclasses.replace(job.config.run, fresh=False)  # it is what was to be made
         done = dataclasses.replace(job, config=dataclasses.replace(job.config, run=run))
@@ -108,25 +131,48 @@ def _carry_out(runner: Runner, job: Job) -> Result:
     if status == EXIT_STOPPED or (runner.stopping and status in _BY_SIGNAL):
         return Result(job, STOPPED)
     if status < 0:
-        name = signal.Signals(-status).name
+        name = _signal_name(-status)
         hint = "; out of memory?" if -status == signal.SIGKILL else ""
         return Result(job, FAILED, f"killed by {name}{hint}")
     return Result(job, FAILED, last_words(said))
 
 
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals
+        return f"signal {number}"
+
+
 def _standing(job: Job) -> Result:
     """Whether a job is finished, by its folder, which is not touched.
+
+    Damage to one job's folder is that job's failure, and no reason to keep the others waiting.
 
     Raises:
         ConfigError: the folder holds a run with other settings.
         RadcapError: another process uses it.
     """
+    if not job.config.run.fresh and (damaged := _damaged(job.folder)) is not None:
+        remedy = f"put it right, or move {job.folder} away and it is made anew"
+        return Result(job, FAILED, f"{damaged} is damaged; {remedy}")
     with naming(f"{job} ({job.label})"):
         folder = RunFolder.look(job.config)
     return Result(job, DONE, summary=folder.summary()) if folder.finished else Result(job)
 
 
-def _check_place(home: Path) -> None:
+def _damaged(folder: Path) -> Path | None:
+    """The first file of a run folder that is no mapping, if there is one."""
+    for file in (folder / "summary.json", folder / "versions.json"):
+        try:
+            if file.is_file() and read_mapping(file) is None:
+                return file
+        except OSError as error:
+            raise RadcapError(f"{file} cannot be read: {error.strerror}") from None
+    return None
+
+
+def _check_place(home: Path, *, fresh: bool) -> None:
     is_sweep = (home / _FILE).exists() or (home / _LOCK).exists()
     try:
         taken = home.exists() and not is_sweep and any(home.iterdir())
@@ -134,13 +180,20 @@ def _check_place(home: Path) -> None:
         raise RadcapError(f"{home} cannot be used: {error.strerror}") from None
     if taken:
         raise ConfigError(f"{home}: the folder is not empty and holds no sweep; choose another")
+    if fresh:
+        check_movable(home)
 
 
-def _conclude(home: Path, results: Sequence[Result]) -> int:
+def _report(text: str) -> None:
+    report(wrapped(text, width=WIDTH - len("radcap: ")))
+
+
+def _conclude(home: Path, results: Sequence[Result], written: bool) -> int:
     say("")
     for line in sweep_results.table(results):
         say(line)
-    say(f"results: {home / _FILE}")
+    if written:
+        say(f"results: {home / _FILE}")
     say(f"curves:  tensorboard --logdir {home}")
     statuses = {result.status for result in results}
     again = "the same command"
@@ -152,6 +205,6 @@ def _conclude(home: Path, results: Sequence[Result]) -> int:
         return EXIT_STOPPED
     if FAILED in statuses:
         failed = sum(result.status == FAILED for result in results)
-        report(f"{failed} of {len(results)} jobs failed; {again} runs these again")
+        _report(f"{failed} of {len(results)} jobs failed; {again} runs these again")
         return EXIT_FAILED
     return EXIT_DONE

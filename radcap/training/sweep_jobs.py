@@ -10,12 +10,13 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from radcap.compose import Options, compose, config_folders, group_options
 from radcap.config import Config, RuntimeConfig
+from radcap.console import heartbeat
 from radcap.errors import ConfigError, RadcapError
 from radcap.overrides import Combination, combine, parse, quoted
 from radcap.runtime.launch import check_batch_size, find_launch, num_launched
@@ -23,6 +24,7 @@ from radcap.runtime.launch import check_batch_size, find_launch, num_launched
 _LONGEST_NAME = (
     120  # bytes of a job's folder; file systems take 255, with .log and .old-1 at its end
 )
+_BESIDE = re.compile(r"\.(log|old-\d+)$")  # how what lies beside a job's folder is called
 _PLACES = ("run.dir", "run.name", "run.mirror", "run.fresh")
 
 
@@ -60,7 +62,7 @@ class Job:
     @property
     def label(self) -> str:
         """What sets it apart, as on a command line."""
-        return " ".join(f"{key}={value}" for key, value in self.swept.items())
+        return _label(self.swept)
 
 
 def plan(words: Sequence[str], options: Options) -> list[Job]:
@@ -92,9 +94,12 @@ def plan(words: Sequence[str], options: Options) -> list[Job]:
             )
     count = len(combinations)
     configs = []
-    for number, found in enumerate(combinations, 1):
-        with naming(f"job {number} of {count} ({_label(found)})"):
-            configs.append(compose(found.words, config_dir=options.config_dir))
+    # What is to be shown is perhaps read by a program: nothing else stands in between.
+    signs = nullcontext() if options.show_config else heartbeat(f"checking {count} jobs", every_s=5)
+    with signs:
+        for number, found in enumerate(combinations, 1):
+            with naming(f"job {number} of {count} ({_label(found.swept)})"):
+                configs.append(compose(found.words, config_dir=options.config_dir))
     home = _home(configs, keys)
     ours = [] if options.config_dir is None else [f"--config-dir={options.config_dir}"]
     jobs = [
@@ -141,17 +146,18 @@ def naming(who: str) -> Iterator[None]:
 def folder_name(swept: Mapping[str, str]) -> str:
     """A job's folder: `optimizer.lr-0.0001+seed-1`, needing no quotes in a shell or an override.
 
-    Values that such a name cannot hold, or that are too long, are told apart by a hash.
+    Values that such a name cannot hold, or that are too long, are told apart by a hash; so are
+    those that would make it the name of another job's log or of a folder moved aside.
     """
     text = "+".join(f"{key}-{value}" for key, value in sorted(swept.items()))
     safe = re.sub(r"[^A-Za-z0-9._+-]+", "_", text)
-    if safe == text and len(safe) <= _LONGEST_NAME:
+    if safe == text and len(safe) <= _LONGEST_NAME and not _BESIDE.search(safe):
         return safe
     return f"{safe[:_LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _label(found: Combination) -> str:
-    return " ".join(f"{key}={value}" for key, value in found.swept.items())
+def _label(swept: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in swept.items())
 
 
 def _home(configs: Sequence[Config], keys: Sequence[str]) -> Path:

@@ -16,7 +16,8 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -42,9 +43,10 @@ class Runner:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Pass SIGTERM, SIGINT and SIGHUP on to the running job inside a block.
+        """Pass SIGTERM, SIGINT and, as SIGTERM, SIGHUP on to the running job inside a block.
 
-        What they mean is the job's to say: it saves, and a second one ends it at once.
+        What they mean is the job's to say: it saves, and a second one ends it at once. Of SIGHUP it
+        knows nothing; here that is a closed terminal or a connection that was dropped.
         """
         before = {}
         for number in _SIGNALS:
@@ -71,6 +73,7 @@ class Runner:
         Raises:
             RadcapError: the log cannot be opened.
         """
+        with_the_sweep = partial(_stop_with_the_sweep, os.getpid())
         file = DurableFile(log)
         lines = _Lines(file)
         on_terminal = sys.stdout.isatty()
@@ -78,14 +81,14 @@ class Runner:
         try:
             if on_terminal:
                 tty.setraw(writer)  # the terminal in front does what is left to do
-                termios.tcsetwinsize(writer, termios.tcgetwinsize(sys.stdout))
+                _hand_on_size(writer)
             with subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
                 stdout=writer,
                 stderr=writer,
                 process_group=0,  # Ctrl-C is for the sweep, which passes it on
-                preexec_fn=_stop_with_the_sweep if sys.platform == "linux" else None,
+                preexec_fn=with_the_sweep if sys.platform == "linux" else None,
             ) as process:
                 self._process = process
                 os.close(writer)
@@ -113,7 +116,7 @@ class Runner:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.stopping = True
         if self._process is not None:
-            self._process.send_signal(number)
+            self._process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
 
 class _Lines:
@@ -163,17 +166,25 @@ def _output(reader: int, process: subprocess.Popen[bytes]) -> Iterator[bytes]:
             return
         yield data
         if os.isatty(reader):
-            termios.tcsetwinsize(reader, termios.tcgetwinsize(sys.stdout))
+            _hand_on_size(reader)
+
+
+def _hand_on_size(terminal: int) -> None:
+    """Give the job's terminal the size of the one in front, as long as that is there."""
+    with suppress(termios.error):
+        termios.tcsetwinsize(terminal, termios.tcgetwinsize(sys.stdout))
 
 
 def _show(data: bytes) -> None:
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-    except BrokenPipeError:  # as `say`: the work goes on
+    except OSError:  # a closed pipe or terminal, a full disk: the work goes on, the log has it all
         discard(sys.stdout)
 
 
-def _stop_with_the_sweep() -> None:
+def _stop_with_the_sweep(parent: int) -> None:
     """In the new process: let a sweep that is killed take its job along, which saves itself."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # killed before that was asked for: nothing has begun
+        os._exit(128 + signal.SIGTERM)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from radcap.config import Config
-from radcap.console import wrapped
+from radcap.console import WIDTH, wrapped
 from radcap.errors import RadcapError
 from radcap.training.clock import duration_text
 from radcap.training.folder import write_atomically
@@ -41,8 +41,8 @@ class Result:
     @property
     def loss(self) -> float:
         """The validation loss in nats a token; infinite where there is none."""
-        loss = self.summary.get("val_loss")
-        return loss if isinstance(loss, int | float) and math.isfinite(loss) else math.inf
+        loss = _number(self.summary, "val_loss")
+        return math.inf if loss is None else loss
 
     def record(self) -> dict[str, Any]:
         """Its entry in sweep.json."""
@@ -52,26 +52,40 @@ class Result:
             "overrides": dict(self.job.swept),
             "status": self.status,
             "error": self.error,
-            **{name: self.summary.get(name) for name in names},
-            "slots": {name: slot["accuracy"] for name, slot in self._slots().items()},
+            **{name: _number(self.summary, name) for name in names},
+            "slots": self._slots(),
         }
 
     def cells(self) -> list[str]:
         """Its figures in the table."""
-        steps, perplexity = self.summary.get("steps"), self.summary.get("val_perplexity")
-        wall = self.summary.get("wall_s")
+        steps = _number(self.summary, "steps")
+        perplexity = _number(self.summary, "val_perplexity")
+        wall = _number(self.summary, "wall_s")
         right = self._slots().get("pathology")
         return [
             "-" if steps is None else f"{steps:,}",
             "-" if math.isinf(self.loss) else f"{self.loss:.4f}",
             "-" if math.isinf(self.loss) or perplexity is None else f"{perplexity:,.3f}",
-            "-" if right is None else f"{right['accuracy']:.1%}",
+            "-" if right is None else f"{right:.1%}",
             "-" if wall is None else duration_text(wall),
             self.status,
         ]
 
-    def _slots(self) -> Mapping[str, Any]:
-        return self.summary.get("slots") or {}
+    def _slots(self) -> dict[str, float]:
+        """The share of right answers, by what was asked for."""
+        slots = self.summary.get("slots")
+        shares = {
+            name: _number(slot, "accuracy")
+            for name, slot in (slots.items() if isinstance(slots, dict) else ())
+            if isinstance(slot, dict)
+        }
+        return {name: share for name, share in shares.items() if share is not None}
+
+
+def _number(content: Mapping[str, Any], name: str) -> float | None:
+    """A figure of a file that anybody may have written; None where it is no number."""
+    value = content.get(name)
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def ranked(results: Sequence[Result]) -> list[Result]:
@@ -113,18 +127,15 @@ def write(path: Path, words: Sequence[str], results: Sequence[Result]) -> None:
 
 
 def table(results: Sequence[Result]) -> list[str]:
-    """The results in lines, the best marked by a star, the errors below their jobs."""
+    """The results in lines, the best marked by a star, the errors below.
+
+    Values that leave no room for the figures are told below too, by the number of the job.
+    """
     first = best(results)
-    keys = list(results[0].job.swept)
-    figures = ["steps", "val loss", "perplexity", "pathology", "time", "status"]
-    short = [key.rpartition(".")[2] for key in keys]
-    unique = len({*short, *figures}) == len(short) + len(figures)
-    rows = [["", *(short if unique else keys), *figures]]
-    for result in ranked(results):
-        values = [_shortened(result.job.swept[key]) for key in keys]
-        rows.append(["*" if result is first else "", *values, *result.cells()])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [_line(row, widths, num_left=1 + len(keys)) for row in rows]
+    lines = _rows(results, first, list(results[0].job.swept))
+    if len(max(lines, key=len)) > WIDTH:
+        lines = _rows(results, first, [])
+        lines += [wrapped(f"job {r.job.number}: {r.job.label}") for r in ranked(results)]
     for result in ranked(results):
         if result.error is not None:
             lines.append(wrapped(f"{result.job} ({result.job.label}) failed: {result.error}"))
@@ -132,6 +143,21 @@ def table(results: Sequence[Result]) -> list[str]:
     if first is None and any(result.status == DONE for result in results):
         lines.append("no best one: the jobs are scored on different rows, or without a loss")
     return lines
+
+
+def _rows(results: Sequence[Result], first: Result | None, keys: Sequence[str]) -> list[str]:
+    """The table itself, with these options' values; without any, with the jobs' numbers."""
+    figures = ["steps", "val loss", "perplexity", "pathology", "time", "status"]
+    short = [key.rpartition(".")[2] for key in keys]
+    unique = len({*short, *figures}) == len(short) + len(figures)
+    names = (short if unique else keys) if keys else ["job"]
+    rows = [["", *names, *figures]]
+    for result in ranked(results):
+        values = [_shortened(result.job.swept[key]) for key in keys]
+        told = values or [str(result.job.number)]
+        rows.append(["*" if result is first else "", *told, *result.cells()])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [_line(row, widths, num_left=1 + len(names)) for row in rows]
 
 
 def _compare(configs: Sequence[Config]) -> bool:

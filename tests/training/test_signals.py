@@ -101,3 +101,15 @@ def test_a_save_is_given_its_time() -> None:
     )
     done = run_python(program)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "saved", done.stderr
+
+
+def test_an_end_that_nobody_reads_of_comes_all_the_same() -> None:
+    program = (
+        "import os\n"
+        "from radcap.training.signals import StopRequest\n"
+        "reader, writer = os.pipe()\n"
+        "os.close(reader)\n"
+        "os.dup2(writer, 2)\n"
+        "StopRequest()._end('over')\n"
+    )
+    assert run_python(program).returncode == 75

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,12 @@ def test_names_of_folders_are_safe_and_differ(texts: list[str], other: str) -> N
         assert parse_single(f"run.dir=runs/{name}").value() == f"runs/{name}"  # needs no quotes
 
 
+def test_no_folder_is_anothers_log_or_older_one() -> None:
+    jobs = jobs_of("data.path=a,a.log,a.old-1")
+    beside = {jobs[0].log, jobs[0].folder.with_name(f"{jobs[0].folder.name}.old-1")}
+    assert not beside & {job.folder for job in jobs}
+
+
 def test_where_the_sweep_lies() -> None:
     def home(*words: str) -> str:
         (found,) = {str(job.folder.parent) for job in jobs_of(*words)}
@@ -99,6 +106,22 @@ def test_a_wrong_job_is_refused_by_name(words: tuple[str, ...], told: str) -> No
     with pytest.raises(ConfigError) as caught:
         jobs_of(*words)
     assert told in str(caught.value)
+
+
+def test_many_jobs_give_signs_of_life_but_not_into_what_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+
+    def heartbeat(text: str, *, every_s: float) -> AbstractContextManager[None]:
+        said.append(text)
+        return nullcontext()
+
+    monkeypatch.setattr("radcap.training.sweep_jobs.heartbeat", heartbeat)
+    jobs_of("seed=1,2", "--show-config")
+    assert said == []
+    jobs_of("seed=1,2")
+    assert said == ["checking 2 jobs"]
 
 
 def test_a_device_that_is_not_here_is_told_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from command_line import ROOT
+from command_line import ROOT, run_python
 
 from radcap.training.sweep_process import Runner
 
@@ -45,14 +46,40 @@ raise SystemExit(75)
 """
 
 
-def start_sweep(program: str, log: Path, **options: object) -> subprocess.Popen[str]:
+# A run as it is told to stop: it says so, draws its bar, and has work left.
+SAVER = """
+import time
+from pathlib import Path
+from tqdm import tqdm
+from radcap.console import on_terminal, say
+from radcap.training.signals import StopRequest
+stop = StopRequest()
+with stop.listening():
+    print("ready")
+    bar = tqdm(total=2, disable=not on_terminal())
+    while not stop.requested:
+        time.sleep(0.01)
+    bar.update()
+    say("saved")
+    bar.close()
+    Path({told!r}).touch()
+"""
+
+
+def start_sweep(program: str, log: Path, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", SWEEP, program, str(log)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
         text=True,
-        **options,  # type: ignore[call-overload]
+        **{"stdout": subprocess.PIPE, **options},
     )
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_what_a_job_says_is_shown_and_kept(
@@ -78,7 +105,7 @@ def test_a_helper_that_outlives_its_job_is_not_waited_for(tmp_path: Path) -> Non
     assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_reaches_the_job_once(tmp_path: Path, number: signal.Signals) -> None:
     # As Ctrl-C does: it goes to the whole group of the terminal.
     process = start_sweep(LISTENER, tmp_path / "log", start_new_session=True)
@@ -89,17 +116,47 @@ def test_a_signal_reaches_the_job_once(tmp_path: Path, number: signal.Signals) -
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="by Linux's prctl")
-def test_a_killed_sweep_takes_its_job_along(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    program = LISTENER.replace('print("signals"', f'open({str(tmp_path / "told")!r}, "w").write')
-    process = start_sweep(program.replace(".write, count)", ".write(str(count))"), log)
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+@pytest.mark.parametrize("on_terminal", [False, True])
+def test_a_killed_sweep_takes_its_job_along(tmp_path: Path, on_terminal: bool) -> None:
+    told = tmp_path / "told"
+    master, slave = pty.openpty() if on_terminal else os.pipe()
+    process = start_sweep(SAVER.format(told=str(told)), tmp_path / "log", stdout=slave)
+    os.close(slave)
+    assert os.read(master, 100).startswith(b"ready")
     process.kill()
-    process.communicate(timeout=60)
-    deadline = time.monotonic() + 20
-    while not (tmp_path / "told").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    process.wait(60)
+    wait_for(told)
+    os.close(master)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="by Linux's prctl")
+def test_a_job_whose_sweep_is_gone_does_not_begin() -> None:
+    program = (
+        "from radcap.training.sweep_process import _stop_with_the_sweep\n"
+        "_stop_with_the_sweep(0)\n"
+        "print('begun')\n"
+    )
+    done = run_python(program)
+    assert (done.returncode, done.stdout) == (143, "")
+
+
+@pytest.mark.parametrize("on_terminal", [False, True])
+def test_a_closed_terminal_or_pipe_ends_no_job(tmp_path: Path, on_terminal: bool) -> None:
+    go_on = tmp_path / "go on"
+    program = (
+        "import sys, time\nfrom pathlib import Path\nprint('ready')\n"
+        f"while not Path({str(go_on)!r}).exists(): time.sleep(0.01)\n"
+        "for number in range(3): print(number); time.sleep(0.1)\n"
+    )
+    master, slave = pty.openpty() if on_terminal else os.pipe()
+    process = start_sweep(program, tmp_path / "log", stdout=slave, stderr=subprocess.PIPE)
+    os.close(slave)
+    assert os.read(master, 100).strip() == b"ready"
+    os.close(master)
+    go_on.touch()
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert (tmp_path / "log").read_text() == "ready\n0\n1\n2\n"
 
 
 def test_a_terminal_is_handed_on_and_its_bars_are_not_kept(tmp_path: Path) -> None:

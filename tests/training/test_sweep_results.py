@@ -61,6 +61,29 @@ def test_losses_on_different_rows_have_no_best() -> None:
     assert best(results("data.lanes=1,2", losses=[0.5, 0.3])) is not None
 
 
+def test_a_summary_of_another_form_has_no_figures(tmp_path: Path) -> None:
+    found = results("seed=1,2", losses=[0.5, 0.3])
+    odd = {"steps": "x", "wall_s": [1], "val_loss": "low", "slots": {"a": 1, "pathology": {}}}
+    found[1] = Result(found[1].job, DONE, summary=odd)
+    assert table(found)[2].split() == ["2", *"-----", "done"]
+    write(tmp_path / "sweep.json", ["seed=1,2"], found)
+    record = json.loads((tmp_path / "sweep.json").read_text())["jobs"][1]
+    assert (record["steps"], record["val_loss"], record["slots"]) == (None, None, {})
+
+
+def test_values_that_leave_no_room_are_told_below() -> None:
+    words = (
+        "optimizer.lr=1e-3,2e-3", "seed=1", "data.path=choice(a_folder_with_a_long_name)",
+        "run.name=x", "data.phantom.seed=choice(3)", "optimizer.weight_decay=choice(0.01)",
+        "trainer.max_steps=choice(1000000)", "data.cache=choice(another_folder_of_some_length)",
+    )  # fmt: skip
+    lines = table(results(*words, losses=[0.5, 0.3]))
+    assert max(len(line) for line in "\n".join(lines).splitlines()) <= 100
+    assert lines[0].split()[:2] == ["job", "steps"]
+    assert lines[1].split()[:2] == ["*", "2"]
+    assert lines[3].startswith("job 2: optimizer.lr=0.002 data.path=a_folder_with_a_long_name")
+
+
 def test_names_that_are_not_plain_are_told_in_full() -> None:
     found = results("data.phantom.seed=1,2", "seed=1,2", losses=[0.5, 0.3, 0.2, 0.1])
     assert table(found)[0].split()[:2] == ["data.phantom.seed", "seed"]
