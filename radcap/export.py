@@ -66,8 +66,12 @@ def main(words: Sequence[str]) -> int:
     check_target(options.folder)
     pretrained = load_pretrained(options.weights)
     say(f"weights: {pretrained.origin}")
-    name = options.push or options.folder.resolve().name
-    export(pretrained, options.folder, name=name, say=say, space=options.space)
+    here = options.folder.resolve().name
+    name = options.push or here
+    if options.space:  # --push names the Space alone
+        export(pretrained, options.folder, name=here, say=say, space=name)
+    else:
+        export(pretrained, options.folder, name=name, say=say)
     say(f"exported to {options.folder}; its README.md is the model card, not for diagnosis")
     folder = options.folder / SPACE if options.space else options.folder
     if options.space:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from command_line import run_module
+from command_line import ROOT, run_module
 
 from radcap.demo import main, read_options
 from radcap.errors import ConfigError, RadcapError
@@ -62,3 +65,30 @@ def test_weights_that_are_not_there_end_it_in_a_line_and_leave_nothing(tmp_path:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "radcap: nowhere.bin: no such file or folder\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_weights_load_ends_it_in_good_order(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    pytest.importorskip("gradio")
+    work = tmp_path / "work"
+    work.mkdir()
+    program = f"""
+import signal, sys
+import radcap.serving.captioner as captioner
+from radcap.console import run_command
+from radcap.demo import USAGE, main
+captioner.Captioner.from_pretrained = lambda *_, **__: signal.raise_signal({int(number)})
+sys.argv[1:] = ["weights", "--port", "0"]
+sys.exit(run_command(main, USAGE))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(work)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended; no upload is kept\n", "")
+    assert list(work.glob("radcap-demo-*")) == []

@@ -475,6 +475,8 @@ def test_a_space_is_written_into_the_export_and_pushed_as_one(
     assert {name for name in ours if "__pycache__" not in name} <= sent.keys()
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert sent[f"weights/{name}"] == (tmp_path / "out" / name).read_bytes()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "\n# out\n" in card and "me/page" not in card
     private = [str(path).encode() for path in (ROOT, sys.prefix, Path.home(), exported, tmp_path)]
     assert not [name for name, content in sent.items() if any(p in content for p in private)]
 

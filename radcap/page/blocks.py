@@ -74,7 +74,7 @@ def make_page(captioner: Captioner, uploads: Path) -> gr.Blocks:
 
         # gradio tells what to pass by the types of the parameters.
         def pressed(beams: Any, event: gr.EventData) -> str:
-            return caption_example(captioner, examples, getattr(event, "number", None), beams)
+            return caption_example(captioner, examples, _number_of(event), beams)
 
         # Both wait for one model. What gradio itself refuses it would not delete, so that an upload
         # is handed over as it comes.
@@ -142,6 +142,13 @@ def uploaded(payload: Any, uploads: Path) -> Path | None:
 
 def _num_beams(value: Any) -> int:
     return _whole(value, 1, MAX_BEAMS, "Captions to find")
+
+
+def _number_of(event: gr.EventData) -> object:
+    try:
+        return event.number
+    except (AttributeError, TypeError):  # sent without one, or without anything
+        return None
 
 
 def _whole(value: Any, least: int, most: int, name: str) -> int:

@@ -60,7 +60,7 @@ def export(
     *,
     name: str,
     say: Callable[[str], None],
-    space: bool = False,
+    space: str | None = None,
 ) -> None:
     """Write everything beside, check it, and put it in place: never half a folder.
 
@@ -69,7 +69,7 @@ def export(
         folder: where to; an earlier export found there is moved aside.
         name: what the model is called in its card.
         say: told how it goes.
-        space: with a Space of the page in it, see `radcap.serving.space`.
+        space: what a Space of the page in it is called, see `radcap.serving.space`; None: without.
 
     Raises:
         ConfigError: the folder holds something else.
@@ -89,7 +89,7 @@ def export(
         _write(pretrained, programs, facts, partial, name)
         _check(pretrained, partial)
         if space:
-            write_space(pretrained, facts, partial, name)
+            write_space(pretrained, facts, partial, space)
         say("checked: the weights load back bit for bit, the programs write the model's own ids")
         if folder.is_dir() and any(folder.iterdir()):
             move_aside(folder)

@@ -113,3 +113,25 @@ def test_a_drawn_picture_then_a_pasted_one_then_a_bad_file(page: Any, tmp_path: 
     assert not page.locator(".rc-caption").count()
     drop(page, picture(tmp_path, 3))  # and the page is as good as before
     page.locator(".rc-caption").wait_for()
+
+
+def test_nothing_of_the_picture_before_stays_with_the_next_one(page: Any, tmp_path: Path) -> None:
+    """Not the word that was chosen, and after an upload that fails not the caption either."""
+    drop(page, picture(tmp_path, 1))
+    page.locator(".rc-words label").nth(2).click()
+    assert max(opacities(page)) == 1
+    seen = page.locator(".rc-look").get_attribute("style")
+    drop(page, picture(tmp_path, 2))
+    page.wait_for_function(
+        "before => document.querySelector('.rc-look')?.getAttribute('style') != before", arg=seen
+    )
+    assert max(opacities(page)) == 0
+    assert page.locator(".rc-words input").nth(0).is_checked()
+    assert page.locator(".rc-caption").is_visible()
+
+    with (tmp_path / "smith.png").open("wb") as file:
+        file.truncate(102 << 20)
+    drop(page, tmp_path / "smith.png")
+    page.locator(".rc-caption").wait_for(state="hidden")
+    page.wait_for_timeout(1000)
+    assert not page.locator(".rc-result").is_visible()
