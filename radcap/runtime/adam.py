@@ -141,10 +141,10 @@ class DeviceAdam(Adam):
             # rate * (first / correction1) / ((second / correction2).sqrt() + eps), with the
             # divisions of whole tensors made ones of scalars.
             change = first / (second.sqrt() + eps * root2)
-            new = parameter - (rate * root2 / correction1) * change
+            decayed: Tensor = parameter
             if self._options.weight_decay:
-                new = new - (rate * self._options.weight_decay) * parameter
-            parameter.copy_(new)
+                decayed = parameter * (1.0 - rate * self._options.weight_decay)
+            parameter.copy_(decayed - (rate * root2 / correction1) * change)
             parameter.grad = None
         self._step_count.copy_(torch.where(proceed, count, self._step_count))
 

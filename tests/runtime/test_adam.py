@@ -85,10 +85,13 @@ def bits(model: nn.Module, adam: DeviceAdam) -> list[Tensor]:
     return [t.detach().clone() for t in (*model.parameters(), *tensors)]
 
 
-def test_a_skipped_step_keeps_every_bit() -> None:
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_a_skipped_step_keeps_every_bit(decay: float) -> None:
     model = network()
-    adam = device_adam(model)
+    adam = device_adam(model, decay)
     backward(model, 0)
+    with torch.no_grad():
+        next(model.parameters()).flatten()[0] = float("inf")  # the cause may be a weight
     adam.step_if(torch.tensor(True))
     before = bits(model, adam)
     backward(model, 1)
