@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from radcap.config import MAX_POSITIONS, RUNTIMES
+from radcap.config import MAX_POSITIONS
 from radcap.console import (
     Arguments,
     discard,
@@ -22,7 +22,7 @@ from radcap.console import (
     run_command,
 )
 from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError
-from radcap.serving.precision import CAPTION_PRECISIONS, check_precision
+from radcap.serving.precision import add_arithmetic, check_precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,8 +110,7 @@ def read_options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--max-len", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--frame", type=int, default=0)
-    parser.add_argument("--device", choices=RUNTIMES, default="auto")
-    parser.add_argument("--precision", choices=CAPTION_PRECISIONS, default="fp32")
+    add_arithmetic(parser)
     options = parser.parse_intermixed_args(list(words))
     for name, largest in _LARGEST.items():
         least = 0 if name == "frame" else 1

@@ -8,10 +8,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from radcap.config import RUNTIMES
 from radcap.console import Arguments, printable, run_command, say
 from radcap.errors import EXIT_DONE, ConfigError, RadcapError
-from radcap.serving.precision import CAPTION_PRECISIONS, check_precision
+from radcap.serving.precision import add_arithmetic, check_precision
 
 USAGE = """
 usage: python -m radcap.demo WEIGHTS [--host NAME] [--port N] [--device NAME] [--precision NAME]
@@ -95,8 +94,7 @@ def read_options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("weights")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=7860)
-    parser.add_argument("--device", choices=RUNTIMES, default="auto")
-    parser.add_argument("--precision", choices=CAPTION_PRECISIONS, default="fp32")
+    add_arithmetic(parser)
     options = parser.parse_intermixed_args(list(words))
     if not 0 <= options.port <= _LAST_PORT:
         raise ConfigError(f"--port {options.port}: from 0 to {_LAST_PORT}")

@@ -15,10 +15,12 @@ from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTen
 from radcap.console import say
 from radcap.data.images import decode_image
 from radcap.data.phantom import sample_pictures
+from radcap.model.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 _PICTURES, _PAIRS = 256, 9
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_CARD = Compose([Resize((256, 256)), CenterCrop(224), ToTensor(), Normalize(_MEAN, _STD)])
+_CARD = Compose(
+    [Resize((256, 256)), CenterCrop(224), ToTensor(), Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+)
 
 
 def bench_image(*, pictures: int = _PICTURES, pairs: int = _PAIRS) -> None:
@@ -58,5 +60,5 @@ def _own_pixels(data: bytes) -> Tensor:
 
 def _grey_levels(data: bytes) -> Tensor:
     """The card's input as levels from 0 to 255."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (_MEAN, _STD))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     return 255 * (_card_pixels(data) * std + mean)

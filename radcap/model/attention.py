@@ -36,7 +36,7 @@ def cross_attention(model: ImageCaptioningModel, memory: Tensor, tokens: Tensor)
     Returns:
         Floating [N, B, H, T, L], not negative; each [L] sums to 1.
     """
-    x = model.embedding(tokens) + model.pos_encoder[:, : tokens.shape[1]]
+    x = model.embed(tokens)
     weights = []
     for layer in cast("Sequence[DecoderLayer]", model.decoder.layers):
         query, key, value = layer.self_attn.project(x)

@@ -102,12 +102,18 @@ class ImageCaptioningModel(nn.Module):
         The hidden state at t depends on tokens 0 to t alone, so ids padded on the right need no
         mask of their own. ValueError when T exceeds the 2,000 learned positions.
         """
+        return self.decoder(self.embed(tokens), memory)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Map int token ids [B, T] to their vectors plus those of their positions, [B, T, D].
+
+        ValueError when T exceeds the 2,000 learned positions.
+        """
         num_tokens = tokens.shape[1]
         if num_tokens > MAX_POSITIONS:
             raise ValueError(f"{num_tokens} tokens exceed the model's {MAX_POSITIONS} positions")
         words = self.embedding(tokens)
-        embedded = words + self.pos_encoder[:, :num_tokens].to(words.dtype)
-        return self.decoder(embedded, memory)
+        return words + self.pos_encoder[:, :num_tokens].to(words.dtype)
 
     def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
         """Map images and int token ids [B, T] to logits [B, T, V] of each following token.

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from radcap.config import PRECISIONS
+import argparse
+
+from radcap.config import PRECISIONS, RUNTIMES
 from radcap.errors import ConfigError
 
 CAPTION_PRECISIONS = (*PRECISIONS, "int8")
+
+
+def add_arithmetic(parser: argparse.ArgumentParser) -> None:
+    """Add the options --device and --precision; `check_precision` judges what comes in by them."""
+    parser.add_argument("--device", choices=RUNTIMES, default="auto")
+    parser.add_argument("--precision", choices=CAPTION_PRECISIONS, default="fp32")
 
 
 def check_precision(precision: str, device: str) -> None:
