@@ -48,7 +48,7 @@ def captions(out: Path, split: str) -> list[str]:
     found = []
     for group in range(len(source.row_groups)):
         for row in source.read(group):
-            example = parse_row(row, "")
+            example = parse_row(row)
             assert isinstance(example, Example)
             found.append(example.caption)
     return found

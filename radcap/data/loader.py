@@ -15,6 +15,7 @@ from radcap.data.faults import DataError
 from radcap.data.images import IMAGE_SIZE, MAX_PIXELS
 from radcap.data.order import Order
 from radcap.data.parts import Part, PartMaker, Share, useful_workers
+from radcap.data.recycled import Recycled
 from radcap.data.shelf import Cache, Shelf, Spool
 from radcap.data.source import Source
 from radcap.data.workers import WorkerPool
@@ -122,11 +123,12 @@ class Loader:
             )
             for worker in range(max(1, self.effective_workers))
         ]
+        shape = (len(self._share.places), *_IMAGE_SHAPE)
+        self._images = Recycled(shape)
         self._pool: WorkerPool | None = None
         if self.effective_workers:
             import datasets  # noqa: F401  imported once here, not by every worker anew
 
-            shape = (len(self._share.places), *_IMAGE_SHAPE)
             self._pool = WorkerPool(self._makers, shape, max(1, prefetch), self._next)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -161,9 +163,9 @@ class Loader:
                 self._pool.restart(self._next)
 
     def _make_batch(self, number: int) -> Batch:
-        images = np.empty((len(self._share.places), *_IMAGE_SHAPE), dtype=np.uint8)
+        images = self._images.take()
         if self._pool is None:
-            prepared = np.empty_like(images)
+            prepared = self._images.take()
             parts = [(self._makers[0](number, prepared), prepared)]
         else:
             parts = self._pool.get(number)
@@ -188,9 +190,7 @@ class Loader:
                 labels[slot] = part.labels[i]
             counts.truncated += part.truncated
             counts.traffic += part.traffic
-        skipped = sorted(
-            (slot, row.row_id, row.reason) for part in parts for slot, row in part.skipped
-        )
+        skipped = sorted(row for part in parts for row in part.skipped)
         for slot, row_id, reason in skipped:
             row_ids[slot] = row_id
             times, first = counts.skipped.get(reason, (0, row_id))

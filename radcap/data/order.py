@@ -67,8 +67,11 @@ class _Visit:
 
     def locate(self, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         place = np.searchsorted(self.ends, offset, side="right")
-        starts = np.concatenate(([0], self.ends[:-1]))
-        return self.groups[place], offset - starts[place]
+        return self.groups[place], offset - self._starts[place]
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return np.concatenate(([0], self.ends[:-1]))
 
 
 def shuffled(count: int, *key: int) -> np.ndarray:
@@ -134,8 +137,14 @@ class Order:
         text = json.dumps([*facts, self.group_rows.tolist()])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def slots(self, epoch: int, batch: int) -> Slots:
-        """The rows of batch `batch` (0 .. batches_per_epoch - 1) of epoch `epoch`."""
+    def slots(self, epoch: int, batch: int, streams: np.ndarray | None = None) -> Slots:
+        """The rows of batch `batch` (0 .. batches_per_epoch - 1) of epoch `epoch`.
+
+        Args:
+            streams: which to tell of, bool [streams]; the rows of others look like padding. None:
+                all. (A worker that asked for all would, one of many, spend a tenth of its time
+                on rows of others.)
+        """
         if epoch < 0 or not 0 <= batch < self.batches_per_epoch:
             raise ValueError(f"no batch {batch} in epoch {epoch}")
         first = batch * self.batch_size
@@ -143,17 +152,19 @@ class Order:
         columns = np.full((4, self.batch_size), -1, dtype=np.int64)
         if self.shuffle:
             lane, turn = self._rotate(index)
-            offset = np.empty_like(turn)
-            group, row = np.empty_like(turn), np.empty_like(turn)
-            for one in np.unique(lane):
-                of_lane = lane == one
-                offset[of_lane] = self._offsets(epoch, int(one), turn[of_lane])
-                group[of_lane], row[of_lane] = self._visit(epoch, int(one)).locate(offset[of_lane])
-            stream = lane
+            by_lane = np.argsort(lane, kind="stable")
+            for places in np.split(by_lane, np.flatnonzero(np.diff(lane[by_lane])) + 1):
+                stream = int(lane[places[0]])
+                if streams is None or streams[stream]:
+                    # A lane's rounds within a batch are consecutive.
+                    offset = self._offsets(epoch, stream, int(turn[places[0]]), len(places))
+                    group, row = self._visit(epoch, stream).locate(offset)
+                    columns[:, places] = group, row, np.full_like(offset, stream), offset
         else:
             group, row = _Visit(np.arange(len(self.group_rows)), self._ends).locate(index)
-            stream, offset = group, row
-        columns[:, : len(index)] = group, row, stream, offset
+            columns[:, : len(index)] = group, row, group, row
+            if streams is not None:
+                columns[:, : len(index)][:, ~streams[group]] = -1
         return Slots(epoch, *columns)
 
     def segments(self, epoch: int, stream: int, offset: int) -> Iterator[tuple[int, int]]:
@@ -192,14 +203,17 @@ class Order:
             lane[here], turn[here] = active[place], first_round + rounds
         return lane, turn
 
-    def _offsets(self, epoch: int, lane: int, turn: np.ndarray) -> np.ndarray:
-        """The place in the lane's sequence of the rows it gives in rounds `turn`."""
-        offset = np.empty_like(turn)
-        for i, one in enumerate(turn.tolist()):
-            start, stop = self.window(lane, one)
+    def _offsets(self, epoch: int, lane: int, first: int, count: int) -> np.ndarray:
+        """The places in the lane's sequence of the rows it gives in `count` rounds from `first`
+        on: int64 [count]."""
+        pieces: list[np.ndarray] = []
+        while count:
+            start, stop = self.window(lane, first)
             order = self._window_order(stop - start, self.seed, 1, epoch, lane, start)
-            offset[i] = start + order[one - start]
-        return offset
+            piece = start + order[first - start : first - start + count]
+            pieces.append(piece)
+            first, count = first + len(piece), count - len(piece)
+        return np.concatenate(pieces)
 
     def _make_visit(self, epoch: int, lane: int) -> _Visit:
         groups = np.arange(self._borders[lane], self._borders[lane + 1])

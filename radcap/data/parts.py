@@ -49,10 +49,11 @@ class Share:
         rounds, batch = divmod(number, self.batches_per_pass)
         return (rounds if self.max_rows is None else 0), batch
 
-    def slots(self, number: int) -> Slots:
-        """This host's slots of a batch, those beyond `max_rows` as padding."""
+    def slots(self, number: int, streams: np.ndarray | None = None) -> Slots:
+        """This host's slots of a batch, those beyond `max_rows` and, with `streams` (see
+        `Order.slots`), those of other streams as padding."""
         epoch, batch = self.locate(number)
-        slots = self.order.slots(epoch, batch)
+        slots = self.order.slots(epoch, batch, streams)
         if self.max_rows is not None:
             slots = slots.first(self.max_rows - batch * self.order.batch_size)
         return slots.take(self.places)
@@ -77,14 +78,14 @@ class Share:
 class Part:
     """Some rows of a batch. `slots` are the good ones; the n-th has the n-th image, row of
     `tokens` (int32 [N, T + 1]), row id, caption and labels, and is grey where `grey` says so.
-    `skipped`: the others."""
+    `skipped` are the others: slot, row id, reason."""
 
     slots: list[int] = field(default_factory=list)
     grey: list[bool] = field(default_factory=list)
     row_ids: list[str] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
     labels: list[Labels] = field(default_factory=list)
-    skipped: list[tuple[int, Skipped]] = field(default_factory=list)
+    skipped: list[tuple[int, str, str]] = field(default_factory=list)
     tokens: np.ndarray = field(default_factory=lambda: np.empty((0, 0), dtype=np.int32))
     truncated: int = 0
     traffic: Traffic = field(default_factory=Traffic)
@@ -129,11 +130,14 @@ class PartMaker:
         self._expected = number + 1
         hub = self._shelf.hub
         before = hub.traffic.copy() if hub else Traffic()
-        slots = self._share.slots(number)
+        slots = self._share.slots(number, self._is_mine)
+        columns = (slots.group, slots.row, slots.stream, slots.offset)
         part = Part()
-        filled = slots.stream >= 0
-        for slot in np.flatnonzero(filled & self._is_mine[slots.stream]).tolist():
-            self._add_row(part, slot, slots, images)
+        for slot, (group, row, stream, offset) in enumerate(np.stack(columns, axis=1).tolist()):
+            if stream >= 0:
+                row_id = self._source.row_id(group, row)
+                found = self._reader.take(slots.epoch, stream, offset)
+                self._add_row(part, slot, row_id, found, images)
         part.tokens, cut = self._encode(part.captions)
         part.truncated = int(cut.sum())
         if hub:
@@ -144,16 +148,16 @@ class PartMaker:
         """Close what is open."""
         self._reader.forget()
 
-    def _add_row(self, part: Part, slot: int, slots: Slots, images: np.ndarray) -> None:
-        row_id = self._source.row_id(int(slots.group[slot]), int(slots.row[slot]))
-        row = self._reader.take(slots.epoch, int(slots.stream[slot]), int(slots.offset[slot]))
+    def _add_row(
+        self, part: Part, slot: int, row_id: str, row: Example | Skipped, images: np.ndarray
+    ) -> None:
         if isinstance(row, Example):
             try:
                 pixels = self._pixels(row)
             except ImageError as error:
-                row = Skipped(row_id, error.reason)
+                row = Skipped(error.reason)
         if isinstance(row, Skipped):
-            part.skipped.append((slot, Skipped(row_id, row.reason)))
+            part.skipped.append((slot, row_id, row.reason))
             return
         is_grey = len(pixels) == 1 or pixels.strides[0] == 0  # one channel, shown three times
         images[len(part.slots), : 1 if is_grey else 3] = pixels[:1] if is_grey else pixels

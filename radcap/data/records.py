@@ -37,22 +37,21 @@ class Example:
 class Skipped:
     """A row that cannot be trained on. `reason` is one of a few short names, fit for counting."""
 
-    row_id: str
     reason: str
 
 
-def parse_row(row: Mapping[str, Any], row_id: str) -> Example | Skipped:
+def parse_row(row: Mapping[str, Any]) -> Example | Skipped:
     """Check a raw row. Reasons: "bad text" (not UTF-8: `Source.read` gives an empty row), "no
     image", "no caption". The image is not decoded here."""
     if not row:
-        return Skipped(row_id, "bad text")
+        return Skipped("bad text")
     image = row.get("image")
     encoded = image.get("bytes") if isinstance(image, Mapping) else image
     if not isinstance(encoded, bytes):
-        return Skipped(row_id, "no image")
+        return Skipped("no image")
     caption = _caption(row.get("conversations"))
     if caption is None:
-        return Skipped(row_id, "no caption")
+        return Skipped("no caption")
     return Example(encoded, caption, _labels(row.get("metadata")))
 
 

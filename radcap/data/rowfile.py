@@ -88,7 +88,7 @@ class RowFile:
         head = json.loads(record[_PREFIX.size : _PREFIX.size + length])
         payload = record[_PREFIX.size + length :]
         if "skipped" in head:
-            return Skipped(head["row"], head["skipped"])
+            return Skipped(head["skipped"])
         labels = Labels(*head["labels"])
         if not head["decoded"]:
             return Example(payload, head["caption"], labels)
@@ -116,7 +116,7 @@ def write_rows(stream: IO[bytes], rows: Iterable[Example | Skipped]) -> None:
     for row in rows:
         payload: bytes | memoryview = b""
         if isinstance(row, Skipped):
-            head: dict[str, Any] = {"row": row.row_id, "skipped": row.reason}
+            head: dict[str, Any] = {"skipped": row.reason}
         else:
             decoded = row.pixels is not None
             head = {"caption": row.caption, "labels": astuple(row.labels), "decoded": decoded}

@@ -211,9 +211,7 @@ class Shelf:
     def _read(self, group: int, path: Path | None) -> list[Row] | RowFile:
         where = self._source.row_groups[group]
         raw = self._source.read(group, path=path)
-        rows = (
-            parse_row(row, self._source.row_id(group, number)) for number, row in enumerate(raw)
-        )
+        rows = map(parse_row, raw)
         if (
             self._cache is not None
             and self._keeps
@@ -265,7 +263,7 @@ class Shelf:
         try:
             pixels = decode_image(row.image, max_pixels=self._max_pixels)
         except ImageError as error:
-            return Skipped("", error.reason)
+            return Skipped(error.reason)
         return replace(row, image=b"", pixels=pixels)
 
     def _no_space(self, error: OSError) -> DataError:

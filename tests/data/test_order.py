@@ -206,3 +206,15 @@ def test_there_is_no_batch_after_the_last() -> None:
 @given(st.integers(0, 300), st.lists(st.integers(0, 2**32), min_size=1, max_size=4))
 def test_shuffled_is_a_permutation(count: int, key: list[int]) -> None:
     assert sorted(shuffled(count, *key).tolist()) == list(range(count))
+
+
+@given(orders(), st.data())
+def test_some_streams_are_told_of_as_among_all(order: Order, data: st.DataObject) -> None:
+    count = order.lanes if order.shuffle else len(order.group_rows)
+    wanted = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+    batch = data.draw(st.integers(0, order.batches_per_epoch - 1))
+    whole, some = order.slots(1, batch), order.slots(1, batch, wanted)
+    told = (whole.stream >= 0) & wanted[whole.stream]
+    for column in ("group", "row", "stream", "offset"):
+        expected = np.where(told, getattr(whole, column), -1)
+        assert getattr(some, column).tolist() == expected.tolist()

@@ -70,7 +70,7 @@ def test_the_floor_is_the_token_oracles_loss(tmp_path) -> None:
     write_phantom(tmp_path / "set", train_rows=250, val_rows=150, processes=1)
     for split, floor in read_floor(tmp_path / "set").items():
         examples = [
-            parse_row(row, "row")
+            parse_row(row)
             for path in sorted((tmp_path / "set" / "alignment").glob(f"{split}-*"))
             for row in pq.read_table(path).to_pylist()
         ]

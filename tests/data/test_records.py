@@ -18,20 +18,20 @@ def answer(value: Any, role: str = "template") -> dict[str, Any]:
 
 def test_a_whole_row(row: Any) -> None:
     raw = row(3)
-    assert parse_row(raw, "f:0:3") == Example(
+    assert parse_row(raw) == Example(
         raw["image"]["bytes"], "row number 3", Labels("mri", "knee", "fracture", True)
     )
 
 
 @pytest.mark.parametrize("role", ["template", "gpt", "assistant", "anything", None])
 def test_the_caption_is_found_by_position_not_by_role(row: Any, role: str) -> None:
-    parsed = parse_row(row(0, conversations=[HUMAN, answer("a  scan\n", role)]), "r")
+    parsed = parse_row(row(0, conversations=[HUMAN, answer("a  scan\n", role)]))
     assert isinstance(parsed, Example) and parsed.caption == "a scan"
 
 
 def test_an_answer_before_the_question_is_not_the_caption(row: Any) -> None:
     turns = [answer("greeting"), HUMAN, answer("caption")]
-    parsed = parse_row(row(0, conversations=turns), "r")
+    parsed = parse_row(row(0, conversations=turns))
     assert isinstance(parsed, Example) and parsed.caption == "caption"
 
 
@@ -43,18 +43,18 @@ def test_an_answer_before_the_question_is_not_the_caption(row: Any) -> None:
     ],
 )  # fmt: skip
 def test_rows_without_a_caption(row: Any, conversations: Any) -> None:
-    parsed = parse_row(row(0, conversations=conversations), "r")
-    assert parsed == Skipped("r", "no caption")
+    parsed = parse_row(row(0, conversations=conversations))
+    assert parsed == Skipped("no caption")
 
 
 @pytest.mark.parametrize("image", [None, {}, {"bytes": None, "path": "a.png"}, "a.png"])
 def test_rows_without_an_image(row: Any, image: Any) -> None:
-    assert parse_row(row(0, image=image), "r") == Skipped("r", "no image")
+    assert parse_row(row(0, image=image)) == Skipped("no image")
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"modality": None, "is_abnormal": None}, "x"])
 def test_metadata_may_be_missing(row: Any, metadata: Any) -> None:
-    parsed = parse_row(row(0, metadata=metadata), "r")
+    parsed = parse_row(row(0, metadata=metadata))
     assert isinstance(parsed, Example) and parsed.labels == Labels()
 
 
@@ -75,4 +75,4 @@ anything = st.recursive(
     st.dictionaries(st.sampled_from(["image", "conversations", "metadata"]), anything, max_size=3)
 )
 def test_no_row_crashes(raw: dict[str, Any]) -> None:
-    assert isinstance(parse_row(raw, "r"), Example | Skipped)
+    assert isinstance(parse_row(raw), Example | Skipped)
