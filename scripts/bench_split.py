@@ -19,7 +19,7 @@ BATCH_SIZE, WORKERS = 336, 2  # the model card's batch; a worker for each of two
 ROWS = 8_000  # of the default run: its data set is used where it lies in the cache
 _VAL_ROWS = 600
 # The defaults of radcap.train.
-PREFETCH = 2
+PREFETCH = 4
 _LANES, _WINDOW_BYTES, _MAX_LENGTH = 64, 500_000_000, 32
 
 

@@ -68,7 +68,7 @@ class Loader:
         *,
         workers: int,
         max_length: int,
-        prefetch: int = 2,
+        prefetch: int = 4,
         position: Mapping[str, Any] | None = None,
         max_rows: int | None = None,
         first_batch: int = 0,

@@ -70,12 +70,11 @@ class Source:
     name: str
     revision: str
     row_groups: tuple[RowGroup, ...]
-    schema: pa.Schema
     files: Mapping[str, StoredFile] = field(default_factory=dict, repr=False)
     _streams: dict[str, IterableDataset] = field(default_factory=dict, compare=False, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Source, (self.name, self.revision, self.row_groups, self.schema, self.files)
+        return Source, (self.name, self.revision, self.row_groups, self.files)
 
     @property
     def num_rows(self) -> int:
@@ -120,7 +119,7 @@ class Source:
     def _row_group_stream(self, where: RowGroup, path: Path | None) -> IterableDataset:
         file = str(path) if path is not None else where.file
         if file not in self._streams:
-            self._streams[file] = _open_stream(file, self.schema)
+            self._streams[file] = _open_stream(file)
         stream = self._streams[file]
         return stream.shard(num_shards=stream.num_shards, index=where.index, contiguous=True)
 
@@ -222,24 +221,14 @@ def make_source(
     Raises:
         DataError: the files are not of the data set's form.
     """
-    import pyarrow as pa
-
-    schemas = []
     for file, footer in zip(files, footers, strict=True):
-        schema = footer.schema.to_arrow_schema().remove_metadata()
-        missing = [column for column in REQUIRED_COLUMNS if column not in schema.names]
+        names = footer.schema.to_arrow_schema().names
+        missing = [column for column in REQUIRED_COLUMNS if column not in names]
         if missing:
             raise DataError(
                 f"{file} has no column {', '.join(map(repr, missing))}: captions need"
-                f" {', '.join(REQUIRED_COLUMNS)}; there are {', '.join(schema.names)}"
+                f" {', '.join(REQUIRED_COLUMNS)}; there are {', '.join(names)}"
             )
-        schemas.append(pa.schema([schema.field(c) for c in COLUMNS if c in schema.names]))
-    try:
-        # A column that is all null in one file may hold strings in the next (metadata's
-        # correct_text does): the common schema is asked of every file, or the stream breaks.
-        schema = pa.unify_schemas(schemas, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise DataError(f"the files of {name} differ in form: {one_line(error)}") from error
     groups = tuple(
         _row_group(file, index, footer.row_group(index))
         for file, footer in zip(files, footers, strict=True)
@@ -247,7 +236,7 @@ def make_source(
     )
     if not any(group.num_rows for group in groups):
         raise DataError(f"the files of {name} hold no rows")
-    return Source(name, revision, groups, schema, on_hub or {})
+    return Source(name, revision, groups, on_hub or {})
 
 
 def _row_group(file: str, index: int, group: Any) -> RowGroup:
@@ -262,9 +251,14 @@ def _row_group(file: str, index: int, group: Any) -> RowGroup:
     return RowGroup(file, index, group.num_rows, group.total_byte_size, start or 0, stop)
 
 
-def _open_stream(file: str, schema: pa.Schema) -> IterableDataset:
-    """One file as a stream whose shards are its row groups."""
+def _open_stream(file: str) -> IterableDataset:
+    """One file as a stream whose shards are its row groups.
+
+    One stream over all files would break where they differ in form: a column that is all null in
+    one file may hold strings in the next (metadata's correct_text does), or be missing.
+    """
     import datasets
+    import pyarrow.parquet as pq
 
     # The builder wants a cache folder though a stream stores nothing; the usual one may lie on a
     # read-only home.
@@ -274,8 +268,7 @@ def _open_stream(file: str, schema: pa.Schema) -> IterableDataset:
             data_files={"rows": [file]},
             split="rows",
             streaming=True,
-            columns=schema.names,
-            features=datasets.Features.from_arrow_schema(schema),
+            columns=[name for name in COLUMNS if name in pq.read_schema(file).names],
             batch_size=_ROWS_PER_READ,
             cache_dir=scratch,
         )

@@ -75,6 +75,14 @@ def test_metadata_may_be_absent_and_other_columns_are_not_read(write: Any, row: 
     assert set(next(source.read(0))) == {"image", "conversations"}
 
 
+def test_metadata_may_be_absent_from_one_file_of_several(write: Any, row: Any) -> None:
+    bare = {key: value for key, value in row(1).items() if key != "metadata"}
+    source = open_folder(write([[[row(0)]], [[bare]], [[row(2)]]]))
+    rows = [next(source.read(group)) for group in range(3)]
+    assert ["metadata" in row for row in rows] == [True, False, True]
+    assert [row["conversations"][1]["value"][-1] for row in rows] == ["0", "1", "2"]
+
+
 def test_text_that_is_not_utf8_spoils_its_row_only(numbered: Any) -> None:
     folder = numbered(3)
     file = next((folder / "alignment").iterdir())
