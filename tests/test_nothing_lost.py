@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import resource
+import select
 import shutil
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command_line import (
+    command,
+    environment,
     metrics,
     run_python,
     start,
@@ -189,6 +194,39 @@ def test_a_signal_in_the_last_validation_leaves_the_end_to_the_next_process(
     assert list(kept) == ["step-8"]
     assert kept["step-8"].progress["best"]["step"] == summary(run)["best"]["step"] == 8
     assert not kept["step-8"].progress["owed"]
+
+
+def test_a_terminal_that_is_closed_loses_nothing(
+    tmp_path: Path, cache: Path, unbroken: Path
+) -> None:
+    """The system tells the whole process group, data workers too, and nothing can be printed."""
+    terminal, end = os.openpty()
+
+    def on_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        command((*WORDS, "trainer.max_steps=4000")),
+        cwd=tmp_path,
+        env=environment(cache),
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        preexec_fn=on_terminal,
+    )
+    os.close(end)
+    run = tmp_path / "runs" / "smoke"
+    while not (run / "metrics.jsonl").exists() or len(metrics(run)) < 6:
+        assert process.poll() is None
+        if select.select([terminal], [], [], 0.1)[0]:
+            os.read(terminal, 1 << 16)
+    os.close(terminal)
+    assert process.wait(timeout=60) == 75
+    last = metrics(run)[-1]["step"]
+    assert (run / "checkpoints" / f"step-{last}" / "manifest.json").is_file()
+    assert train(tmp_path, cache, *WORDS).returncode == 0
+    assert same_curve(run, unbroken)
 
 
 def test_a_second_signal_ends_at_once_and_says_what_is_safe(tmp_path: Path, cache: Path) -> None:

@@ -1,8 +1,9 @@
 """Processes that prepare parts of batches ahead of time.
 
 Images come back through memory shared since the fork (an anonymous mapping: /dev/shm, often 64 MB
-in containers, is not used), the rest through a pipe. A worker ignores SIGINT and SIGTERM, which
-reach the whole process group while the trainer still wants to save, and ends when its parent does.
+in containers, is not used), the rest through a pipe. A worker ignores SIGINT, SIGTERM and SIGHUP,
+which reach the whole process group while the trainer still wants to save, and ends when its parent
+does.
 """
 
 from __future__ import annotations
@@ -132,8 +133,8 @@ class WorkerPool:
 
 def _run(work: Work, shared: np.ndarray, pipe: Connection, number: int, parent: int) -> None:
     """A worker's life: wait for a free buffer or an order, fill it, answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork
     generation, free = 0, len(shared)
     try:

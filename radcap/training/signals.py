@@ -1,4 +1,5 @@
-"""SIGTERM and SIGINT end a run in good order: a checkpoint, and the exit status that says so."""
+"""SIGTERM, SIGINT and SIGHUP end a run in good order: a checkpoint, and the exit status that says
+so."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from radcap.errors import EXIT_STOPPED
 # torchrun passes a signal on within moments; a second one by hand takes longer.
 ECHO_OF_A_SIGNAL_S = 5.0
 _GRACE_S = 25.0
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Stopped(BaseException):
@@ -65,13 +66,18 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the place of the handlers of SIGTERM and SIGINT inside a block.
+        """Take the place of the handlers of SIGTERM, SIGINT and SIGHUP inside a block.
 
-        The first signal asks for a stop, the second ends the process at once, unless it is a
-        SIGTERM within moments: a machine that goes down sends that from several sides, such as a
-        spot VM's shutdown script and its system.
+        The first signal asks for a stop, the second ends the process at once, unless it is no
+        SIGINT and comes within moments: a machine that goes down sends SIGTERM from several sides,
+        such as a spot VM's shutdown script and its system, and of a terminal that is closed both
+        the shell and the system tell.
         """
-        before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        before = {
+            number: signal.signal(number, self._handle)
+            for number in _SIGNALS
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN  # by nohup
+        }
         # Python's own handlers wait for the interpreter; a byte in this pipe does not.
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
@@ -113,7 +119,7 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         now = time.monotonic()
-        echo_s = ECHO_OF_A_SIGNAL_S if number == signal.SIGTERM else self._echo_s
+        echo_s = self._echo_s if number == signal.SIGINT else ECHO_OF_A_SIGNAL_S
         if self.requested and now - self._first < echo_s:
             return
         if self.requested:
@@ -126,7 +132,7 @@ class StopRequest:
             raise Stopped
 
     def _watch(self, reader: int, done: threading.Event) -> None:
-        """Wait for one of the two signals, then for the end of the grace."""
+        """Wait for one of the signals, then for the end of the grace."""
         number = -1
         while number not in _SIGNALS:  # others of a process have handlers of their own
             byte = os.read(reader, 1)

@@ -45,8 +45,9 @@ class Runner:
     def listening(self) -> Iterator[None]:
         """Pass SIGTERM, SIGINT and, as SIGTERM, SIGHUP on to the running job inside a block.
 
-        What they mean is the job's to say: it saves, and a second one ends it at once. Of SIGHUP it
-        knows nothing; here that is a closed terminal or a connection that was dropped.
+        What they mean is the job's to say: it saves, and a second one ends it at once. SIGHUP is a
+        terminal that was closed or a connection that was dropped; the job is not told of it by the
+        system, being in a process group of its own.
         """
         before = {}
         for number in _SIGNALS:

@@ -11,7 +11,7 @@ from command_line import run_python
 from radcap.training.signals import Stopped, StopRequest
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_first_signal_is_remembered_and_the_handlers_come_back(number: int) -> None:
     before = signal.getsignal(number)
     stop = StopRequest()
@@ -41,8 +41,8 @@ def test_a_machine_that_goes_down_may_say_so_often() -> None:
         "import os, signal, time\n"
         "from radcap.training.signals import StopRequest\n"
         "with StopRequest().listening():\n"
-        "    for _ in range(3):\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):\n"
+        "        os.kill(os.getpid(), number)\n"
         "        time.sleep(0.1)\n"
         "    print('saved')\n"
     )
@@ -53,6 +53,18 @@ def test_a_machine_that_goes_down_may_say_so_often() -> None:
     program = program.replace("with Stop", "signals.ECHO_OF_A_SIGNAL_S = 0.0\nwith Stop")
     done = run_python("from radcap.training import signals\n" + program)
     assert done.returncode == 75 and "SIGTERM again, ending at once" in done.stderr
+
+
+def test_the_end_of_a_terminal_is_ignored_where_it_was() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # by nohup
+    try:
+        stop = StopRequest()
+        with stop.listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_wait_is_broken_off_and_a_step_is_not() -> None:
