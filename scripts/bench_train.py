@@ -127,7 +127,7 @@ def own_steps(
         _, images, tokens = next(rows)
         step(images, tokens)
 
-    return train, runtime.describe()
+    return train, runtime.describe(training=True)
 
 
 def repeated(work: Callable[[], None], times: int) -> Callable[[], None]:

@@ -78,8 +78,12 @@ class Runtime(abc.ABC):
         check_batch_size(batch_size, self.num_devices, accumulate)
 
     @abc.abstractmethod
-    def describe(self) -> str:
-        """The device in words, for the first line of a run."""
+    def describe(self, *, training: bool = False) -> str:
+        """The device and its precision in words, for the first line of a run.
+
+        Args:
+            training: name the precision of training steps too, where it is another.
+        """
 
     @abc.abstractmethod
     def place(self, model: nn.Module) -> None:

@@ -79,12 +79,12 @@ class NativeRuntime(Runtime):
             dist.init_process_group("cpu:gloo,cuda:nccl" if name == "cuda" else "gloo")
             self.process_index = dist.get_rank()
 
-    def describe(self) -> str:
+    def describe(self, *, training: bool = False) -> str:
         processes = f"{self.num_processes} processes, each " if self.num_processes > 1 else ""
         if self.name == "cuda":
             return f"{processes}{torch.cuda.get_device_name()}, {self.precision}"
         described = f"{processes}CPU, {torch.get_num_threads()} threads, {self.precision}"
-        if self.training_precision != self.precision:
+        if training and self.training_precision != self.precision:
             described += f", {self.training_precision} in training"
         return described
 

@@ -94,7 +94,7 @@ class XlaRuntime(Runtime):
         self._input = "unknown"
         self.step_boundary = torch_xla.sync
 
-    def describe(self) -> str:
+    def describe(self, *, training: bool = False) -> str:
         if self.name == "xla_cpu":
             return f"XLA on {self.num_devices} virtual CPU devices, {self.precision}"
         hosts = f" on {self.num_processes} hosts" if self.num_processes > 1 else ""

@@ -19,7 +19,7 @@ def announce(run: Run) -> None:
     """Say what is about to be trained, on what, from where."""
     inputs, data = run.inputs, run.config.data
     parameters = sum(p.numel() for p in run.model.parameters())
-    say(f"device: {run.runtime.describe()}")
+    say(f"device: {run.runtime.describe(training=True)}")
     say(
         f"data:   {inputs.describe()}, {inputs.num_train_rows:,} training and "
         f"{inputs.num_val_rows:,} validation rows"

@@ -117,5 +117,6 @@ def test_a_cpu_trains_in_bf16_where_it_multiplies_it_and_scores_in_float32(
             with context:
                 product = torch.ones(2, 2) @ torch.ones(2, 2)
             assert product.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[wanted]
-        told = runtime.describe()
+        assert runtime.describe().endswith(scoring)
+        told = runtime.describe(training=True)
         assert told.endswith(scoring if training == scoring else "fp32, bf16 in training")
