@@ -38,7 +38,7 @@ options:
 exit status:
   0 done   1 failed   2 wrong configuration   75 stopped by a signal after saving: run it again
 
-  130, 143 ended by Ctrl-C or SIGTERM before training began
+  129, 130, 143 ended by a closed terminal, Ctrl-C or SIGTERM before training began
 
 examples:
   python -m radcap.train

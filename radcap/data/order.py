@@ -141,9 +141,8 @@ class Order:
         """The rows of batch `batch` (0 .. batches_per_epoch - 1) of epoch `epoch`.
 
         Args:
-            streams: which to tell of, bool [streams]; the rows of others look like padding. None:
-                all. (A worker that asked for all would, one of many, spend a tenth of its time
-                on rows of others.)
+            streams: those wanted, bool [streams]; rows of others look like padding. None: all.
+                Of many workers, each would otherwise spend a tenth of its time on rows of others.
         """
         if epoch < 0 or not 0 <= batch < self.batches_per_epoch:
             raise ValueError(f"no batch {batch} in epoch {epoch}")

@@ -50,8 +50,8 @@ class Share:
         return (rounds if self.max_rows is None else 0), batch
 
     def slots(self, number: int, streams: np.ndarray | None = None) -> Slots:
-        """This host's slots of a batch, those beyond `max_rows` and, with `streams` (see
-        `Order.slots`), those of other streams as padding."""
+        """This host's slots of a batch: padding beyond `max_rows` and, with `streams` (see
+        `Order.slots`), for rows of other streams."""
         epoch, batch = self.locate(number)
         slots = self.order.slots(epoch, batch, streams)
         if self.max_rows is not None:

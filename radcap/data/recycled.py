@@ -25,7 +25,7 @@ class Recycled:
 
     def take(self) -> np.ndarray:
         """An array of any content. Its memory comes back when it, its views and the tensors that
-        share it have all gone."""
+        share it have all gone, in whatever thread; to be called in one thread at a time."""
         memory = self._free.pop() if self._free else _map(math.prod(self._shape))
         # Not of an array's memory: views of this array would then refer past it to that one.
         array = np.ndarray(self._shape, np.uint8, buffer=memory)

@@ -252,13 +252,18 @@ def _row_group(file: str, index: int, group: Any) -> RowGroup:
 
 
 def _open_stream(file: str) -> IterableDataset:
-    """One file as a stream whose shards are its row groups.
+    """One file as a stream whose shards are its row groups, with the columns that are read.
 
-    One stream over all files would break where they differ in form: a column that is all null in
-    one file may hold strings in the next (metadata's correct_text does), or be missing.
+    Its form is its own: a column that is all null in one file may hold strings in the next
+    (metadata's correct_text does), or be missing. Without `features`, `datasets` would read the
+    form of all columns, and its own notes in the file, and refuse kinds that it does not know.
     """
     import datasets
+    import pyarrow as pa
     import pyarrow.parquet as pq
+
+    whole = pq.read_schema(file).remove_metadata()
+    schema = pa.schema([whole.field(name) for name in COLUMNS if name in whole.names])
 
     # The builder wants a cache folder though a stream stores nothing; the usual one may lie on a
     # read-only home.
@@ -268,7 +273,8 @@ def _open_stream(file: str) -> IterableDataset:
             data_files={"rows": [file]},
             split="rows",
             streaming=True,
-            columns=[name for name in COLUMNS if name in pq.read_schema(file).names],
+            columns=schema.names,
+            features=datasets.Features.from_arrow_schema(schema),
             batch_size=_ROWS_PER_READ,
             cache_dir=scratch,
         )

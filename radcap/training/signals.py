@@ -68,10 +68,10 @@ class StopRequest:
     def listening(self) -> Iterator[None]:
         """Take the place of the handlers of SIGTERM, SIGINT and SIGHUP inside a block.
 
-        The first signal asks for a stop, the second ends the process at once, unless it is no
-        SIGINT and comes within moments: a machine that goes down sends SIGTERM from several sides,
-        such as a spot VM's shutdown script and its system, and of a terminal that is closed both
-        the shell and the system tell.
+        The first signal asks for a stop, the second ends the process at once. A SIGTERM or SIGHUP
+        within moments of the first is taken for its echo: a machine that goes down sends SIGTERM
+        from several sides, such as a spot VM's shutdown script and its system, and both the shell
+        and the system tell of a closed terminal. For SIGINT see `echo_s`.
         """
         before = {
             number: signal.signal(number, self._handle)

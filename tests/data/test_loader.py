@@ -468,3 +468,15 @@ def test_batches_are_not_overwritten_by_later_ones(source: Source, load: Opener)
     list(islice(loader, 8))
     assert torch.equal(first.images, kept)
     assert np.shares_memory(first.images.numpy(), kept.numpy()) is False
+
+
+def test_batches_that_are_held_keep_their_pictures(source: Source, load: Opener) -> None:
+    for workers in (0, 2):
+        batches = iter(load(source, workers=workers))
+        held = [next(batches) for _ in range(2)]
+        copies = [batch.images.clone() for batch in held]
+        for _ in range(12):  # in memory of batches that nobody holds
+            next(batches)
+        assert all(
+            torch.equal(batch.images, copy) for batch, copy in zip(held, copies, strict=True)
+        )

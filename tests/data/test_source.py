@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from radcap.data.faults import DataError
+from radcap.data.records import Example, parse_row
 from radcap.data.source import Source, open_source
 
 
@@ -81,6 +83,33 @@ def test_metadata_may_be_absent_from_one_file_of_several(write: Any, row: Any) -
     rows = [next(source.read(group)) for group in range(3)]
     assert ["metadata" in row for row in rows] == [True, False, True]
     assert [row["conversations"][1]["value"][-1] for row in rows] == ["0", "1", "2"]
+
+
+def test_images_as_structs_in_one_file_and_as_bytes_in_the_next(write: Any, row: Any) -> None:
+    plain = row(1) | {"image": row(1)["image"]["bytes"]}
+    source = open_folder(write([[[row(0)]], [[plain]]]))
+    examples = [parse_row(next(source.read(group))) for group in (0, 1)]
+    assert [example.image for example in examples if isinstance(example, Example)] == [
+        row(number)["image"]["bytes"] for number in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        b"no JSON",
+        b'{"info": null}',
+        json.dumps({"info": {"features": {"extra": {"_type": "OfTheFuture"}}}}).encode(),
+    ],
+)
+def test_what_is_not_read_may_be_of_any_kind(numbered: Any, notes: bytes) -> None:
+    folder = numbered(3)
+    file = next((folder / "alignment").iterdir())
+    table = pq.read_table(file)
+    extra = pa.array([[("key", 1)]] * 3, pa.map_(pa.string(), pa.int64()))
+    table = table.append_column("extra", extra).replace_schema_metadata({"huggingface": notes})
+    pq.write_table(table, file)
+    assert captions(open_folder(folder), 0, 0) == [f"row number {n}" for n in range(3)]
 
 
 def test_text_that_is_not_utf8_spoils_its_row_only(numbered: Any) -> None:
