@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from bench_split import BATCH_SIZE, ROWS, open_loader, order_of, phantom_folder, say_load
@@ -11,6 +12,7 @@ from bench_split import BATCH_SIZE, ROWS, open_loader, order_of, phantom_folder,
 from radcap.console import say
 from radcap.data.collate import BatchCounts
 from radcap.data.source import Source, open_source
+from radcap.errors import RadcapError
 
 _TESTS = Path(__file__).parent.parent / "tests"
 
@@ -24,6 +26,8 @@ def bench_hub(*, rows: int = ROWS, batch_size: int = BATCH_SIZE) -> None:
         rows: size of the phantom's training split.
         batch_size: rows in a batch.
     """
+    if find_spec("pytest") is None:
+        raise RadcapError("the stand-in for the Hub belongs to the tests: pip install -e '.[dev]'")
     folder = phantom_folder(rows)
     sys.path.append(str(_TESTS))
     from hub.stand_in import HUB_ID, serving
