@@ -68,10 +68,8 @@ def main(words: Sequence[str]) -> int:
     say(f"weights: {pretrained.origin}")
     here = options.folder.resolve().name
     name = options.push or here
-    if options.space:  # --push names the Space alone
-        export(pretrained, options.folder, name=here, say=say, space=name)
-    else:
-        export(pretrained, options.folder, name=name, say=say)
+    space = name if options.space else None  # which --push names then, and not the model
+    export(pretrained, options.folder, name=here if space else name, say=say, space=space)
     say(f"exported to {options.folder}; its README.md is the model card, not for diagnosis")
     folder = options.folder / SPACE if options.space else options.folder
     if options.space:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bench_pairs import machine_load
 
+from radcap.compose import compose
 from radcap.console import say
 from radcap.data.collate import load_tokenizer
 from radcap.data.download import Hub
@@ -18,9 +19,8 @@ from radcap.training.inputs import cache_folder
 BATCH_SIZE, WORKERS = 336, 2  # the model card's batch; a worker for each of two cores
 ROWS = 8_000  # of the default run: its data set is used where it lies in the cache
 _VAL_ROWS = 600
-# The defaults of radcap.train.
-PREFETCH = 4
-_LANES, _WINDOW_BYTES, _MAX_LENGTH = 64, 500_000_000, 32
+_DEFAULTS = compose([]).data  # of radcap.train
+PREFETCH = _DEFAULTS.prefetch
 
 
 def phantom_folder(rows: int = ROWS) -> Path:
@@ -42,8 +42,8 @@ def order_of(source: Source, batch_size: int = BATCH_SIZE) -> Order:
         [group.num_bytes for group in groups],
         seed=0,
         batch_size=batch_size,
-        lanes=_LANES,
-        window_bytes=_WINDOW_BYTES,
+        lanes=_DEFAULTS.lanes,
+        window_bytes=int(_DEFAULTS.window_gb * 1e9),
     )
 
 
@@ -57,7 +57,7 @@ def open_loader(
         load_tokenizer(),
         workers=WORKERS,
         prefetch=PREFETCH,
-        max_length=_MAX_LENGTH,
+        max_length=_DEFAULTS.max_length,
         hub=hub,
         max_rows=max_rows,
     )

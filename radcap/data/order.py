@@ -163,7 +163,7 @@ class Order:
             group, row = _Visit(np.arange(len(self.group_rows)), self._ends).locate(index)
             columns[:, : len(index)] = group, row, group, row
             if streams is not None:
-                columns[:, : len(index)][:, ~streams[group]] = -1
+                columns[:, ~streams[columns[2]]] = -1  # padding is and stays -1
         return Slots(epoch, *columns)
 
     def segments(self, epoch: int, stream: int, offset: int) -> Iterator[tuple[int, int]]:

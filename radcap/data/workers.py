@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from radcap.data.faults import DataError
+from radcap.handlers import STOPPING
 
 # Fills the images of batch `number` into the array it is given; returns what else there is to say.
 Work = Callable[[int, np.ndarray], Any]
@@ -133,7 +134,7 @@ class WorkerPool:
 
 def _run(work: Work, shared: np.ndarray, pipe: Connection, number: int, parent: int) -> None:
     """A worker's life: wait for a free buffer or an order, fill it, answer."""
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for ignored in STOPPING:
         signal.signal(ignored, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork
     generation, free = 0, len(shared)

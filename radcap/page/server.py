@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from radcap.errors import ConfigError, RadcapError
+from radcap.handlers import handled
 
 _LAST_ANSWERS_S = 5  # for answers under way when the page is ended
 _BACKLOG = 128
@@ -68,14 +69,8 @@ def ended_by_signals() -> Iterator[None]:
     def hang_up(*_: Any) -> None:
         signal.raise_signal(signal.SIGTERM)  # to whoever takes that one now
 
-    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, signal.default_int_handler)}
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as by nohup
-        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
-    try:
+    with handled({signal.SIGTERM: signal.default_int_handler, signal.SIGHUP: hang_up}):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def serve(page: Any, listener: socket.socket, uploads: Path, *, max_upload_mb: int) -> None:

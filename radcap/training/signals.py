@@ -15,11 +15,11 @@ from types import FrameType
 
 from radcap.console import say
 from radcap.errors import EXIT_STOPPED
+from radcap.handlers import STOPPING, handled
 
 # torchrun passes a signal on within moments; a second one by hand takes longer.
 ECHO_OF_A_SIGNAL_S = 5.0
 _GRACE_S = 25.0
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Stopped(BaseException):
@@ -73,11 +73,6 @@ class StopRequest:
         from several sides, such as a spot VM's shutdown script and its system, and both the shell
         and the system tell of a closed terminal. For SIGINT see `echo_s`.
         """
-        before = {
-            number: signal.signal(number, self._handle)
-            for number in _SIGNALS
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN  # by nohup
-        }
         # Python's own handlers wait for the interpreter; a byte in this pipe does not.
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
@@ -88,12 +83,11 @@ class StopRequest:
         )
         watch.start()
         try:
-            yield
+            with handled(dict.fromkeys(STOPPING, self._handle)):
+                yield
         finally:
             done.set()
             signal.set_wakeup_fd(last_fd)
-            for number, handler in before.items():
-                signal.signal(number, handler)
             os.close(writer)  # ends the watch
             watch.join()
             os.close(reader)
@@ -134,7 +128,7 @@ class StopRequest:
     def _watch(self, reader: int, done: threading.Event) -> None:
         """Wait for one of the signals, then for the end of the grace."""
         number = -1
-        while number not in _SIGNALS:  # others of a process have handlers of their own
+        while number not in STOPPING:  # others of a process have handlers of their own
             byte = os.read(reader, 1)
             if not byte:
                 return

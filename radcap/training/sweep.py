@@ -24,6 +24,7 @@ from radcap.errors import (
     RadcapError,
     first_line,
 )
+from radcap.handlers import STOPPING
 from radcap.mappings import read_mapping
 from radcap.training import sweep_results
 from radcap.training.folder import RunFolder, check_movable, move_aside
@@ -36,11 +37,7 @@ _LOCK = ".sweep.lock"  # a run takes a folder with .lock for one of its own kind
 _FILE = "sweep.json"
 
 # How a run ends that is told to before it listens: by the signal, or as a shell would say it.
-_BY_SIGNAL = {
-    status
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    for status in (-number, 128 + number)
-}
+_BY_SIGNAL = {status for number in STOPPING for status in (-number, 128 + number)}
 
 
 def sweep(words: Sequence[str], options: Options) -> int:

@@ -22,9 +22,9 @@ from pathlib import Path
 from types import FrameType
 
 from radcap.console import discard
+from radcap.handlers import STOPPING, handled
 from radcap.training.durable import DurableFile
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _MAX_KEPT = 100_000  # bytes of the last lines, in which the error is looked for
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None)
@@ -49,15 +49,10 @@ class Runner:
         terminal that was closed or a connection that was dropped; the job is not told of it by the
         system, being in a process group of its own.
         """
-        before = {}
-        for number in _SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # by nohup
-                before[number] = signal.signal(number, self._handle)
-        try:
+        # What is ignored stays so: SIGHUP by nohup, SIGINT by a shell for what runs beside it.
+        heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+        with handled(dict.fromkeys(heard, self._handle)):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def run(self, words: Sequence[str], log: Path) -> tuple[int, str]:
         """Run a process to its end, showing all that it says on standard output.
