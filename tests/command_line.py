@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+import programs
+from programs import ROOT
 
 # 60 steps of the tiny model: an epoch's end lies inside, and a checkpoint at step 30.
 WORDS = (
@@ -26,16 +27,13 @@ WORDS = (
 
 
 def command(words: Sequence[str], processes: int = 1) -> list[str]:
-    return module_command("radcap.train", words, processes)
+    """The trainer's line, by torchrun for several processes."""
+    return [sys.executable, *module_words("radcap.train", words, processes)]
 
 
-def module_command(module: str, words: Sequence[str], processes: int = 1) -> list[str]:
-    """A command's line, by torchrun for several processes."""
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone"]
-        launcher += [f"--nproc-per-node={processes}"]
-    return [*launcher, "-m", module, *words]
+def module_words(module: str, words: Sequence[str], processes: int = 1) -> list[str]:
+    """What follows `python` in a command's line, by torchrun for several processes."""
+    return programs.launched(["-m", module, *words], processes)
 
 
 def environment(cache: Path) -> dict[str, str]:
@@ -44,19 +42,37 @@ def environment(cache: Path) -> dict[str, str]:
     return {**os.environ, "RADCAP_CACHE": str(cache), "PYTHONPATH": str(ROOT), **offline}
 
 
+def start_module(
+    module: str,
+    cwd: Path,
+    cache: Path,
+    *words: str,
+    processes: int = 1,
+    variables: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Any:
+    """Start one of radcap's commands; the rest is up to the caller.
+
+    Args:
+        options: further ones of `programs.popen`.
+
+    Returns:
+        What is used as a subprocess.Popen.
+    """
+    quick = programs.QUICK_XLA if "runtime=xla_cpu" in words else {}
+    env = environment(cache) | quick | dict(variables or {})
+    line = programs.launched(["-m", module, *words], processes, env)
+    pipe = subprocess.PIPE
+    streams = {"stdin": subprocess.DEVNULL, "stdout": pipe, "stderr": pipe}
+    return programs.popen(line, cwd=cwd, env=env, **{**streams, **options})
+
+
 def run_module(
     module: str, cwd: Path, cache: Path, *words: str, processes: int = 1, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run one of radcap's commands to its end, by torchrun for several processes."""
-    return subprocess.run(
-        module_command(module, words, processes),
-        cwd=cwd,
-        env=environment(cache) | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
+    process = start_module(module, cwd, cache, *words, processes=processes, variables=variables)
+    return programs.finish(process)
 
 
 def train(
@@ -66,25 +82,19 @@ def train(
     return run_module("radcap.train", cwd, cache, *words, processes=processes, **variables)
 
 
-def start(
-    cwd: Path, cache: Path, *words: str, processes: int = 1, **options: Any
-) -> subprocess.Popen[str]:
+def start(cwd: Path, cache: Path, *words: str, processes: int = 1, **options: Any) -> Any:
     """Begin to train; the rest is up to the caller."""
-    return subprocess.Popen(
-        command(words, processes),
-        cwd=cwd,
-        env=environment(cache),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+    return start_module("radcap.train", cwd, cache, *words, processes=processes, **options)
 
 
 def run_python(program: str) -> subprocess.CompletedProcess[str]:
     """Run a few lines of Python in a process of their own."""
     return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=programs.PATIENCE_S,
     )
 
 

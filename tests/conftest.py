@@ -1,9 +1,18 @@
-"""The golden model of tests/golden/README.md (weights by formula, inputs, answers), the cache."""
+"""How the tests run beside each other; the golden model of tests/golden/README.md; the cache.
+
+Each test process keeps to one core, so that torch, XLA and all that it starts use one thread: two
+that share their cores would wait for each other at every small step. A test marked `alone` measures
+time, and runs while no other does.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
+import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +24,55 @@ from torch import Tensor
 from radcap.model.captioner import ImageCaptioningModel
 
 GOLDEN = Path(__file__).parent / "golden"
+_NUM_COSTLIEST = 10
+
+
+def _worker() -> str | None:
+    """The name of this process among those that share the tests, None where it is the only one."""
+    return os.environ.get("PYTEST_XDIST_WORKER")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if (name := _worker()) is not None:
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(name.removeprefix("gw")) % len(cores)]})
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that run alone come last, when few processes have to wait for them."""
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Hold a lock that tests share, and that one marked `alone` has for itself."""
+    if _worker() is None:
+        return (yield)
+    factory = item.config._tmp_path_factory  # type: ignore[attr-defined]
+    with (factory.getbasetemp().parent / "alone.lock").open("a") as file:
+        alone = item.get_closest_marker("alone") is not None
+        fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        return (yield)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The costliest tests, and the minutes of each folder, in seconds of one process."""
+    by_test: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                by_test[report.nodeid] += report.duration
+    if len(by_test) <= _NUM_COSTLIEST:
+        return
+    by_folder: Counter[str] = Counter()
+    for name, seconds in by_test.items():
+        by_folder[str(Path(name.partition("::")[0]).parent)] += seconds
+    terminalreporter.section(f"the {_NUM_COSTLIEST} costliest tests, and each folder's minutes")
+    for name, seconds in by_test.most_common(_NUM_COSTLIEST):
+        terminalreporter.write_line(f"{seconds:7.1f} s    {name}")
+    for folder, seconds in by_folder.most_common():
+        terminalreporter.write_line(f"{seconds / 60:7.2f} min  {folder}")
 
 
 def golden_fill(model: ImageCaptioningModel) -> None:
@@ -79,6 +137,15 @@ def card_shapes() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what all test processes use; who writes there first takes a lock."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if _worker() else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache(shared: Path) -> Path:
     """One phantom data set for all runs of the command."""
-    return tmp_path_factory.mktemp("cache")
+    return shared / "cache"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import programs
 import pytest
 import torch
 from command_line import ROOT
@@ -30,17 +31,8 @@ FAST = ("--max-len", "4", "--device", "cpu")
 def caption(
     cwd: Path, *words: str, stdin: str = "", **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "radcap.caption", *words],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": "http://127.0.0.1:9"}
-        | variables,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    return programs.run(["-m", "radcap.caption", *words], cwd=cwd, env=env | variables, input=stdin)
 
 
 @pytest.fixture(scope="module")
@@ -121,14 +113,8 @@ def test_json_and_csv_say_the_same(folder: Path) -> None:
 def test_names_that_are_no_text_and_lists_of_nothing(folder: Path, tmp_path: Path) -> None:
     odd = os.fsencode(tmp_path) + b"/bad\xff\nname.png"
     Path(os.fsdecode(odd)).write_bytes((folder / "study" / "one.png").read_bytes())
-    done = subprocess.run(
-        [sys.executable, "-m", "radcap.caption", "weights.bin", odd, odd + b".gone", *FAST],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=False,
-        timeout=120,
-    )
+    line = ["-m", "radcap.caption", "weights.bin", odd, odd + b".gone", *FAST]
+    done = programs.run(line, cwd=folder, text=False)
     assert done.returncode == 1
     first, line = done.stdout.splitlines()
     assert first.startswith(b"# not for diagnosis: ")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, environment
+from command_line import ROOT, run_module
 from hub.stand_in import HUB_ID, StandInHub, point_client_at, serving
 
 from radcap.compose import compose, to_yaml
@@ -23,15 +22,7 @@ SECRET = "hf_thisIsASecret0123456789"
 
 
 def doctor(cwd: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "radcap.doctor", *words],
-        cwd=cwd,
-        env=environment(cwd / "cache") | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return run_module("radcap.doctor", cwd, cwd / "cache", *words, **variables)
 
 
 @pytest.fixture(scope="module")

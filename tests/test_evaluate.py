@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import programs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from command_line import environment, module_command, run_module
+from command_line import environment, run_module, start_module, train
 from evaluation.known import (
     GOOD,
     RIGHT,
@@ -371,10 +372,8 @@ def evaluate(
 @pytest.mark.slow
 def test_a_run_is_scored_as_its_own_validation_scored_it(tmp_path: Path, cache: Path) -> None:
     """A run of the smoke experiment: the same rows, the same figures, beside the run."""
-    train = module_command(
-        "radcap.train", ("+experiment=smoke", "runtime=cpu", "trainer.max_steps=4"), 1
-    )
-    subprocess.run(train, cwd=tmp_path, env=environment(cache), check=True, capture_output=True)
+    trained = train(tmp_path, cache, "+experiment=smoke", "runtime=cpu", "trainer.max_steps=4")
+    assert trained.returncode == 0, trained.stderr
     done = evaluate(tmp_path, cache, "run=runs/smoke", "runtime=cpu", "evaluate.worst=2")
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "runs" / "smoke" / "summary.json").read_text())
@@ -403,14 +402,7 @@ def test_killed_and_stopped_it_ends_as_unbroken(
     words = (*common, f"evaluate.out={broken}")
 
     def interrupt(number: signal.Signals, when: Callable[[], bool]) -> tuple[int, str]:
-        process = subprocess.Popen(
-            module_command("radcap.evaluate", words, 1),
-            cwd=tmp_path,
-            env=environment(cache),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        process = start_module("radcap.evaluate", tmp_path, cache, *words, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + 120
         while not when():
             assert process.poll() is None and time.monotonic() < deadline, process.communicate()
@@ -512,10 +504,7 @@ def test_the_commit_that_an_evaluation_began_with_is_kept(
         del settings["HF_HUB_OFFLINE"], settings["http_proxy"]
 
         def run() -> subprocess.CompletedProcess[str]:
-            line = module_command("radcap.evaluate", words)
-            return subprocess.run(
-                line, cwd=tmp_path, env=settings, capture_output=True, text=True, check=False
-            )
+            return programs.run(["-m", "radcap.evaluate", *words], cwd=tmp_path, env=settings)
 
         first = run()
         assert first.returncode == 0, first.stderr

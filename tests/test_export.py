@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gradio
+import programs
 import pytest
 import safetensors.torch
 import torch
@@ -391,20 +392,10 @@ def test_wrong_words_are_refused_in_a_line(words: list[str], said: str) -> None:
 def push(folder: Path, endpoint: str, home: Path, *words: str) -> Any:
     # As on a user's machine: with the variable Python leaves no bytecode, nor could an export.
     inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    return subprocess.run(
-        [sys.executable, "-m", "radcap.export", str(folder), str(home / "out"), *words],
-        env={
-            **inherited,
-            "PYTHONPATH": str(ROOT),
-            "HF_ENDPOINT": endpoint,
-            "HF_HOME": str(home),
-            "HF_TOKEN": "hf_secret",
-            "HF_HUB_OFFLINE": "0",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
+    hub = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_TOKEN": "hf_secret"}
+    return programs.run(
+        ["-m", "radcap.export", folder, home / "out", *words],
+        env={**inherited, "PYTHONPATH": str(ROOT), **hub, "HF_HUB_OFFLINE": "0"},
     )
 
 

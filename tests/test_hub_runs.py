@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import programs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -52,13 +52,10 @@ def stand_in(phantom: Path) -> Iterator[StandInHub]:
 def start(hub: str, cwd: Path, *words: str, **variables: str) -> subprocess.Popen[str]:
     settings = environment(cwd / "cache") | {"HF_ENDPOINT": hub, "HF_HOME": str(cwd / "home")}
     del settings["HF_HUB_OFFLINE"], settings["http_proxy"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "radcap.train", *WORDS, *words],
-        cwd=cwd,
-        env=settings | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    pipe = subprocess.PIPE
+    return programs.popen(
+        ["-m", "radcap.train", *WORDS, *words],
+        **{"cwd": cwd, "env": settings | variables, "stdout": pipe, "stderr": pipe},
     )
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import programs
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -66,13 +67,6 @@ def test_the_sheet_in_the_readme_is_what_the_code_draws(monkeypatch: pytest.Monk
 
 
 def test_a_folder_without_a_run_is_told_in_one_line(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "needs_image.py"), "nowhere"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
+    done = programs.run([ROOT / "scripts" / "needs_image.py", "nowhere"], cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["needs_image: nowhere holds no run"]

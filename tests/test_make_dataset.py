@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 from PIL import Image
 
@@ -18,13 +19,7 @@ SCRIPT = Path(__file__).parent.parent / "scripts" / "make_dataset.py"
 
 
 def make(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return programs.run([SCRIPT, *map(str, words)])
 
 
 @pytest.fixture

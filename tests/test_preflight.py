@@ -11,21 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import ROOT
+from command_line import ROOT, run_module
 
 SMOKE = ("+experiment=smoke", "data.batch_size=64")
 
 
 def preflight(cwd: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "radcap.preflight", *words],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:9"} | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=550,
-    )
+    return run_module("radcap.preflight", cwd, cwd / "cache", *words, **variables)
 
 
 def figures(cwd: Path, name: str = "preflight.json") -> dict[str, Any]:

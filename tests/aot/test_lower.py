@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from command_line import train
+from programs import QUICK_XLA
 
 from radcap.aot.chips import find_topology
 from radcap.aot.hlo import fingerprint
@@ -79,7 +80,8 @@ def test_the_recorded_step_is_the_one_that_the_trainer_compiles(
     dump = tmp_path / "dump"
     words = ["+experiment=smoke", "trainer.max_steps=2", "trainer.caption_rows=0"]
     words += ["trainer.samples=0", "runtime=xla_cpu", "runtime.devices=2"]
-    done = train(tmp_path, cache, *words, XLA_FLAGS=f"--xla_dump_to={dump} --xla_dump_hlo_as_text")
+    flags = f"{QUICK_XLA['XLA_FLAGS']} --xla_dump_to={dump} --xla_dump_hlo_as_text"
+    done = train(tmp_path, cache, *words, XLA_FLAGS=flags)
     assert done.returncode == 0, done.stderr
     files = list(dump.glob("*.before_optimizations.txt"))
     real = max(files, key=lambda file: file.stat().st_size).read_text()

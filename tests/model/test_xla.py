@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 
 pytestmark = pytest.mark.skipif(
@@ -18,14 +17,9 @@ pytestmark = pytest.mark.skipif(
 
 
 def run_on_xla(part: str) -> dict[str, Any]:
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("xla_program.py")), part],
-        env=os.environ | {"PJRT_DEVICE": "CPU", "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    done = programs.run(
+        [Path(__file__).with_name("xla_program.py"), part],
+        env=os.environ | programs.QUICK_XLA | {"PJRT_DEVICE": "CPU"},
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

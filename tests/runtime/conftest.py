@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
+from programs import launched
 
 PROGRAM = Path(__file__).with_name("runtime_program.py")
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -24,24 +23,10 @@ def run_program() -> Callable[..., Any]:
     """
 
     def run(part: str, *words: object, processes: int = 1, **environment: str) -> Any:
-        launcher = [sys.executable]
-        if processes > 1:
-            launcher += ["-m", "torch.distributed.run", "--standalone"]
-            launcher += [f"--nproc-per-node={processes}"]
-        settings = {
-            "PYTHONPATH": str(ROOT),
-            "RADCAP_STRICT_GRAPHS": "1",
-            "OMP_NUM_THREADS": "1",
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-        }
-        done = subprocess.run(
-            [*launcher, str(PROGRAM), part, *map(str, words)],
-            env=os.environ | settings | environment,
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-        )
+        line = [str(PROGRAM), part, *map(str, words)]
+        settings = {"RADCAP_STRICT_GRAPHS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+        env = os.environ | programs.QUICK_XLA | settings | environment
+        done = programs.run(launched(line, processes, env), env=env)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 

@@ -17,12 +17,15 @@ from torch import Tensor, nn
 
 from radcap.config import OptimizerConfig, RuntimeConfig
 from radcap.errors import ConfigError
+from radcap.model import encoder
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.base import Runtime
 from radcap.runtime.select import open_runtime
 from radcap.training.step import TrainStep, validation_sums
 
 ROWS, VOCABULARY = 8, 50
+# Of the images: three tokens a side, and a fifth of the work.
+SIDE = encoder.IMAGE_SIZE = 96
 RATE = 1e-3
 
 
@@ -36,7 +39,9 @@ class RandomBatch:
     @classmethod
     def draw(cls, seed: int, rows: int = ROWS) -> RandomBatch:
         generator = torch.Generator().manual_seed(seed)
-        images = torch.randint(0, 256, (rows, 3, 224, 224), dtype=torch.uint8, generator=generator)
+        images = torch.randint(
+            0, 256, (rows, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator
+        )
         tokens = torch.randint(3, VOCABULARY, (rows, 9), dtype=torch.int32, generator=generator)
         for row in range(rows):
             tokens[row, 3 + row % 5 :] = 0
@@ -210,7 +215,7 @@ def bad_step_then_captions() -> Any:
 def bf16() -> Any:
     runtime = open_device("xla_cpu", 1, "bf16")
     trainer = Trainer(runtime, dropout=0.1)
-    losses = trainer.train(range(20), rate=RATE)
+    losses = trainer.train(range(10), rate=RATE)
     state = [v for entry in trainer.optimizer.state.values() for v in entry.values()]
     kept = [*trainer.model.parameters(), *state]
     with runtime.arithmetic():

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from programs import QUICK_XLA
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("torch_xla") is None, reason="torch_xla is not installed"
@@ -55,8 +56,8 @@ def test_a_changing_rate_keeps_the_graph_and_a_new_shape_is_told(pieces: dict[st
     assert max(pieces["adam"]) < 1e-6
     assert pieces["graphs"] == 1
     assert pieces["new_graph"] == (
-        "step 41 compiled a new training graph (number 2): its batch was uint8 [16, 3, 224, 224] "
-        "and int32 [16, 9], the first one uint8 [8, 3, 224, 224] and int32 [8, 9]"
+        "step 41 compiled a new training graph (number 2): its batch was uint8 [16, 3, 96, 96] "
+        "and int32 [16, 9], the first one uint8 [8, 3, 96, 96] and int32 [8, 9]"
     )
 
 
@@ -72,27 +73,16 @@ def test_a_read_between_log_intervals_is_counted(pieces: dict[str, Any]) -> None
 
 
 @pytest.mark.slow
-def test_twenty_steps_on_eight_devices_one_and_the_cpu(
+def test_steps_on_eight_devices_are_those_of_plain_torch_and_a_program_each(
     tmp_path: Path, run_program: Callable[..., Any]
 ) -> None:
-    """The same curve everywhere, also for a run that goes from 8 devices to 1 to plain torch.
-
-    Not further: in float32 the curves of any two devices part, a batch of 8 at about step 25.
-    """
-    expected = run_program("curve", "cpu", 1, 0, 20, tmp_path / "native.pt", 0)["losses"]
-    moving = tmp_path / "moving.pt"
-    eight = run_program("curve", "xla_cpu", 8, 0, 14, moving, 0)
-    one = run_program("curve", "xla_cpu", 1, 14, 17, moving, 0)
-    native = run_program("curve", "cpu", 1, 17, 20, moving, 0)
-    whole = run_program("curve", "xla_cpu", 8, 0, 20, tmp_path / "eight.pt", 0)
-    back = run_program("curve", "xla_cpu", 1, 0, 20, tmp_path / "one.pt", 0)
-    assert eight["losses"] + one["losses"] + native["losses"] == pytest.approx(expected, rel=1e-3)
-    assert whole["losses"] == pytest.approx(expected, rel=1e-3)
-    assert back["losses"] == pytest.approx(expected, rel=1e-3)
-    for found, steps in ((eight, 14), (one, 3), (whole, 20), (back, 20)):
-        assert found["graphs"]["train"] == 1
-        assert found["reads"] == 1
-        assert found["executions"] == steps  # a step is one program
+    """tests/test_runtimes.py has twenty steps, and runs that move from 8 devices to others."""
+    expected = run_program("curve", "cpu", 1, 0, 5, tmp_path / "native.pt", 0)["losses"]
+    found = run_program("curve", "xla_cpu", 8, 0, 5, tmp_path / "eight.pt", 0)
+    assert found["losses"] == pytest.approx(expected, rel=1e-3)
+    assert found["graphs"]["train"] == 1
+    assert found["reads"] == 1
+    assert found["executions"] == 5
 
 
 @pytest.mark.slow
@@ -108,20 +98,10 @@ def test_batch_norm_statistics_are_those_of_plain_torch(
     variances = [key for key in native if key.endswith("running_var")]
     assert len(variances) == 34
     for key in variances:
-        # The biased variance of 8 x 7 x 7 values would be off by 1e-3.
+        # The biased variance of 8 x 3 x 3 values would be off by 1e-3.
         assert torch.allclose(native[key], found[key], rtol=2e-4, atol=1e-7), key
         mean = key.replace("running_var", "running_mean")
         assert torch.allclose(native[mean], found[mean], rtol=1e-3, atol=1e-4), mean
-
-
-@pytest.mark.slow
-def test_a_resumed_run_with_dropout_is_the_unbroken_one_bit_for_bit(
-    tmp_path: Path, run_program: Callable[..., Any]
-) -> None:
-    unbroken = run_program("curve", "xla_cpu", 2, 0, 6, tmp_path / "unbroken.pt", 0.1)
-    first = run_program("curve", "xla_cpu", 2, 0, 3, tmp_path / "broken.pt", 0.1)
-    second = run_program("curve", "xla_cpu", 2, 3, 6, tmp_path / "broken.pt", 0.1)
-    assert first["losses"] + second["losses"] == unbroken["losses"]
 
 
 @pytest.mark.slow
@@ -145,13 +125,13 @@ def test_bf16_keeps_weights_and_state_in_float32(run_program: Callable[..., Any]
     assert found["kept"] == ["torch.float32"]
     assert found["graphs"] == 1
     assert all(abs(loss) < 10 for loss in found["losses"])
-    assert sum(found["losses"][-5:]) < sum(found["losses"][:5])
+    assert sum(found["losses"][-3:]) < sum(found["losses"][:3])
 
 
 @pytest.mark.slow
 def test_no_device_gathers_the_batch(tmp_path: Path, run_program: Callable[..., Any]) -> None:
     """The text that the partitioner leaves, of a step with dropout and two micro-batches."""
-    flags = f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text"
+    flags = f"{QUICK_XLA['XLA_FLAGS']} --xla_dump_to={tmp_path} --xla_dump_hlo_as_text"
     found = run_program("one_step", 2, XLA_FLAGS=flags)
     text = max(tmp_path.glob("*after_optimizations.txt"), key=lambda f: f.stat().st_size)
     hlo = text.read_text()
@@ -159,7 +139,7 @@ def test_no_device_gathers_the_batch(tmp_path: Path, run_program: Callable[..., 
     assert found["loss"] > 0
     assert not re.findall(r" (?:all-gather|all-to-all|collective-permute)(?:-start)?\(", hlo)
     assert "all-reduce(" in hlo
-    assert "u8[2,3,224,224]" in entry and "s32[2,9]" in entry  # 16 rows on 8 devices
+    assert "u8[2,3,96,96]" in entry and "s32[2,9]" in entry  # 16 rows on 8 devices
     # Weights and both moments are updated where they lie.
     aliases = re.search(r"input_output_alias=\{(.*?)\}, entry_computation_layout", hlo)
     assert aliases and aliases[1].count("may-alias") >= 3 * found["tensors"]
