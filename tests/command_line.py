@@ -6,10 +6,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,7 +56,7 @@ def run_module(
         capture_output=True,
         text=True,
         check=False,
-        timeout=500,
+        timeout=PATIENCE_S,
     )
 
 
@@ -84,7 +85,11 @@ def start(
 def run_python(program: str) -> subprocess.CompletedProcess[str]:
     """Run a few lines of Python in a process of their own."""
     return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
     )
 
 
@@ -98,11 +103,10 @@ def summary(run: Path) -> dict[str, Any]:
 
 def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
     """Wait until the step's line stands in metrics.jsonl."""
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
+    file = run / "metrics.jsonl"
+
+    def reached() -> bool:
         assert process.poll() is None, process.communicate()
-        file = run / "metrics.jsonl"
-        if file.exists() and file.read_text().count("\n") >= step:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"step {step} was not reached")
+        return file.exists() and file.read_text().count("\n") >= step
+
+    wait_until(reached, f"step {step}")

@@ -1,20 +1,27 @@
-"""The golden model of tests/golden/README.md (weights by formula, inputs, answers), the cache."""
+"""The golden model of tests/golden/README.md (weights by formula, inputs, answers), the cache,
+and what holds for all tests."""
 
 from __future__ import annotations
 
 import json
 import math
+import socket
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 from radcap.model.captioner import ImageCaptioningModel
 
 GOLDEN = Path(__file__).parent / "golden"
+
+# On a busy machine an example takes long, and so does drawing one.
+settings.register_profile("radcap", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("radcap")
 
 
 def golden_fill(model: ImageCaptioningModel) -> None:
@@ -76,6 +83,20 @@ def golden_answers() -> dict[str, Tensor]:
 @pytest.fixture(scope="session")
 def card_shapes() -> dict[str, Any]:
     return json.loads((GOLDEN / "card_state_dict_shapes.json").read_text())
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Addresses that this process tries to connect to from now on."""
+    tried: list[Any] = []
+
+    class Noting(socket.socket):
+        def connect(self, address: Any) -> None:
+            tried.append(address)
+            super().connect(address)
+
+    monkeypatch.setattr(socket, "socket", Noting)
+    return tried
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from command_line import command, environment, train
+from waiting import PATIENCE_S
 
 from radcap.training.checkpoint import list_checkpoints, load_checkpoint
 
@@ -108,7 +109,7 @@ def carry_out(kill: Kill, cwd: Path, cache: Path, start_s: float) -> Found:
         in_phase = _in_phase(kill.phase, run, began)
         sent = time.monotonic()
         process.send_signal(kill.number)
-        process.wait(timeout=60)
+        process.wait(timeout=PATIENCE_S)
         stop_s = time.monotonic() - sent
         errors_file.seek(0)
         errors = errors_file.read()

@@ -18,6 +18,7 @@ import torch
 from command_line import ROOT
 from hub.stand_in import serving
 from PIL import Image
+from waiting import PATIENCE_S
 
 from radcap.model.captioner import ImageCaptioningModel
 
@@ -39,7 +40,7 @@ def caption(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
 
 
@@ -127,7 +128,7 @@ def test_names_that_are_no_text_and_lists_of_nothing(folder: Path, tmp_path: Pat
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 1
     first, line = done.stdout.splitlines()

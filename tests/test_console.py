@@ -9,6 +9,7 @@ import time
 
 import pytest
 from command_line import run_python
+from waiting import PATIENCE_S
 
 from radcap.console import heartbeat, last_words, printable, progress
 
@@ -117,7 +118,7 @@ def shell(line: str, program: str, stdin: bytes = b"") -> subprocess.CompletedPr
         input=stdin,
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 

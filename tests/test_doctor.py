@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from command_line import ROOT, environment
 from hub.stand_in import HUB_ID, StandInHub, point_client_at, serving
+from waiting import PATIENCE_S
 
 from radcap.compose import compose, to_yaml
 from radcap.data.download import Hub
@@ -30,7 +31,7 @@ def doctor(cwd: Path, *words: str, **variables: str) -> subprocess.CompletedProc
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
 
 

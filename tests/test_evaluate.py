@@ -35,6 +35,7 @@ from pycocoevalcap.cider.cider import Cider
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 from transformers import BertTokenizer
+from waiting import PATIENCE_S
 
 from radcap.compose import compose, to_yaml
 from radcap.data.collate import VOCABULARY, load_tokenizer
@@ -416,7 +417,7 @@ def test_killed_and_stopped_it_ends_as_unbroken(
             assert process.poll() is None and time.monotonic() < deadline, process.communicate()
             time.sleep(0.01)
         process.send_signal(number)
-        said, _ = process.communicate(timeout=100)
+        said, _ = process.communicate(timeout=PATIENCE_S)
         return process.returncode, said
 
     def written() -> int:

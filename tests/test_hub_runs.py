@@ -17,6 +17,7 @@ import pytest
 from command_line import environment, metrics, summary, wait_for_step
 from data.conftest import row
 from hub.stand_in import FAULTS, StandInHub, one_in, serving
+from waiting import PATIENCE_S
 
 from radcap.data.phantom import write_phantom
 
@@ -63,7 +64,7 @@ def start(hub: str, cwd: Path, *words: str, **variables: str) -> subprocess.Pope
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=PATIENCE_S)
     return process.returncode, out, err
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,14 +24,14 @@ def run(tmp_path: Path, *words: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=1500,
+        timeout=6 * PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(13 * PATIENCE_S)
 def test_the_default_run_learns_what_the_image_shows(tmp_path: Path) -> None:
     said = run(tmp_path, "-m", "radcap.train")
     end = json.loads((tmp_path / "runs" / "default" / "summary.json").read_text())
@@ -72,7 +73,7 @@ def test_a_folder_without_a_run_is_told_in_one_line(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["needs_image: nowhere holds no run"]

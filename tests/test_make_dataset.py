@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from waiting import PATIENCE_S
 
 from radcap.data.records import Example, parse_row
 from radcap.data.source import open_source
@@ -23,7 +24,7 @@ def make(*words: object) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 
@@ -153,7 +154,7 @@ def test_help_is_quick_and_loads_no_torch() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0
     assert "data.path=OUT" in done.stdout

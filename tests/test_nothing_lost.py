@@ -27,6 +27,7 @@ from command_line import (
     train,
     wait_for_step,
 )
+from waiting import PATIENCE_S
 
 from radcap.training.checkpoint import list_checkpoints, load_checkpoint
 
@@ -71,7 +72,7 @@ def test_a_checkpoint_that_finds_no_room_is_missed_and_the_run_goes_on(
         *words,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=PATIENCE_S)
     run = tmp_path / "runs" / "smoke"
     assert process.returncode == 1, err
     assert "warning: cannot save runs/smoke/checkpoints/step-8: File too large" in out
@@ -149,7 +150,7 @@ def test_a_second_command_on_the_same_folder_is_refused(
         assert second.returncode == 1
         assert second.stderr.count("\n") == 1 and "runs/smoke is in use by" in second.stderr
     assert time.monotonic() - begin < 20
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     assert same_curve(run, unbroken)
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["smoke"]
@@ -164,7 +165,7 @@ def test_a_signal_in_a_validation_breaks_it_off_and_saves(
     wait_for_step(run, 6, process)  # logged before the validation begins
     begin = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert time.monotonic() - begin < 30
     assert process.returncode == 75, err
     assert "stopped after step 6, saved" in out
@@ -184,7 +185,7 @@ def test_a_signal_in_the_last_validation_leaves_the_end_to_the_next_process(
     run = tmp_path / "runs" / "smoke"
     wait_for_step(run, 8, process)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 75 and "stopped after step 8, saved" in out, err
     assert not (run / "summary.json").exists()
     again = train(tmp_path, cache, *words, "trainer.caption_rows=40")
@@ -222,7 +223,7 @@ def test_a_terminal_that_is_closed_loses_nothing(
         if select.select([terminal], [], [], 0.1)[0]:
             os.read(terminal, 1 << 16)
     os.close(terminal)
-    assert process.wait(timeout=60) == 75
+    assert process.wait(timeout=PATIENCE_S) == 75
     last = metrics(run)[-1]["step"]
     assert (run / "checkpoints" / f"step-{last}" / "manifest.json").is_file()
     assert train(tmp_path, cache, *WORDS).returncode == 0
@@ -235,7 +236,7 @@ def test_a_second_signal_ends_at_once_and_says_what_is_safe(tmp_path: Path, cach
     while process.poll() is None:  # somebody leans on Ctrl-C
         process.send_signal(signal.SIGINT)
         time.sleep(0.02)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 75
     kept = list_checkpoints(tmp_path / "runs" / "smoke" / "checkpoints")
     steps = {int(path.name.removeprefix("step-")) for path in kept}
@@ -255,7 +256,7 @@ def test_a_signal_while_xla_compiles_is_answered_within_seconds(
     time.sleep(2)  # the first step is being traced or compiled
     begin = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert time.monotonic() - begin < 30
     assert process.returncode == 75, err
     run = tmp_path / "runs" / "smoke"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from command_line import metrics, run_module, start, summary, train, wait_for_step
+from waiting import PATIENCE_S
 
 from radcap.compose import read_command_line
 from radcap.errors import ConfigError
@@ -131,7 +132,7 @@ def test_a_stopped_sweep_goes_on_and_its_runs_are_those_of_the_command_alone(
     process = start(tmp_path, cache, *words)
     wait_for_step(first, 2, process)
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 75, errors
     assert "SIGINT: saving, then stopping" in out
     assert out.splitlines()[-1] == (

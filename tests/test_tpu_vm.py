@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "tpu_vm.sh"
@@ -74,7 +75,7 @@ class Cloud:
             capture_output=True,
             text=True,
             check=False,
-            timeout=180,
+            timeout=PATIENCE_S,
         )
 
     def asked(self) -> list[list[str]]:
@@ -397,7 +398,7 @@ def test_a_restart_ends_what_is_left_of_the_run(cloud: Cloud) -> None:
         assert not left_over.exists() or left_over.read_text() == ""
     finally:
         (cloud.home / "hold").unlink()
-    out, _ = watch.communicate(timeout=60)
+    out, _ = watch.communicate(timeout=PATIENCE_S)
     assert watch.returncode == 0
     assert "the run stopped (75): starting it again" in out
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from waiting import PATIENCE_S
 
 from radcap.data import loader as loader_module
 from radcap.data.collate import Batch
@@ -132,7 +133,8 @@ def test_each_epoch_has_every_row_once_and_a_padded_last_batch(
 
 
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(stops=st.lists(st.integers(1, 12), min_size=1, max_size=3))
 def test_stop_and_resume_equals_unbroken(source: Source, load: Opener, stops: list[int]) -> None:
@@ -410,7 +412,7 @@ loader = Loader(source, order, load_tokenizer(), workers=int(sys.argv[2]), max_l
 def run(program: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", PROGRAM + program, *words], capture_output=True, text=True,
-        check=False, timeout=60,
+        check=False, timeout=PATIENCE_S,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 
 # One thread: on a busy machine two wait for each other at every small step.
 VARIABLES = {
@@ -29,7 +30,7 @@ def test_full_size_captions_are_those_of_recomputed_prefixes(device: str) -> Non
         env=os.environ | VARIABLES,
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr

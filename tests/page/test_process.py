@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from page.conftest import Demo, serving_demo
 from PIL import Image
+from waiting import PATIENCE_S
 
 from radcap import Captioner
 from radcap.export import main as export
@@ -82,7 +83,7 @@ def test_a_file_that_was_not_uploaded_is_neither_read_nor_fetched(
             data = [{"path": put(demo), "meta": META}, 1, 0]
             data[place] = {"path": path, "meta": META}
             event = httpx.post(call, json={"data": data}).json()["event_id"]
-            answer = httpx.get(f"{call}/{event}", timeout=30).text
+            answer = httpx.get(f"{call}/{event}", timeout=PATIENCE_S).text
             told = ("drop it once more", ": a whole number from")
             assert answer.startswith("event: error") or any(word in answer for word in told), answer
             if path.startswith("http"):
@@ -108,7 +109,7 @@ def test_a_pressed_button_neither_fetches_nor_fails(demo: Demo) -> None:
             body = {"data": [beams], "fn_index": 1, "session_hash": "s", "event_data": event}
             assert httpx.post(f"{demo.address}/gradio_api/queue/join", json=body).is_success
             stream = f"{demo.address}/gradio_api/queue/data?session_hash=s"
-            assert said in httpx.get(stream, timeout=30).text
+            assert said in httpx.get(stream, timeout=PATIENCE_S).text
         stranger.settimeout(0.1)
         with pytest.raises(TimeoutError):
             stranger.accept()
@@ -117,7 +118,7 @@ def test_a_pressed_button_neither_fetches_nor_fails(demo: Demo) -> None:
 def test_a_file_that_is_too_large_or_never_whole_leaves_nothing(demo: Demo) -> None:
     upload = f"{demo.address}/gradio_api/upload"
     answer = httpx.post(
-        upload, files={"files": ("x.dcm", io.BytesIO(bytes(101 << 20)))}, timeout=60
+        upload, files={"files": ("x.dcm", io.BytesIO(bytes(101 << 20)))}, timeout=PATIENCE_S
     )
     assert answer.status_code == 413
     assert soon(lambda: demo.uploads() == [])
@@ -127,7 +128,7 @@ def test_a_file_that_is_too_large_or_never_whole_leaves_nothing(demo: Demo) -> N
         "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
         'Content-Disposition: form-data; name="files"; filename="smith.dcm"\r\n\r\n'
     )
-    with socket.create_connection((host, int(port)), timeout=10) as half:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as half:
         half.sendall(head.encode() + b"PATIENT" * 1000)
         assert soon(lambda: any(file.stat().st_size for file in demo.uploads()))
     assert soon(lambda: demo.uploads() == [])
@@ -166,10 +167,10 @@ def test_a_signal_ends_it_in_good_order(
             "not for diagnosis: captions of a research model",
         ]
         beat = f"{demo.address}/gradio_api/heartbeat/x"
-        with httpx.stream("GET", beat, timeout=60) as stream:
+        with httpx.stream("GET", beat, timeout=PATIENCE_S) as stream:
             next(stream.iter_raw())
             demo.process.send_signal(number)
-            out, err = demo.process.communicate(timeout=60)
+            out, err = demo.process.communicate(timeout=PATIENCE_S)
         assert (demo.process.returncode, err) == (0, "")
         assert out.splitlines()[-1] == "ended; no upload is kept"
         assert list(demo.temporary.glob("radcap-demo-*")) == []

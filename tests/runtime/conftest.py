@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE_S
 
 PROGRAM = Path(__file__).with_name("runtime_program.py")
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,7 @@ def run_program() -> Callable[..., Any]:
             env=os.environ | settings | environment,
             capture_output=True,
             text=True,
-            timeout=500,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert done.returncode == 0, done.stderr

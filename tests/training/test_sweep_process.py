@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from command_line import ROOT, run_python
+from waiting import PATIENCE_S
 
 from radcap.training.sweep_process import Runner
 
@@ -111,7 +112,7 @@ def test_a_signal_reaches_the_job_once(tmp_path: Path, number: signal.Signals) -
     process = start_sweep(LISTENER, tmp_path / "log", start_new_session=True)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     os.killpg(process.pid, number)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert out.splitlines() == ["signals 1", "status 75 True"]
 
 
@@ -124,7 +125,7 @@ def test_a_killed_sweep_takes_its_job_along(tmp_path: Path, on_terminal: bool) -
     os.close(slave)
     assert os.read(master, 100).startswith(b"ready")
     process.kill()
-    process.wait(60)
+    process.wait(PATIENCE_S)
     wait_for(told)
     os.close(master)
 
@@ -154,7 +155,7 @@ def test_a_closed_terminal_or_pipe_ends_no_job(tmp_path: Path, on_terminal: bool
     assert os.read(master, 100).strip() == b"ready"
     os.close(master)
     go_on.touch()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, errors) == (0, "")
     assert (tmp_path / "log").read_text() == "ready\n0\n1\n2\n"
 
@@ -178,7 +179,7 @@ def test_a_terminal_is_handed_on_and_its_bars_are_not_kept(tmp_path: Path) -> No
         stdout=slave,
         stderr=slave,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     os.close(slave)
     shown = os.read(master, 10_000).decode()
