@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 from watched import watch
 
 from radcap.config import RuntimeConfig
@@ -101,6 +102,7 @@ def metadata_server() -> Iterator[tuple[str, dict[str, str]]]:
 def test_hosts_of_a_slice_are_told_by_the_metadata_server(
     environment: pytest.MonkeyPatch, metadata_server: tuple[str, dict[str, str]]
 ) -> None:
+    environment.setattr("radcap.runtime.tpu._METADATA_TIMEOUT_S", PATIENCE_S)
     address, attributes = metadata_server
     assert tpu_hosts(address) == (0, 1)
     attributes["agent-worker-number"] = "2"

@@ -14,8 +14,9 @@ from radcap.training.signals import Stopped, StopRequest
 OWN_CLOCK = """
 from radcap.training import signals
 class Clock:
-    now = 0.0
+    now, looks = 0.0, 0
     def monotonic(self):
+        self.looks += 1
         return self.now
 clock = signals.time = Clock()
 """
@@ -115,10 +116,13 @@ def test_the_grace_is_over_before_a_spot_vm_is() -> None:
     program = (
         f"{OWN_CLOCK}"
         "import signal, time\n"
+        "def wait(looks):\n"
+        "    while clock.looks < looks: time.sleep(0.01)\n"
         "with signals.StopRequest().listening():\n"
         "    signal.raise_signal(signal.SIGTERM)\n"
+        "    wait(3)\n"  # the handler's, and the watch's first ones
         "    clock.now = 20.0\n"
-        "    time.sleep(1)\n"  # the watch looks ten times
+        "    wait(clock.looks + 3)\n"
         "    print('20 s', flush=True)\n"
         "    clock.now = 27.0\n"
         "    while True: time.sleep(10_000)\n"
