@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,10 @@ GOLDEN = Path(__file__).parent / "golden"
 # On a busy machine an example takes long, and so does drawing one.
 settings.register_profile("radcap", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("radcap")
+
+# A shell lets what it starts in the background ignore Ctrl-C, and so would what a test starts.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def golden_fill(model: ImageCaptioningModel) -> None:
