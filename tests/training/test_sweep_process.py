@@ -91,7 +91,7 @@ def test_what_a_job_says_is_shown_and_kept(
 
 
 def test_a_helper_that_outlives_its_job_is_not_waited_for(tmp_path: Path) -> None:
-    program = "import subprocess; print(subprocess.Popen(['sleep', '1000000']).pid)"
+    program = f"import subprocess; print(subprocess.Popen(['sleep', '{PATIENCE_S}']).pid)"
     status, said = Runner().run([sys.executable, "-c", program], tmp_path / "log")
     helper = int(said)
     try:
