@@ -139,7 +139,6 @@ def test_a_final_fault_in_mid_run_ends_it_and_the_checkpoint_stays(
     assert done[0] == 1
     assert done[2].splitlines()[-1].startswith("radcap: ") and said in done[2], done[2]
     assert "Traceback" not in done[2]
-    print(stand_in.failed)
     assert sum(stand_in.failed.values()) == 1  # asked once
     # Nothing was wrong with the steps so far: all of them are saved.
     last_step = max(line["step"] for line in metrics(run))

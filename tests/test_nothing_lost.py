@@ -235,6 +235,7 @@ def test_a_terminal_that_is_closed_loses_nothing(
 
 def test_a_second_signal_ends_at_once_and_says_what_is_safe(tmp_path: Path, cache: Path) -> None:
     err = ""
+    # Where the save is done before the second one comes, once more.
     for step in range(10, 100, 10):
         process = start(tmp_path, cache, *WORDS, "trainer.max_steps=400")
         wait_for_step(tmp_path / "runs" / "smoke", step, process)
@@ -244,7 +245,7 @@ def test_a_second_signal_ends_at_once_and_says_what_is_safe(tmp_path: Path, cach
         out, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 75
         if "stopped after step" not in out:
-            break  # or the save was done before the second one came: once more
+            break
     kept = list_checkpoints(tmp_path / "runs" / "smoke" / "checkpoints")
     steps = {int(path.name.removeprefix("step-")) for path in kept}
     told = re.search(r"step (\d+) is saved, and the same command goes on from there", err)
