@@ -27,7 +27,7 @@ from radcap.data.phantom_images import draw, png_bytes
 from radcap.labels import Labels
 
 _SIZE = {"width": 1240, "height": 900}
-_PATIENCE_MS = 60_000
+_PATIENCE_MS = 600_000
 
 
 def main() -> int:
@@ -61,7 +61,7 @@ def serving(weights: str) -> Iterator[str]:
             raise SystemExit(f"demo_screenshots.py: the page ended: status {process.wait()}")
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=_PATIENCE_MS / 1000)
 
 
 def tour(page: Any, work: Path, folder: Path) -> str | None:

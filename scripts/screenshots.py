@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_PATIENCE_S = 600.0  # for what takes seconds on a machine that is not busy
 # Tab -> (its part of the address, a text that shows that it has data, height in pixels)
 TABS = {
     "dashboard": ("custom_scalars", "perplexity", 1000),
@@ -77,7 +78,7 @@ def free_port() -> int:
 
 def wait_for_data(board: subprocess.Popen[bytes], address: str) -> None:
     """Wait until TensorBoard has read a run."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
         if board.poll() is not None:
             raise SystemExit(f"screenshots.py: TensorBoard ended with status {board.returncode}")
@@ -88,7 +89,7 @@ def wait_for_data(board: subprocess.Popen[bytes], address: str) -> None:
         except OSError:  # not listening yet
             pass
         time.sleep(0.5)
-    raise SystemExit("screenshots.py: TensorBoard has not read a run within a minute")
+    raise SystemExit("screenshots.py: TensorBoard has not read a run in ten minutes")
 
 
 def photograph(browser: Any, address: str, name: str, folder: Path) -> bool:
@@ -96,7 +97,7 @@ def photograph(browser: Any, address: str, name: str, folder: Path) -> bool:
     tab, text, height = TABS[name]
     page = browser.new_page(viewport={"width": 1280, "height": height})
     page.goto(f"{address}/#{tab}")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + _PATIENCE_S
     # Some tabs lie in frames of their own.
     while not (shown := any(f.get_by_text(text).count() for f in page.frames)):
         if time.monotonic() > deadline:

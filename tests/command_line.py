@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import programs
 from programs import ROOT
+from waiting import PATIENCE_S, wait_until
 
 # 60 steps of the tiny model: an epoch's end lies inside, and a checkpoint at step 30.
 WORDS = (
@@ -94,7 +94,7 @@ def run_python(program: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=programs.PATIENCE_S,
+        timeout=PATIENCE_S,
     )
 
 
@@ -108,11 +108,10 @@ def summary(run: Path) -> dict[str, Any]:
 
 def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
     """Wait until the step's line stands in metrics.jsonl."""
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
+    file = run / "metrics.jsonl"
+
+    def reached() -> bool:
         assert process.poll() is None, process.communicate()
-        file = run / "metrics.jsonl"
-        if file.exists() and file.read_text().count("\n") >= step:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"step {step} was not reached")
+        return file.exists() and file.read_text().count("\n") >= step
+
+    wait_until(reached, f"step {step}")

@@ -11,6 +11,9 @@ import fcntl
 import json
 import math
 import os
+import signal
+import socket
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 from radcap.model.captioner import ImageCaptioningModel
@@ -73,6 +77,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{seconds:7.1f} s    {name}")
     for folder, seconds in by_folder.most_common():
         terminalreporter.write_line(f"{seconds / 60:7.2f} min  {folder}")
+
+
+# On a busy machine an example takes long, and so does drawing one.
+settings.register_profile("radcap", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("radcap")
+
+# A shell lets what it starts in the background ignore Ctrl-C, and so would what a test starts.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def golden_fill(model: ImageCaptioningModel) -> None:
@@ -134,6 +147,20 @@ def golden_answers() -> dict[str, Tensor]:
 @pytest.fixture(scope="session")
 def card_shapes() -> dict[str, Any]:
     return json.loads((GOLDEN / "card_state_dict_shapes.json").read_text())
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Addresses that this process tries to connect to from now on."""
+    tried: list[Any] = []
+
+    class Noting(socket.socket):
+        def connect(self, address: Any) -> None:
+            tried.append(address)
+            super().connect(address)
+
+    monkeypatch.setattr(socket, "socket", Noting)
+    return tried
 
 
 @pytest.fixture(scope="session")

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from command_server import ask, is_served
+from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent
 # LLVM without its costliest passes compiles a program for virtual devices in a third of the time;
 # the program itself, its graphs, shards and collectives, is the same.
 QUICK_XLA = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-PATIENCE_S = 900.0  # of a program that should have ended: a watchdog, no measure of speed
 
 # Read by Python or by a library when it is imported.
 _AT_IMPORT = (

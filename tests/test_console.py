@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 from command_line import run_python
+from waiting import PATIENCE_S, wait_until
 
 from radcap.console import heartbeat, last_words, printable, progress
 
 
 def test_a_long_block_gives_signs_of_life(capsys: pytest.CaptureFixture[str]) -> None:
+    said = ""
+
+    def three_lines() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return said.count("\n") >= 3
+
     with heartbeat("compiling", every_s=0.05):
-        time.sleep(0.4)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) >= 3
-    assert all(line.startswith("compiling: 0 s so far") for line in lines)
-    time.sleep(0.1)
-    assert capsys.readouterr().out == ""
+        wait_until(three_lines, "three lines")
+    said += capsys.readouterr().out
+    assert re.fullmatch(r"(compiling: \d+ s so far\n)+", said)
+    assert not [t for t in threading.enumerate() if t.name == "radcap-heartbeat"]
 
 
 def test_a_short_or_failing_block_leaves_nothing_behind(
@@ -117,7 +124,7 @@ def shell(line: str, program: str, stdin: bytes = b"") -> subprocess.CompletedPr
         input=stdin,
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 
@@ -146,10 +153,18 @@ def test_a_full_disk_is_told_with_what_the_command_can_do() -> None:
 
 
 def test_reports_that_nobody_reads_end_nothing() -> None:
-    # The reader has gone by the time that the program speaks.
-    line = 'exec 9>&1; { sleep 0.2; "$1" -c "$2" 2>&1 >&9; echo "status $?" >&9; } | true'
-    done = shell(line, PROGRAM.format(""))
-    assert done.stdout.splitlines() == [b"none", b"status 3"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as unread:
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM.format("")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=unread,
+            check=False,
+            timeout=PATIENCE_S,
+        )
+    assert (done.returncode, done.stdout) == (3, b"none\n")
 
 
 def test_control_characters_become_escapes() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from command_line import ROOT
 from PIL import Image
+from waiting import PATIENCE_S
 
 from radcap.data.collate import VOCABULARY, load_tokenizer
 from radcap.data.images import decode_image
@@ -67,7 +68,7 @@ def test_the_cards_script_runs_unchanged(tmp_path: Path, card_shapes: dict[str, 
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     words = done.stdout.strip()

@@ -8,7 +8,6 @@ import math
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from pycocoevalcap.cider.cider import Cider
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 from transformers import BertTokenizer
+from waiting import PATIENCE_S, wait_until
 
 from radcap.compose import compose, to_yaml
 from radcap.data.collate import VOCABULARY, load_tokenizer
@@ -403,12 +403,14 @@ def test_killed_and_stopped_it_ends_as_unbroken(
 
     def interrupt(number: signal.Signals, when: Callable[[], bool]) -> tuple[int, str]:
         process = start_module("radcap.evaluate", tmp_path, cache, *words, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 120
-        while not when():
-            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-            time.sleep(0.01)
+
+        def reached() -> bool:
+            assert process.poll() is None, process.communicate()
+            return when()
+
+        wait_until(reached, "the moment of the signal", every_s=0.01)
         process.send_signal(number)
-        said, _ = process.communicate(timeout=100)
+        said, _ = process.communicate(timeout=PATIENCE_S)
         return process.returncode, said
 
     def written() -> int:

@@ -27,6 +27,7 @@ from hub.stand_in import serving
 from huggingface_hub.errors import HTTPError
 from packaging.requirements import Requirement
 from transformers import AutoImageProcessor, BertTokenizer
+from waiting import PATIENCE_S
 
 from radcap.compose import compose, to_yaml
 from radcap.data.collate import load_tokenizer
@@ -185,7 +186,7 @@ def test_plain_pytorch_writes_the_same_ids(run: Path, exported: Path, tmp_path: 
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -210,7 +211,7 @@ def test_a_picture_that_is_not_there_is_told_in_a_line(exported: Path, tmp_path:
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 1 and done.stdout == ""
     assert [line.split(": ")[0] for line in done.stderr.splitlines()] == files

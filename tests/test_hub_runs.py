@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ import pytest
 from command_line import environment, metrics, summary, wait_for_step
 from data.conftest import row
 from hub.stand_in import FAULTS, StandInHub, one_in, serving
+from waiting import PATIENCE_S, is_asleep, wait_until
+from watched import watch
 
 from radcap.data.phantom import write_phantom
 
@@ -49,18 +50,23 @@ def stand_in(phantom: Path) -> Iterator[StandInHub]:
         yield hub
 
 
-def start(hub: str, cwd: Path, *words: str, **variables: str) -> subprocess.Popen[str]:
+def online(hub: str, cwd: Path) -> dict[str, str]:
+    """The environment of a command that reads from a Hub."""
     settings = environment(cwd / "cache") | {"HF_ENDPOINT": hub, "HF_HOME": str(cwd / "home")}
     del settings["HF_HUB_OFFLINE"], settings["http_proxy"]
+    return settings
+
+
+def start(hub: str, cwd: Path, *words: str, **variables: str) -> Any:
     pipe = subprocess.PIPE
     return programs.popen(
         ["-m", "radcap.train", *WORDS, *words],
-        **{"cwd": cwd, "env": settings | variables, "stdout": pipe, "stderr": pipe},
+        **{"cwd": cwd, "env": online(hub, cwd) | variables, "stdout": pipe, "stderr": pipe},
     )
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=PATIENCE_S)
     return process.returncode, out, err
 
 
@@ -68,8 +74,7 @@ def test_a_run_goes_on_through_transient_faults_and_counts_them(
     stand_in: StandInHub, tmp_path: Path
 ) -> None:
     stand_in.fault = one_in(3)
-    stand_in.stall_s = 3.0
-    status, out, err = finish(start(stand_in.endpoint, tmp_path, "data.hub_timeout_s=1"))
+    status, out, err = finish(start(stand_in.endpoint, tmp_path, "data.hub_timeout_s=2"))
     assert status == 0, err
     run = tmp_path / "runs/smoke"
     found = summary(run)
@@ -96,9 +101,8 @@ def test_ten_thousand_rows_with_every_third_request_failing(tmp_path: Path) -> N
                 writer.write_table(table, row_group_size=50)
     with serving(folder.parent) as hub:
         hub.fault = one_in(3)
-        hub.stall_s = 3.0
         words = ["trainer.max_steps=100", "data.batch_size=100"]  # one epoch
-        words += ["data.hub_timeout_s=0.5", "trainer.save_every=null", "data.workers=2"]
+        words += ["data.hub_timeout_s=1", "trainer.save_every=null", "data.workers=2"]
         status, _, err = finish(start(hub.endpoint, tmp_path, *words))
         assert status == 0, err
         found = summary(tmp_path / "runs/smoke")
@@ -132,8 +136,7 @@ def test_a_final_fault_in_mid_run_ends_it_and_the_checkpoint_stays(
     assert done[0] == 1
     assert done[2].splitlines()[-1].startswith("radcap: ") and said in done[2], done[2]
     assert "Traceback" not in done[2]
-    last = max(line["time"] for line in metrics(run))
-    assert time.time() - last < 15
+    assert sum(stand_in.failed.values()) == 1  # asked once
     # Nothing was wrong with the steps so far: all of them are saved.
     last_step = max(line["step"] for line in metrics(run))
     assert (run / "checkpoints" / f"step-{last_step}" / "manifest.json").is_file()
@@ -151,23 +154,25 @@ def test_a_final_fault_in_mid_run_ends_it_and_the_checkpoint_stays(
 @pytest.mark.parametrize(
     ("fault", "said"), [(401, "HF_TOKEN"), (403, "accept its terms"), (404, "check its name")]
 )
-def test_a_final_fault_at_the_start_is_told_within_seconds(
+def test_a_final_fault_at_the_start_is_told_at_once(
     stand_in: StandInHub, tmp_path: Path, fault: int, said: str
 ) -> None:
     stand_in.fault = lambda number, method, path: fault
-    begin = time.monotonic()
     status, _, err = finish(start(stand_in.endpoint, tmp_path))
-    assert time.monotonic() - begin < 10
     assert status == 1 and said in err and err.count("\n") == 1, err
     assert stand_in.requests["GET listing"] == 1
 
 
-def test_no_server_at_all_is_told_within_seconds(tmp_path: Path) -> None:
-    begin = time.monotonic()
-    status, _, err = finish(start("http://127.0.0.1:9", tmp_path))
-    assert time.monotonic() - begin < 10
+def test_no_server_at_all_is_told_before_torch_is_loaded(tmp_path: Path) -> None:
+    variables = online("http://127.0.0.1:9", tmp_path)
+    watched = watch(tmp_path, "-m", "radcap.train", *WORDS, variables=variables)
+    # Tried for five seconds with growing pauses, not for the ten minutes of a Hub once met.
+    assert 1 <= len(watched.connections) <= 9 and not watched.heavy
+    err = watched.done.stderr
     last = err.splitlines()[-1]
-    assert status == 1 and "http://127.0.0.1:9" in last and "data=phantom" in last, err
+    assert (
+        watched.done.returncode == 1 and "http://127.0.0.1:9" in last and "data=phantom" in last
+    ), err
 
 
 def test_a_run_keeps_to_its_revision_unless_told_otherwise(
@@ -220,23 +225,25 @@ def test_a_signal_while_the_loader_stalls_saves_and_stops(
     stand_in: StandInHub, tmp_path: Path
 ) -> None:
     words = ["trainer.max_steps=400", "data.window_gb=0.002", "trainer.log_every=1"]
-    words += ["trainer.save_every=null", "trainer.eval_every=null", "data.hub_timeout_s=300"]
+    words += ["trainer.save_every=null", "trainer.eval_every=null", "data.hub_timeout_s=1e6"]
     process = start(stand_in.endpoint, tmp_path, *words)
     run = tmp_path / "runs/smoke"
     wait_for_step(run, 5, process)
-    stand_in.stall_s = 60.0
     stand_in.fault = lambda number, method, path: "stall"
-    deadline = time.monotonic() + 60
-    while not stand_in.failed:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    time.sleep(3)  # what was loaded ahead is used up
-    begin = time.monotonic()
+    looks: list[bool] = []
+
+    def waits() -> bool:
+        """When what was loaded ahead is used up: not at work, whenever one looks."""
+        assert process.poll() is None, process.communicate()
+        looks.append(bool(stand_in.failed) and is_asleep(process.pid))
+        return all(looks[-20:]) and len(looks) >= 20
+
+    wait_until(waits, "a run that waits for data", every_s=0.1)
     process.send_signal(signal.SIGTERM)
     status, out, err = finish(process)
-    assert time.monotonic() - begin < 30
-    assert status == 75, err
+    assert status == 75 and "not stopped" not in err, err
     last = max(line["step"] for line in metrics(run))
+    assert last < 400
     assert f"stopped after step {last}, saved" in out
     assert (run / "checkpoints" / f"step-{last}" / "manifest.json").is_file()
 

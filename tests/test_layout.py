@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from command_line import run_python
+from waiting import PATIENCE_S
 
 PACKAGE = Path(__file__).parent.parent / "radcap"
 ROOMS = {"data", "model", "runtime", "training", "scoring", "aot"}
@@ -119,7 +120,7 @@ def test_every_command_answers_help_at_once(command: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0
     assert done.stdout.startswith(f"usage: python -m radcap.{command}")

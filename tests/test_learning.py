@@ -12,6 +12,7 @@ from pathlib import Path
 
 import programs
 import pytest
+from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,14 +25,14 @@ def run(tmp_path: Path, *words: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=1500,
+        timeout=6 * PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(13 * PATIENCE_S)
 def test_the_default_run_learns_what_the_image_shows(tmp_path: Path) -> None:
     said = run(tmp_path, "-m", "radcap.train")
     end = json.loads((tmp_path / "runs" / "default" / "summary.json").read_text())

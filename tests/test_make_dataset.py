@@ -11,6 +11,7 @@ import numpy as np
 import programs
 import pytest
 from PIL import Image
+from waiting import PATIENCE_S
 
 from radcap.data.records import Example, parse_row
 from radcap.data.source import open_source
@@ -148,7 +149,7 @@ def test_help_is_quick_and_loads_no_torch() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0
     assert "data.path=OUT" in done.stdout

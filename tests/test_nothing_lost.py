@@ -27,6 +27,8 @@ from command_line import (
     train,
     wait_for_step,
 )
+from waiting import PATIENCE_S
+from watched import watch
 
 from radcap.training.checkpoint import list_checkpoints, load_checkpoint
 
@@ -71,7 +73,7 @@ def test_a_checkpoint_that_finds_no_room_is_missed_and_the_run_goes_on(
         *words,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=PATIENCE_S)
     run = tmp_path / "runs" / "smoke"
     assert process.returncode == 1, err
     assert "warning: cannot save runs/smoke/checkpoints/step-8: File too large" in out
@@ -143,13 +145,17 @@ def test_a_second_command_on_the_same_folder_is_refused(
     process = start(tmp_path, cache, *WORDS)
     run = tmp_path / "runs" / "smoke"
     wait_for_step(run, 2, process)
-    begin = time.monotonic()
-    for words in (WORDS, (*WORDS, "run.fresh=true")):
-        second = train(tmp_path, cache, *words)
-        assert second.returncode == 1
-        assert second.stderr.count("\n") == 1 and "runs/smoke is in use by" in second.stderr
-    assert time.monotonic() - begin < 20
-    _, err = process.communicate(timeout=200)
+    process.send_signal(signal.SIGSTOP)  # whoever waited for it would wait for ever
+    try:
+        for words in (WORDS, (*WORDS, "run.fresh=true")):
+            second = watch(tmp_path, "-m", "radcap.train", *words, variables=environment(cache))
+            assert second.done.returncode == 1
+            err = second.done.stderr
+            assert err.count("\n") == 1 and "runs/smoke is in use by" in err
+            assert not second.heavy
+    finally:
+        process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     assert same_curve(run, unbroken)
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["smoke"]
@@ -162,12 +168,10 @@ def test_a_signal_in_a_validation_breaks_it_off_and_saves(
     process = start(tmp_path, cache, *words)
     run = tmp_path / "runs" / "smoke"
     wait_for_step(run, 6, process)  # logged before the validation begins
-    begin = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-    assert time.monotonic() - begin < 30
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 75, err
-    assert "stopped after step 6, saved" in out
+    assert "stopped after step 6, saved" in out  # by itself, before the grace was over
     assert len(metrics(run)) == 6 and (run / "val_metrics.jsonl").read_text() == ""
     assert (run / "checkpoints" / "step-6" / "manifest.json").is_file()
     assert train(tmp_path, cache, *words).returncode == 0
@@ -184,7 +188,7 @@ def test_a_signal_in_the_last_validation_leaves_the_end_to_the_next_process(
     run = tmp_path / "runs" / "smoke"
     wait_for_step(run, 8, process)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 75 and "stopped after step 8, saved" in out, err
     assert not (run / "summary.json").exists()
     again = train(tmp_path, cache, *words, "trainer.caption_rows=40")
@@ -222,7 +226,7 @@ def test_a_terminal_that_is_closed_loses_nothing(
         if select.select([terminal], [], [], 0.1)[0]:
             os.read(terminal, 1 << 16)
     os.close(terminal)
-    assert process.wait(timeout=60) == 75
+    assert process.wait(timeout=PATIENCE_S) == 75
     last = metrics(run)[-1]["step"]
     assert (run / "checkpoints" / f"step-{last}" / "manifest.json").is_file()
     assert train(tmp_path, cache, *WORDS).returncode == 0
@@ -230,22 +234,26 @@ def test_a_terminal_that_is_closed_loses_nothing(
 
 
 def test_a_second_signal_ends_at_once_and_says_what_is_safe(tmp_path: Path, cache: Path) -> None:
-    process = start(tmp_path, cache, *WORDS, "trainer.max_steps=400")
-    wait_for_step(tmp_path / "runs" / "smoke", 10, process)
-    while process.poll() is None:  # somebody leans on Ctrl-C
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.02)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 75
+    err = ""
+    # Where the save is done before the second one comes, once more.
+    for step in range(10, 100, 10):
+        process = start(tmp_path, cache, *WORDS, "trainer.max_steps=400")
+        wait_for_step(tmp_path / "runs" / "smoke", step, process)
+        while process.poll() is None:  # somebody leans on Ctrl-C
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        out, err = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 75
+        if "stopped after step" not in out:
+            break
     kept = list_checkpoints(tmp_path / "runs" / "smoke" / "checkpoints")
     steps = {int(path.name.removeprefix("step-")) for path in kept}
     told = re.search(r"step (\d+) is saved, and the same command goes on from there", err)
     assert told is not None and int(told[1]) in steps
 
 
-def test_a_signal_while_xla_compiles_is_answered_within_seconds(
-    tmp_path: Path, cache: Path
-) -> None:
+def test_a_signal_while_xla_compiles_is_answered(tmp_path: Path, cache: Path) -> None:
+    """By the grace at the latest: see training/test_signals.py for how long that is."""
     words = ("+experiment=smoke", "runtime=xla_cpu", "runtime.devices=8", "data.workers=1")
     process = start(tmp_path, cache, *words)
     assert process.stdout is not None
@@ -253,10 +261,8 @@ def test_a_signal_while_xla_compiles_is_answered_within_seconds(
         if line.startswith("device:"):
             break
     time.sleep(2)  # the first step is being traced or compiled
-    begin = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert time.monotonic() - begin < 30
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 75, err
     run = tmp_path / "runs" / "smoke"
     saved = list_checkpoints(run / "checkpoints")

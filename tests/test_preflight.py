@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import ROOT, run_module
+from watched import watch
 
 SMOKE = ("+experiment=smoke", "data.batch_size=64")
 
@@ -42,10 +42,10 @@ def figures(cwd: Path, name: str = "preflight.json") -> dict[str, Any]:
     ],
 )
 def test_wrong_arguments_are_refused_at_once(tmp_path: Path, word: str, said: str) -> None:
-    start = time.monotonic()
-    done = preflight(tmp_path, *SMOKE, word)
-    assert time.monotonic() - start < 5
+    watched = watch(tmp_path, "-m", "radcap.preflight", *SMOKE, word)
+    done = watched.done
     assert done.returncode == 2
+    assert not watched.heavy
     assert said in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not list(tmp_path.iterdir())
 
@@ -66,9 +66,7 @@ def test_without_its_extra_the_install_command_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_epoch1_fits_v3_8_without_a_gather(tmp_path: Path) -> None:
-    start = time.monotonic()
     done = preflight(tmp_path, "+experiment=epoch1", "preflight.topology=v3-8")
-    assert time.monotonic() - start < 240
     assert done.returncode == 0, done.stderr
     found = figures(tmp_path)
     assert found["fits"] is True and found["batch_size"] == 336
@@ -83,7 +81,7 @@ def test_epoch1_fits_v3_8_without_a_gather(tmp_path: Path) -> None:
     hours = 2250 * 336 / found["images_per_s"] / 3600
     assert found["experiment"]["core_hours"] == pytest.approx(8 * hours)
     assert found["host"]["decode_cores"] > 1
-    (program,) = found["programs"].values()
+    (program,) = found["programs"].values()  # a single compilation
     assert len(program["largest_buffers"]) == len(program["costliest_operations"]) == 10
     # The optimizer's share of cycles, and the backward pass of the modules, bear their names.
     assert {"encoder.features", "decoder.layers", "optimizer", "fc_out"} <= set(

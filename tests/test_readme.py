@@ -16,6 +16,7 @@ import pytest
 from command_line import ROOT, environment
 from programs import server_for
 from readme_recipes import RECIPES, Covered, Extra, Run
+from waiting import PATIENCE_S
 
 README = (ROOT / "README.md").read_text()
 
@@ -73,6 +74,7 @@ def test_what_is_shown_is_what_is_printed(line: str, output: str, tmp_path: Path
         capture_output=True,
         text=True,
         check=False,
+        timeout=PATIENCE_S,
     )
     assert done.stdout + done.stderr == output
 
@@ -123,6 +125,7 @@ def test_the_lines_of_a_block_run_one_after_the_other(
             capture_output=True,
             text=True,
             check=False,
+            timeout=PATIENCE_S,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr
@@ -139,7 +142,11 @@ def test_the_two_scripts(tmp_path: Path) -> None:
         (tmp_path / ".venv/bin" / name).chmod(0o755)
     for script, words in (("quickstart.sh", "seed=1"), ("test.sh", "-k x"), ("test.sh", "--all")):
         subprocess.run(
-            f"bash scripts/{script} {words}", shell=True, cwd=tmp_path, check=True, timeout=60
+            f"bash scripts/{script} {words}",
+            shell=True,
+            cwd=tmp_path,
+            check=True,
+            timeout=PATIENCE_S,
         )
     asked = (tmp_path / "asked").read_text().splitlines()
     assert [line for line in asked if "install" not in line] == [

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from command_line import WORDS, metrics, start, summary, train, wait_for_step
+from waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 needs_xla = pytest.mark.skipif(
@@ -140,7 +141,7 @@ def test_processes_train_as_one_stop_as_one_and_one_goes_on_alone(
     run = tmp_path / "runs" / "smoke"
     wait_for_step(run, 8, process)
     process.send_signal(signal.SIGTERM)
-    said, errors = process.communicate(timeout=100)
+    said, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode != 0
     assert said.count("device:") == 1, said  # one speaks for both
     assert "2 processes" in said

@@ -11,6 +11,7 @@ from browser import need_chromium
 from command_line import ROOT, train
 from evaluation.known import looking_model, save
 from PIL import Image
+from waiting import PATIENCE_S
 
 
 def run_script(name: str, cwd: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -20,7 +21,7 @@ def run_script(name: str, cwd: Path, *words: str | Path) -> subprocess.Completed
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
 
 

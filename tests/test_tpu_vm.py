@@ -6,13 +6,14 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "tpu_vm.sh"
@@ -74,7 +75,7 @@ class Cloud:
             capture_output=True,
             text=True,
             check=False,
-            timeout=180,
+            timeout=PATIENCE_S,
         )
 
     def asked(self) -> list[list[str]]:
@@ -215,10 +216,7 @@ def test_train_starts_on_all_hosts_and_hostile_words_arrive_whole(cloud: Cloud) 
     ready(cloud)
     done = cloud.run("train", 'data.path=it\'s "$HOME";x', "+experiment=epoch1")
     assert done.returncode == 0, done.stderr
-    deadline = time.monotonic() + 60
-    while not (cloud.home / "vm/radcap-train.status").is_file():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until((cloud.home / "vm/radcap-train.status").is_file, "the end of the run")
     assert cloud.trained() == [
         '-m radcap.train runtime=tpu data.path=it\'s "$HOME";x +experiment=epoch1'
     ]
@@ -359,16 +357,25 @@ def test_a_watch_opened_again_leaves_the_run_and_ctrl_c_ends_it_with_a_word(clou
     (cloud.home / "hold").touch()
     cloud.run("train", MIRROR, "+experiment=epoch1")
     try:
-        command = f"timeout --foreground -s INT 5 {BASH} {SCRIPT} {' '.join(WATCH)}"
-        environment = cloud.environment()
-        done = subprocess.run(
-            [BASH, "-c", command], env=environment, capture_output=True, text=True, check=False
+        watch = subprocess.Popen(
+            [BASH, SCRIPT, *WATCH],
+            env=cloud.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
+        assert watch.stdout is not None
+        begun = ""
+        while "a run is in progress on radcap" not in begun:
+            line = watch.stdout.readline()
+            assert line, watch.communicate()
+            begun += line
+        watch.send_signal(signal.SIGINT)
+        out, errors = watch.communicate(timeout=PATIENCE_S)
     finally:
         (cloud.home / "hold").unlink()
-    assert "a run is in progress on radcap" in done.stdout
-    assert "the watch is ended, the run is not" in done.stderr
-    assert done.stdout.splitlines()[-2:] == BILLED
+    assert "the watch is ended, the run is not" in errors
+    assert (begun + out).splitlines()[-2:] == BILLED
     assert len(cloud.trained()) == 1
 
 
@@ -377,27 +384,22 @@ def test_a_restart_ends_what_is_left_of_the_run(cloud: Cloud) -> None:
     ready(cloud)
     (cloud.home / "hold").touch()
     cloud.run("train", MIRROR, "+experiment=epoch1")
-    deadline = time.monotonic() + 30
-    while not cloud.trained():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(cloud.trained, "the run")
     left = int((cloud.home / "vm/radcap-train.pid").read_text())
     watch = subprocess.Popen(
         [BASH, SCRIPT, *WATCH], env=cloud.environment(), stdout=subprocess.PIPE, text=True
     )
     try:
         assert watch.stdout is not None
-        while "looking after it" not in watch.stdout.readline():
-            assert time.monotonic() < deadline
+        while "looking after it" not in (line := watch.stdout.readline()):
+            assert line, watch.communicate()
         (cloud.home / "vm/radcap-train.status").write_text("75\n")  # of another host
-        while len(cloud.trained()) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: len(cloud.trained()) == 2, "the run's second start")
         left_over = Path(f"/proc/{left}/cmdline")  # empty where nobody has reaped it
         assert not left_over.exists() or left_over.read_text() == ""
     finally:
         (cloud.home / "hold").unlink()
-    out, _ = watch.communicate(timeout=60)
+    out, _ = watch.communicate(timeout=PATIENCE_S)
     assert watch.returncode == 0
     assert "the run stopped (75): starting it again" in out
 

@@ -35,7 +35,7 @@ def test_a_long_caption_keeps_its_end_token_and_is_counted() -> None:
     assert ids[:, -1].tolist() == [SEP] * 3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.text(max_size=60) | st.sampled_from(["[SEP]", "a [PAD] b", "[CLS][MASK]", "[UNK]x"]),

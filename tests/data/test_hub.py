@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from hub.stand_in import FAULTS, HUB_ID, StandInHub, one_in, point_client_at, serving
+from waiting import PATIENCE_S
 
 from radcap.data.download import Hub
 from radcap.data.faults import DataError
@@ -35,7 +35,7 @@ def stand_in(numbered: Any, monkeypatch: Any) -> Iterator[StandInHub]:
 
 
 def reader(**options: Any) -> Hub:
-    return Hub(HUB_ID, **({"patience_s": 20.0, "timeout_s": 1.0} | options))
+    return Hub(HUB_ID, **({"patience_s": PATIENCE_S, "timeout_s": PATIENCE_S} | options))
 
 
 def open_split(hub: Hub, split: str = "train", revision: str | None = None) -> Source:
@@ -103,8 +103,7 @@ def test_each_transient_fault_is_tried_again_and_counted(
     stand_in: StandInHub, load: Any, kind: str
 ) -> None:
     stand_in.fault = one_in(3, kinds=(kind,))
-    stand_in.stall_s = 1.5
-    hub = reader(timeout_s=0.5)
+    hub = reader(timeout_s=0.5) if kind == "stall" else reader()
     source = open_split(hub)
     order = make_order(source)
     batches = list(islice(load(source, hub=hub, order=order), order.batches_per_epoch))
@@ -297,10 +296,27 @@ def test_the_token_goes_to_the_hub_and_to_no_other_host(
     assert stand_in.requests["GET bytes"] > 0 and stand_in.leaked == []
 
 
-def test_patience_counts_from_the_last_byte(stand_in: StandInHub) -> None:
+class Clock:
+    """In the place of `time`: only what a test says takes any."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_patience_counts_from_the_last_byte(
+    stand_in: StandInHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A fetch may take much longer than patience lasts, as long as something comes."""
     hub = reader(patience_s=0.5)
     source = open_split(hub)
+    clock = Clock()
+    monkeypatch.setattr("radcap.data.download.time", clock)
     answers = itertools.count()
 
     def fault(number: int, method: str, path: str) -> str | None:
@@ -312,13 +328,12 @@ def test_patience_counts_from_the_last_byte(stand_in: StandInHub) -> None:
     def slow(at: int, data: bytes) -> None:
         nonlocal pieces
         pieces += 1
-        time.sleep(0.2)
+        clock.now += 0.2
 
     group = source.row_groups[2]
-    began = time.monotonic()
     for _ in range(3):
         hub.fetch(group.file, group.start, group.stop, slow)
-    assert time.monotonic() - began > 0.5 and pieces > 3 and hub.traffic.retries >= 3
+    assert clock.now > 0.5 and pieces > 3 and hub.traffic.retries >= 3
 
 
 def test_a_full_disk_is_no_fault_of_the_hub(

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data.conftest import png, row
+from waiting import PATIENCE_S
 
 GROUP_ROWS, GROUPS_PER_LANE = 2580, 2
 BYTES_PER_ROW = 39_000
@@ -59,7 +60,7 @@ def measure(folder: Path, lanes: int) -> list[int]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=500,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -122,7 +123,11 @@ pool.close()
 
 def test_a_garbage_collection_copies_nothing_that_workers_share() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", UNSHARED], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", UNSHARED],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     before, after = (int(word) for word in done.stdout.split())

@@ -8,7 +8,6 @@ import json
 import multiprocessing
 import os
 import signal
-import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from waiting import wait_until
 
 from radcap.data.phantom import FORMAT_VERSION, ensure_phantom, read_floor, write_phantom
 from radcap.data.phantom_grammar import caption_distribution, draw_labels
@@ -232,10 +232,7 @@ def test_a_killed_writer_leaves_no_set_and_the_next_one_repairs(tmp_path: Path) 
     context = multiprocessing.get_context("spawn")
     writer = context.Process(target=_ensure, args=(tmp_path,))
     writer.start()
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.rglob("train-*.parquet")):
-        assert time.monotonic() < deadline, "the writer never began"
-        time.sleep(0.01)
+    wait_until(lambda: list(tmp_path.rglob("train-*.parquet")), "the writer's begin", every_s=0.01)
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("phantom")]

@@ -107,7 +107,7 @@ def test_every_filter_gives_pillows_picture(kind: int, colour: int, idats: int) 
     assert decode_image(data).tobytes() == outcome(data)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     filters=st.lists(st.integers(0, 6), min_size=1, max_size=6),
     width=st.integers(1, 9),

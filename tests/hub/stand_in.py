@@ -10,7 +10,6 @@ import re
 import socket
 import struct
 import threading
-import time
 import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -34,7 +33,6 @@ class StandInHub(ThreadingHTTPServer):
         folder: the data set's files.
         commit: its revision; `publish` gives another one.
         fault: decides which requests fail.
-        stall_s: how long a stalled request is silent.
         requests: requests by method and kind of path.
         bytes_served: bytes of files that were sent.
         failed: faults done, by name.
@@ -52,7 +50,6 @@ class StandInHub(ThreadingHTTPServer):
         self.api = f"/api/{'models' if is_model else 'datasets'}/{hub_id}"
         self.files = f"/{hub_id}/resolve/" if is_model else f"/datasets/{hub_id}/resolve/"
         self.fault: Fault = lambda number, method, path: None
-        self.stall_s = 3.0
         self.requests: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self.bytes_served = 0
@@ -120,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             self.close_connection = True
         elif fault == "stall":
-            time.sleep(hub.stall_s)
+            self.connection.recv(1)  # until the client hangs up
             self.close_connection = True
         elif fault in ("503", "429"):
             self._send(int(fault), b"later", {"Retry-After": "0"})

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from hub.stand_in import HUB_ID, serving
+from waiting import PATIENCE_S
 
 from radcap.data.phantom import write_phantom
 
@@ -29,6 +30,6 @@ def test_datasets_streams_from_it(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=PATIENCE_S,
         )
     assert done.stdout.strip() == "30", done.stderr

@@ -70,7 +70,7 @@ def recomputed_beams(
     max_len=st.integers(1, 8),
     num_beams=st.integers(2, 6),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_beams_equal_those_of_recomputed_prefixes(
     seed: int, batch: int, max_len: int, num_beams: int
 ) -> None:

@@ -34,7 +34,7 @@ every_formula = pytest.mark.parametrize("formula", FORMULAS)
     padding=st.floats(0, 1),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_every_formula_equals_torchs_sum_and_gradient(
     batch: int, length: int, padding: float, seed: int
 ) -> None:

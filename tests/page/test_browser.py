@@ -12,6 +12,7 @@ import pytest
 from browser import chromium
 from page.conftest import Demo
 from PIL import Image
+from waiting import PATIENCE_S
 
 from radcap import Captioner
 
@@ -37,7 +38,7 @@ def browser() -> Iterator[Any]:
 def page(browser: Any, demo: Demo) -> Iterator[Any]:
     """The page, opened; it must end without a fault and without a look elsewhere."""
     page = browser.new_page(viewport={"width": 1240, "height": 900})
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(1000 * PATIENCE_S)
     asked, faults = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
@@ -63,7 +64,8 @@ def drop(page: Any, file: Path) -> None:
 
 
 def opacities(page: Any) -> list[float]:
-    page.wait_for_timeout(500)  # a layer fades in
+    # A layer fades in.
+    page.wait_for_function("document.getAnimations().every(a => a.playState != 'running')")
     shown = "maps => maps.map(map => Number(getComputedStyle(map).opacity))"
     return page.locator(".rc-map").evaluate_all(shown)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import socket
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import gradio_client
@@ -15,12 +14,15 @@ import numpy as np
 import pytest
 from page.conftest import Demo, serving_demo
 from PIL import Image
+from waiting import PATIENCE_S, wait_until
 
 from radcap import Captioner
 from radcap.export import main as export
 
 pytestmark = pytest.mark.slow
 META = {"_type": "gradio.FileData"}
+get = partial(httpx.get, timeout=PATIENCE_S)
+post = partial(httpx.post, timeout=PATIENCE_S)
 
 
 def noise(folder: Path, seed: int = 0) -> Path:
@@ -30,24 +32,24 @@ def noise(folder: Path, seed: int = 0) -> Path:
 
 
 def connect(demo: Demo) -> gradio_client.Client:
-    return gradio_client.Client(demo.address, verbose=False, analytics_enabled=False)
+    return gradio_client.Client(
+        demo.address,
+        verbose=False,
+        analytics_enabled=False,
+        httpx_kwargs={"timeout": PATIENCE_S},
+    )
 
 
 def put(demo: Demo) -> str:
     """Upload something: the path that gradio gave it."""
     files = {"files": ("smith.png", io.BytesIO(b"no picture"))}
-    (path,) = httpx.post(f"{demo.address}/gradio_api/upload", files=files).json()
+    (path,) = post(f"{demo.address}/gradio_api/upload", files=files).json()
     return str(path)
 
 
-def soon(holds: Callable[[], object], seconds: float = 60.0) -> bool:
-    """Whether something holds within some seconds."""
-    end = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
+def wait_until_gone(demo: Demo) -> None:
+    """Wait until no upload is left."""
+    wait_until(lambda: not demo.uploads(), "the end of the uploads")
 
 
 def test_an_upload_has_its_caption_and_is_gone(
@@ -81,8 +83,8 @@ def test_a_file_that_was_not_uploaded_is_neither_read_nor_fetched(
         ):
             data = [{"path": put(demo), "meta": META}, 1, 0]
             data[place] = {"path": path, "meta": META}
-            event = httpx.post(call, json={"data": data}).json()["event_id"]
-            answer = httpx.get(f"{call}/{event}", timeout=30).text
+            event = post(call, json={"data": data}).json()["event_id"]
+            answer = get(f"{call}/{event}").text
             told = ("drop it once more", ": a whole number from")
             assert answer.startswith("event: error") or any(word in answer for word in told), answer
             if path.startswith("http"):
@@ -106,9 +108,9 @@ def test_a_pressed_button_neither_fetches_nor_fails(demo: Demo) -> None:
             (1, {"number": 0}, "rc-caption"),
         ):
             body = {"data": [beams], "fn_index": 1, "session_hash": "s", "event_data": event}
-            assert httpx.post(f"{demo.address}/gradio_api/queue/join", json=body).is_success
+            assert post(f"{demo.address}/gradio_api/queue/join", json=body).is_success
             stream = f"{demo.address}/gradio_api/queue/data?session_hash=s"
-            assert said in httpx.get(stream, timeout=30).text
+            assert said in get(stream).text
         stranger.settimeout(0.1)
         with pytest.raises(TimeoutError):
             stranger.accept()
@@ -116,25 +118,25 @@ def test_a_pressed_button_neither_fetches_nor_fails(demo: Demo) -> None:
 
 def test_a_file_that_is_too_large_or_never_whole_leaves_nothing(demo: Demo) -> None:
     upload = f"{demo.address}/gradio_api/upload"
-    answer = httpx.post(
-        upload, files={"files": ("x.dcm", io.BytesIO(bytes(101 << 20)))}, timeout=60
-    )
+    answer = post(upload, files={"files": ("x.dcm", io.BytesIO(bytes(101 << 20)))})
     assert answer.status_code == 413
-    assert soon(lambda: demo.uploads() == [])
+    wait_until_gone(demo)
     host, port = demo.address.removeprefix("http://").split(":")
     head = (
         "POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n"
         "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
         'Content-Disposition: form-data; name="files"; filename="smith.dcm"\r\n\r\n'
     )
-    with socket.create_connection((host, int(port)), timeout=10) as half:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as half:
         half.sendall(head.encode() + b"PATIENT" * 1000)
-        assert soon(lambda: any(file.stat().st_size for file in demo.uploads()))
-    assert soon(lambda: demo.uploads() == [])
+        wait_until(
+            lambda: any(file.stat().st_size for file in demo.uploads()), "the begin of the upload"
+        )
+    wait_until_gone(demo)
 
 
 def test_the_browser_is_told_to_fetch_from_here_alone(demo: Demo) -> None:
-    answer = httpx.get(demo.address)
+    answer = get(demo.address)
     assert answer.status_code == 200
     policy = answer.headers["content-security-policy"]
     assert policy.startswith("default-src 'self';") and "http" not in policy
@@ -143,11 +145,11 @@ def test_the_browser_is_told_to_fetch_from_here_alone(demo: Demo) -> None:
 
 def test_what_is_too_large_is_not_taken_and_a_nameless_file_leaves_nothing(demo: Demo) -> None:
     body = {"data": ["x" * (2 << 20)], "fn_index": 0, "session_hash": "s"}
-    assert httpx.post(f"{demo.address}/gradio_api/queue/join", json=body).status_code == 413
+    assert post(f"{demo.address}/gradio_api/queue/join", json=body).status_code == 413
     upload = f"{demo.address}/gradio_api/upload"
-    assert httpx.post(upload, files={"files": ("", io.BytesIO(b"x"))}).status_code >= 400
-    assert httpx.get(demo.address, headers={"Host": "rebound.example"}).status_code == 403
-    assert soon(lambda: demo.uploads() == [])
+    assert post(upload, files={"files": ("", io.BytesIO(b"x"))}).status_code >= 400
+    assert get(demo.address, headers={"Host": "rebound.example"}).status_code == 403
+    wait_until_gone(demo)
 
 
 def test_it_calls_nobody(demo: Demo) -> None:
@@ -166,10 +168,10 @@ def test_a_signal_ends_it_in_good_order(
             "not for diagnosis: captions of a research model",
         ]
         beat = f"{demo.address}/gradio_api/heartbeat/x"
-        with httpx.stream("GET", beat, timeout=60) as stream:
+        with httpx.stream("GET", beat, timeout=PATIENCE_S) as stream:
             next(stream.iter_raw())
             demo.process.send_signal(number)
-            out, err = demo.process.communicate(timeout=60)
+            out, err = demo.process.communicate(timeout=PATIENCE_S)
         assert (demo.process.returncode, err) == (0, "")
         assert out.splitlines()[-1] == "ended; no upload is kept"
         assert list(demo.temporary.glob("radcap-demo-*")) == []
@@ -187,10 +189,10 @@ def test_a_space_runs_by_its_app_with_its_own_copy_of_radcap(
     source.write_text(source.read_text().replace("radiology captions", "from a copy"))
     with serving_demo(work, app=out / "space/app.py") as demo:
         assert demo.output.startswith("weights: weights\n")
-        assert "radcap: from a copy" in httpx.get(demo.address).text
+        assert "radcap: from a copy" in get(demo.address).text
         # As through the proxy of a Space, which speaks https to the outside.
         outside = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "me-page.hf.space"}
-        config = httpx.get(f"{demo.address}/config", headers=outside).json()
+        config = get(f"{demo.address}/config", headers=outside).json()
         assert config["root"] == "https://me-page.hf.space"
         file = gradio_client.handle_file(noise(tmp_path))
         html, _ = connect(demo).predict(file, 2, 0, api_name="/caption")

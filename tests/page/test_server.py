@@ -6,6 +6,7 @@ import signal
 import socket
 
 import pytest
+from waiting import PATIENCE_S
 
 from radcap.errors import ConfigError, RadcapError
 from radcap.page.server import address_of, ended_by_signals, listen
@@ -17,7 +18,7 @@ def test_a_port_that_is_taken_and_hosts_that_are_not_here_are_told_in_a_line() -
         assert address_of(taken) == f"http://127.0.0.1:{port}"
         with pytest.raises(RadcapError, match=f"port {port} of 127.0.0.1: .*--port 0"):
             listen("127.0.0.1", port)
-        with socket.create_connection(("127.0.0.1", port), timeout=5):
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S):
             pass
     for host in ("192.0.2.1", "no such host"):
         with pytest.raises(ConfigError, match=f"--host {host}") as caught:

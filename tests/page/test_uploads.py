@@ -7,10 +7,10 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from radcap.page import uploads
 from radcap.page.uploads import delete_abandoned, delete_older, private_uploads
@@ -53,9 +53,7 @@ def test_a_folder_that_vanishes_is_made_again(
     sweeper.start()
     try:
         for _ in range(2):
-            end = time.monotonic() + 30
-            while not folder.is_dir() and time.monotonic() < end:
-                time.sleep(0.01)
+            wait_until(folder.is_dir, "the folder", every_s=0.01)
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
             folder.rmdir()
     finally:

@@ -25,7 +25,7 @@ PAIRS = st.lists(st.tuples(SENTENCES, SENTENCES), min_size=1, max_size=12).filte
 
 
 @given(PAIRS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_cider_d_is_that_of_pycocoevalcap(pairs: list[tuple[str, str]]) -> None:
     expected, each = Cider().compute_score(
         {number: [reference] for number, (_, reference) in enumerate(pairs)},
@@ -38,7 +38,7 @@ def test_cider_d_is_that_of_pycocoevalcap(pairs: list[tuple[str, str]]) -> None:
 
 
 @given(PAIRS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_bleu_and_rouge_are_those_of_their_libraries(pairs: list[tuple[str, str]]) -> None:
     captions, references = ([*side] for side in zip(*pairs, strict=True))
     found = text_statistics(captions, references)

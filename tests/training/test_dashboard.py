@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from tensorboard import program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
+from waiting import wait_until
 from werkzeug.test import Client
 
 from radcap.compose import compose
@@ -174,12 +174,13 @@ def ask(logdir: Path, path: str, content: dict[str, Any] | None) -> Any:
     tensorboard.configure(argv=["tensorboard", *words])
     tensorboard.launch()
     client = Client(board.pop().app)
-    deadline = time.monotonic() + 30
-    while True:  # the files are read beside
-        address = f"/data/plugin/{path}"
+    address = f"/data/plugin/{path}"
+
+    def answer() -> Any:
         answer = client.get(address) if content is None else client.post(address, json=content)
         found = json.loads(answer.data) if answer.status_code == 200 else {}
-        if found.get("sessionGroups") or found.get("hparamInfos") or found.get("category"):
-            return found
-        assert time.monotonic() < deadline, answer.data
-        time.sleep(0.1)
+        return (
+            any(found.get(name) for name in ("sessionGroups", "hparamInfos", "category")) and found
+        )
+
+    return wait_until(answer, f"{path} of the files, which are read beside", every_s=0.1)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 
 from radcap.compose import compose
 from radcap.config import Config
@@ -76,7 +77,7 @@ def test_two_processes_are_kept_apart_and_a_kill_leaves_no_lock(tmp_path: Path) 
         "import sys, time; from radcap.compose import compose; "
         "from radcap.training.folder import RunFolder; "
         f"f = RunFolder(compose(['run.dir={tmp_path / 'run'}'])); "
-        "print('open', flush=True); time.sleep(60)"
+        f"print('open', flush=True); time.sleep({PATIENCE_S})"
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
@@ -94,10 +95,10 @@ def test_a_loader_process_that_outlives_a_kill_holds_no_lock(tmp_path: Path) -> 
     folder = opened(tmp_path / "run")
     fork = multiprocessing.get_context("fork")
     alive = fork.Event()
-    child = fork.Process(target=lambda: (alive.set(), time.sleep(60)))
+    child = fork.Process(target=lambda: (alive.set(), time.sleep(PATIENCE_S)))
     child.start()
     try:
-        assert alive.wait(10)
+        assert alive.wait(PATIENCE_S)
         folder.close()
         RunFolder(config_for(tmp_path / "run")).close()
     finally:

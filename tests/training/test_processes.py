@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE_S
 
 from radcap.compose import compose
 from radcap.errors import RadcapError
@@ -26,9 +27,9 @@ class Peer:
         self._barrier = barrier
 
     def gather(self, value: Any) -> list[Any]:
-        self._barrier.wait(timeout=10)
+        self._barrier.wait(timeout=PATIENCE_S)
         self._words[self.process_index] = value
-        self._barrier.wait(timeout=10)
+        self._barrier.wait(timeout=PATIENCE_S)
         return list(self._words)
 
 

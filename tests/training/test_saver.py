@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from waiting import PATIENCE_S
 
 from radcap.errors import RadcapError
 from radcap.training import saver as saver_module
@@ -29,7 +30,7 @@ def test_training_does_not_wait_for_the_write(tmp_path: Path, monkeypatch: Any) 
     real = saver_module.save_checkpoint
 
     def slow(*args: Any) -> Path:
-        assert gate.wait(20)
+        assert gate.wait(PATIENCE_S)
         return real(*args)
 
     monkeypatch.setattr(saver_module, "save_checkpoint", slow)
@@ -130,7 +131,7 @@ def test_a_slow_upload_holds_up_no_checkpoint(tmp_path: Path) -> None:
 
     def push(folder: Path) -> None:
         pushed.append(steps(folder))
-        assert gate.wait(20)
+        assert gate.wait(PATIENCE_S)
 
     mirror.push = push  # type: ignore[method-assign]
     saver = Saver(tmp_path, keep=1, saved_step=0, mirror=mirror)

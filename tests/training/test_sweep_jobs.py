@@ -53,7 +53,7 @@ def test_its_words_alone_give_its_configuration(words: tuple[str, ...]) -> None:
 values = st.text(min_size=1, max_size=200)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(values, min_size=2, max_size=2, unique=True), values)
 def test_names_of_folders_are_safe_and_differ(texts: list[str], other: str) -> None:
     names = [folder_name({"data.path": text, "a": other}) for text in texts]

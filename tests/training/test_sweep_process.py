@@ -7,12 +7,12 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import ROOT, run_python
+from waiting import PATIENCE_S, is_alive, wait_until
 
 from radcap.training.sweep_process import Runner
 
@@ -37,8 +37,7 @@ def handle(number, frame):
 signal.signal(signal.SIGINT, handle)
 signal.signal(signal.SIGTERM, handle)
 print("ready")
-end = time.monotonic() + 30
-while not count and time.monotonic() < end:
+while not count:
     time.sleep(0.01)
 time.sleep(0.5)
 print("signals", count)
@@ -75,13 +74,6 @@ def start_sweep(program: str, log: Path, **options: Any) -> subprocess.Popen[str
     )
 
 
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 20
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_what_a_job_says_is_shown_and_kept(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,10 +91,13 @@ def test_what_a_job_says_is_shown_and_kept(
 
 
 def test_a_helper_that_outlives_its_job_is_not_waited_for(tmp_path: Path) -> None:
-    program = "import subprocess; subprocess.Popen(['sleep', '30'])"
-    began = time.monotonic()
-    assert Runner().run([sys.executable, "-c", program], tmp_path / "log")[0] == 0
-    assert time.monotonic() - began < 20
+    program = f"import subprocess; print(subprocess.Popen(['sleep', '{PATIENCE_S}']).pid)"
+    status, said = Runner().run([sys.executable, "-c", program], tmp_path / "log")
+    helper = int(said)
+    try:
+        assert status == 0 and is_alive(helper)
+    finally:
+        os.kill(helper, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -111,7 +106,7 @@ def test_a_signal_reaches_the_job_once(tmp_path: Path, number: signal.Signals) -
     process = start_sweep(LISTENER, tmp_path / "log", start_new_session=True)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     os.killpg(process.pid, number)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert out.splitlines() == ["signals 1", "status 75 True"]
 
 
@@ -124,8 +119,8 @@ def test_a_killed_sweep_takes_its_job_along(tmp_path: Path, on_terminal: bool) -
     os.close(slave)
     assert os.read(master, 100).startswith(b"ready")
     process.kill()
-    process.wait(60)
-    wait_for(told)
+    process.wait(PATIENCE_S)
+    wait_until(told.exists, "the job's last line")
     os.close(master)
 
 
@@ -154,7 +149,7 @@ def test_a_closed_terminal_or_pipe_ends_no_job(tmp_path: Path, on_terminal: bool
     assert os.read(master, 100).strip() == b"ready"
     os.close(master)
     go_on.touch()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, errors) == (0, "")
     assert (tmp_path / "log").read_text() == "ready\n0\n1\n2\n"
 
@@ -178,7 +173,7 @@ def test_a_terminal_is_handed_on_and_its_bars_are_not_kept(tmp_path: Path) -> No
         stdout=slave,
         stderr=slave,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     os.close(slave)
     shown = os.read(master, 10_000).decode()
