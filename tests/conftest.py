@@ -44,8 +44,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that run alone come last, when few processes have to wait for them."""
-    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+    """The longest come first, so that no process ends long after the others.
+
+    Those that run alone come last, when few processes have to wait for them.
+    """
+
+    def place(item: pytest.Item) -> tuple[bool, float]:
+        slow = item.get_closest_marker("slow")
+        minutes = slow.kwargs.get("minutes", 1.0) if slow else 0.0
+        return item.get_closest_marker("alone") is not None, -minutes
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -35,7 +35,7 @@ def test_five_kills(tmp_path: Path, cache: Path, unbroken: tuple[Path, float]) -
     check(5, tmp_path, cache, *unbroken)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
 @pytest.mark.timeout(7200 + 600 * MANY)
 def test_many_kills(tmp_path: Path, cache: Path, unbroken: tuple[Path, float]) -> None:
     check(MANY, tmp_path, cache, *unbroken)

@@ -31,7 +31,7 @@ def run(tmp_path: Path, *words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=10)
 @pytest.mark.timeout(13 * PATIENCE_S)
 def test_the_default_run_learns_what_the_image_shows(tmp_path: Path) -> None:
     said = run(tmp_path, "-m", "radcap.train")
