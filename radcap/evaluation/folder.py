@@ -20,7 +20,7 @@ from radcap.evaluation.results import RowResult
 from radcap.mappings import read_mapping
 from radcap.training.durable import DurableFile
 from radcap.training.folder import move_aside, write_atomically
-from radcap.training.lock import lock_folder
+from radcap.training.lock import check_held, lock_folder
 
 _IDENTITY, _ROWS, _PICTURES = "evaluation.json", "rows.jsonl", "pictures"
 _REMEDY = "choose another evaluate.out"
@@ -155,6 +155,7 @@ class EvaluationFolder:
         if self._lock is None:
             return
         results = list(results)
+        check_held(self.path, self._lock)
         try:
             if self._file is None:
                 (self.path / _PICTURES).mkdir(exist_ok=True)
@@ -206,7 +207,13 @@ class EvaluationFolder:
                 file.unlink()
 
     def write(self, name: str, text: str) -> None:
-        """Write a file of the report, whole or not at all."""
+        """Write a file of the report, whole or not at all.
+
+        Raises:
+            RadcapError: it cannot be written, or the folder is not there any more.
+        """
+        if self._lock is not None:
+            check_held(self.path, self._lock)
         try:
             write_atomically(self.path / name, text)
         except OSError as error:
@@ -218,9 +225,10 @@ class EvaluationFolder:
             self._file.close()
         if self._lock is None:
             return
-        if self._made and not self.identity:
-            (self.path / ".lock").unlink(missing_ok=True)
-            with suppress(OSError):  # somebody put something there
+        with suppress(OSError):  # somebody put something there, or took it away
+            if self._made and {file.name for file in self.path.iterdir()} <= {".lock", _IDENTITY}:
+                for name in (_IDENTITY, ".lock"):
+                    (self.path / name).unlink(missing_ok=True)
                 for folder in self._made:
                     folder.rmdir()
         self._lock.close()
