@@ -215,14 +215,12 @@ def started(
     )
     os.close(writer)
     try:
-        deadline, seen = time.monotonic() + 120, -1
-        while True:
+        deadline, seen = time.monotonic() + 120, [0]
+        while len(seen) < 5 or len(set(seen[-5:])) > 1 or not seen[-1]:
             assert process.poll() is None and time.monotonic() < deadline
-            size = int.from_bytes(fcntl.ioctl(reader, termios.FIONREAD, bytes(4)), sys.byteorder)
-            if size == seen > PIPE_BYTES // 2:
-                break
-            seen = size
-            time.sleep(0.2)
+            size = fcntl.ioctl(reader, termios.FIONREAD, bytes(4))
+            seen.append(int.from_bytes(size, sys.byteorder))
+            time.sleep(0.1)
         yield process, reader
     finally:
         process.kill()

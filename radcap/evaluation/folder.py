@@ -138,6 +138,12 @@ class EvaluationFolder:
             )
         self.note(identity)
 
+    def forget(self) -> None:
+        """Take back what was noted down for an evaluation that cannot begin; rows found stay."""
+        if self._made and not self.results:
+            self.identity = {}
+            (self.path / _IDENTITY).unlink(missing_ok=True)
+
     def note(self, facts: Mapping[str, Any]) -> None:
         """Note down plain values, by name, in the place of earlier ones."""
         if all(self.identity.get(name) == value for name, value in facts.items()):
@@ -225,10 +231,9 @@ class EvaluationFolder:
             self._file.close()
         if self._lock is None:
             return
-        with suppress(OSError):  # somebody put something there, or took it away
-            if self._made and {file.name for file in self.path.iterdir()} <= {".lock", _IDENTITY}:
-                for name in (_IDENTITY, ".lock"):
-                    (self.path / name).unlink(missing_ok=True)
+        if self._made and not self.identity:
+            (self.path / ".lock").unlink(missing_ok=True)
+            with suppress(OSError):  # somebody put something there
                 for folder in self._made:
                     folder.rmdir()
         self._lock.close()
