@@ -12,8 +12,14 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Handler = Callable[[int, FrameType | None], object]
 
-# Shared with the processes that are forked: they do not hear the signals, or not all of them.
+# Shared with the data workers, which are forked and do not hear the signals themselves.
 _end = mmap.mmap(-1, 1)
+
+
+def begin() -> None:
+    """A command begins, in a process that may have been forked from another command's."""
+    global _end
+    _end = mmap.mmap(-1, 1)
 
 
 def ask_for_end() -> None:

@@ -15,7 +15,7 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-from radcap.handlers import end_is_asked
+from radcap.handlers import begin, end_is_asked
 
 _PATIENCE_S = 2.0  # for the reader of a stream, all in all, once the end is asked for
 _LOOK_EVERY_S = 0.1
@@ -74,7 +74,8 @@ class PatientFile(io.RawIOBase):
 
 def open_streams() -> None:
     """Let closed standard streams lead nowhere, and the others take names that are no text and
-    give up what nobody reads once the end is asked for."""
+    give up what nobody reads once the end is asked for, which no earlier command's counts for."""
+    begin()
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from command_line import ROOT
+from command_line import ROOT, run_python
 
 from radcap import streams
 from radcap.streams import PatientFile
@@ -226,3 +226,21 @@ def started(
         process.kill()
         process.wait()
         os.close(reader)
+
+
+def test_workers_hear_of_the_end_and_another_command_does_not() -> None:
+    program = (
+        "import os\n"
+        "from radcap.handlers import ask_for_end, begin, end_is_asked\n"
+        "def forked(work):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        os._exit(work())\n"
+        "    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+        "other = lambda: (begin(), ask_for_end(), end_is_asked())[2]\n"
+        "assert forked(other) == 1 and not end_is_asked()\n"
+        "assert forked(lambda: (ask_for_end(), 0)[1]) == 0 and end_is_asked()\n"
+        "assert forked(lambda: (begin(), end_is_asked())[1]) == 0\n"
+    )
+    done = run_python(program)
+    assert done.returncode == 0, done.stderr
