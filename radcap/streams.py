@@ -12,6 +12,7 @@ import os
 import select
 import stat
 import sys
+import time
 from contextlib import suppress
 from typing import TextIO
 
@@ -51,6 +52,7 @@ class PatientFile(io.RawIOBase):
         """
         piece = memoryview(data).cast("B")[:_PIECE]
         while True:
+            began = time.monotonic()
             if self._own is None:
                 if _takes(self._descriptor, _LOOK_EVERY_S):
                     return os.write(self._descriptor, piece)
@@ -58,9 +60,9 @@ class PatientFile(io.RawIOBase):
                 with suppress(BlockingIOError):
                     return os.write(self._own, piece)
                 if _takes(self._own, _LOOK_EVERY_S):
-                    continue
+                    time.sleep(_LOOK_EVERY_S / 10)  # a terminal may have room, and for less
             if end_is_asked():
-                self._left_s -= _LOOK_EVERY_S
+                self._left_s -= time.monotonic() - began
                 if self._left_s <= 0:
                     self.discard()
 
