@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from radcap.config import MAX_POSITIONS
 from radcap.console import (
     Arguments,
-    discard,
     on_terminal,
     printable,
     put,
@@ -23,6 +22,7 @@ from radcap.console import (
 )
 from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError
 from radcap.serving.precision import add_arithmetic, check_precision
+from radcap.streams import discard
 
 if TYPE_CHECKING:
     import numpy as np

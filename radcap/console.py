@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import errno
-import io
 import os
+import resource
 import signal
 import stat
 import sys
@@ -18,8 +18,11 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
 from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RadcapError
+from radcap.handlers import ask_for_end
+from radcap.streams import discard, open_streams, write_now
 
 WIDTH = 100  # columns of the longest line
+_LEAST_OPEN_FILES = 128  # fewer do not do for a start; data workers take more
 _NAME = "radcap: "  # begins what is told on standard error
 _muted = False
 
@@ -52,9 +55,18 @@ def put(text: str) -> None:
         _write_line(text, sys.stdout)
 
 
-def discard(stream: TextIO) -> None:
-    """Let what is still written to a stream lead nowhere, what lies in its buffer too."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def say_at_once(text: str, *, error: bool = False) -> None:
+    """Print a line from a handler of signals, which may come in the middle of another line.
+
+    Where it cannot be taken at once (a full pipe, a stopped terminal) it is left out.
+
+    Args:
+        error: on standard error, as `report`.
+    """
+    if error:
+        write_now(2, f"{_NAME}{text}\n")
+    elif not _muted:
+        write_now(1, f"\n{text}\n" if on_terminal() else f"{text}\n")
 
 
 def printable(text: str) -> str:
@@ -165,11 +177,14 @@ def run_command(
     `--help` prints the usage. A `RadcapError` is printed as its message alone; any other exception
     is a fault of radcap and keeps its traceback (status 1, by Python itself).
     """
-    _open_streams()
+    open_streams()
     words = sys.argv[1:]
     if "-h" in words or "--help" in words:
         say(usage.strip())
         return EXIT_DONE
+    if _open_files() < _LEAST_OPEN_FILES:  # Python itself would fail in many ways
+        _tell(_few_files())
+        return EXIT_FAILED
     try:
         return main(words)
     except RadcapError as error:
@@ -186,6 +201,9 @@ def run_command(
         )
         return EXIT_FAILED
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            _tell(_few_files())
+            return EXIT_FAILED
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         if not error.filename:  # perhaps standard output's, whose end would try once more
@@ -194,8 +212,26 @@ def run_command(
         _tell(f"{where}{error.strerror}; {on_full_disk}")
         return EXIT_FAILED
     except KeyboardInterrupt:
+        ask_for_end()  # nobody may read of it
         _tell("interrupted")
         return 128 + signal.SIGINT
+
+
+def _open_files() -> int:
+    """How many files this process may have open; raised where that is too low and allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = sys.maxsize if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < _LEAST_OPEN_FILES <= most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_LEAST_OPEN_FILES, hard))
+        return _LEAST_OPEN_FILES
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def _few_files() -> str:
+    return (
+        f"too many open files: a process may have {_open_files():,} here; ulimit -n 4096, as root "
+        "where that is refused, and the same command again"
+    )
 
 
 def _tell(text: str) -> None:
@@ -219,13 +255,3 @@ def _write_line(text: str, stream: TextIO) -> None:
         if error.errno == errno.EIO and stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
         raise
-
-
-def _open_streams() -> None:
-    """Let closed standard streams lead nowhere, and the others take names that are no text."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="surrogateescape")

@@ -88,7 +88,9 @@ mirror="${RADCAP_TPU_MIRROR:-}"
 command="" spot=yes watch="" then_delete="" poll_s=60 dry_run="" scratch=""
 overrides=() place=() # read as ${x[@]+"${x[@]}"}: the bash of macOS calls an empty list unset
 
-login="${HF_HOME:-$HOME/.cache/huggingface}/token" # Hugging Face's own file
+# Hugging Face's own file; without a home there is none.
+login="${HF_HOME:-${HOME:+$HOME/.cache/huggingface}}"
+login="${login:+$login/token}"
 
 # On the VM, relative to the home folder.
 folder=radcap
@@ -105,46 +107,71 @@ read_arguments() {
       --then-delete) then_delete=yes ;;
       --dry-run) dry_run=yes ;;
       --name | --type | --zone | --project | --version | --mirror | --poll)
-        [[ $# -ge 2 && "$2" != -* ]] || fail 2 "$1: name its value"
+        [[ $# -ge 2 && -n "$2" && "$2" != -* ]] || fail 2 "$1: name its value"
         set_option "$1" "$2"
         shift
         ;;
       --name=* | --type=* | --zone=* | --project=* | --version=* | --mirror=* | --poll=*)
+        [[ -n "${1#*=}" ]] || fail 2 "${1%%=*}: name its value"
         set_option "${1%%=*}" "${1#*=}"
         ;;
-      -*) fail 2 "$1: no such option; --help lists them" ;;
+      -*) fail 2 "$(shown "$1"): no such option; --help lists them" ;;
       *=*) overrides+=("$1") ;;
       create | setup | train | status | tensorboard | logs | delete)
         [[ -z "$command" ]] || fail 2 "$command and $1: one command at a time"
         command="$1"
         ;;
-      *) fail 2 "$1: no such command; --help lists them" ;;
+      *) fail 2 "$(shown "$1"): no such command; --help lists them" ;;
     esac
     shift
   done
   [[ -n "$command" ]] || fail 2 "name a command; --help lists them"
-  [[ "$name" =~ ^[A-Za-z0-9_.-]+$ ]] || fail 2 "--name $name: letters, digits, _ . and - alone"
-  [[ "$type" =~ ^v[0-9a-z]+-[0-9]+$ ]] || fail 2 "--type $type: not a type such as v3-8"
-  [[ "$poll_s" =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail 2 "--poll $poll_s: not a number of seconds"
+  check_form --name "$name" '^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$' \
+    "letters, digits, _ . and - alone, a letter or digit first"
+  check_form --type "$type" '^v[0-9][0-9a-z]*-[1-9][0-9]{0,4}$' "not a type such as v3-8"
+  check_form --zone "$zone" '^([a-z]+-[a-z]+[0-9]+-[a-z0-9]+)?$' "not a zone such as us-central1-a"
+  check_form --project "$project" '^([a-z0-9][a-z0-9.:-]*)?$' "not a project's id"
+  check_form --version "$version" '^([a-z0-9][a-z0-9._-]*)?$' \
+    "not an image such as tpu-ubuntu2204-base"
+  [[ "$mirror" != *. ]] || fail 2 "--mirror $(shown "$mirror"): ends with a dot"
+  check_form --mirror "$mirror" \
+    '^(gs://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+)?$' \
+    "not an address such as gs://BUCKET/runs/NAME"
+  check_form --poll "$poll_s" '^[0-9]{1,6}(\.[0-9]{1,6})?$' "not a number of seconds"
+  [[ "$poll_s" =~ [1-9] ]] || fail 2 "--poll $poll_s: more than 0 seconds"
   [[ "$type" != v5e-* ]] || type="v5litepod-${type#v5e-}" # gcloud's name for it
   place=(${zone:+"--zone=$zone"} ${project:+"--project=$project"})
   if [[ ${#overrides[@]} -gt 0 && "$command" != train ]]; then
-    fail 2 "${overrides[0]}: only train takes overrides"
+    fail 2 "$(shown "${overrides[0]}"): only train takes overrides"
   fi
   [[ "$command" != train ]] || check_training
+  if [[ -n "$dry_run" && -z "$zone" ]]; then
+    echo "no --zone: gcloud takes its own setting, and refuses these commands where it has none" >&2
+  fi
+}
+
+# check_form OPTION VALUE PATTERN WORDS: whether it comes from the command line or the environment.
+check_form() {
+  local LC_ALL=C # elsewhere a-z may hold other letters
+  [[ "$2" =~ $3 ]] || fail 2 "$1 $(shown "$2"): $4"
+}
+
+# A text of others on one line.
+shown() {
+  if [[ "$1" == *[[:cntrl:]]* ]]; then printf %q "$1"; else printf %s "$1"; fi
 }
 
 check_training() {
   local word
-  if [[ -n "$mirror" && ! "$mirror" =~ ^gs://[^/]+/(.*/)?[A-Za-z0-9_.-]*[A-Za-z0-9_-]$ ]]; then
-    fail 2 "--mirror $mirror: not an address such as gs://BUCKET/runs/NAME"
-  fi
   if [[ -n "$watch" && -z "$mirror" ]]; then
     fail 2 "--watch needs --mirror gs://BUCKET/runs/NAME: a preempted VM takes its disk with it"
   fi
   [[ -z "$then_delete" || -n "$watch" ]] || fail 2 "--then-delete needs --watch"
   for word in ${overrides[@]+"${overrides[@]}"}; do
+    [[ "$word" =~ ^(\+{0,2}|~)[A-Za-z_][A-Za-z0-9_./@-]*= && "$word" != *[[:cntrl:]]* ]] ||
+      fail 2 "$(shown "$word"): not an override such as seed=1"
     word="${word#"${word%%[!+]*}"}" # Hydra takes ++KEY=VALUE too
+    check_group "${word%%=*}" "${word#*=}"
     case "$word" in
       run.name="${mirror##*/}") ;;
       run.name=* | run.dir=* | run.mirror=*)
@@ -156,6 +183,18 @@ check_training() {
         ;;
     esac
   done
+}
+
+# check_group KEY VALUE: of a group of configurations, such as experiment, there has to be that one.
+check_group() {
+  local file names=""
+  [[ "$1" != */* && -d "$here/../configs/$1" ]] || return 0
+  for file in "$here/../configs/$1"/*.yaml; do
+    file="${file##*/}"
+    [[ "$2" != "${file%.yaml}" ]] || return 0
+    names+="${names:+, }${file%.yaml}"
+  done
+  fail 2 "$1=$2: no such $1; there are $names"
 }
 
 set_option() {

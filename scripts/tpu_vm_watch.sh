@@ -82,7 +82,9 @@ end_watch() {
     echo "nothing is billed for it"
   elif [[ "$1" != 0 || -z "$then_delete" ]] || ! tpu delete --quiet; then
     echo "the VM $name is still running and billed; this ends that:"
-    echo "  scripts/tpu_vm.sh delete --name $name${zone:+ --zone $zone}${project:+ --project $project}"
+    printf '  scripts/tpu_vm.sh delete'
+    printf ' %q' --name "$name" ${zone:+--zone "$zone"} ${project:+--project "$project"}
+    echo
   fi
   exit "$1"
 }

@@ -7,7 +7,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +30,21 @@ WORDS = (
     "data.batch_size=4",
     "data.workers=1",
 )
+# What else may change the way of a run; FOLDER is a data set's, and local_copy asks a Hub for it.
+SHORT_STEPS = 60
+VARIANTS = {
+    "accumulate": ("trainer.accumulate=2",),
+    "dropout": ("model.dropout=0.3",),
+    "folder": ("data.path=FOLDER",),
+    "cache": ("data.path=FOLDER", "data.cache=kept"),
+    "decoded": ("data.path=FOLDER", "data.cache=kept", "data.cache_decoded=true"),
+    "local_copy": ("data=radimagenet_vqa", "data.local_copy=kept"),
+    "lengthened": (),  # when it was finished
+}
+COMBINED = ("accumulate", "dropout", "decoded", "lengthened")
 STOPPED = 75
 # A later kill might come after the end: a validation is waited for, and perhaps a second one.
-_LATEST = NUM_STEPS - 2 * EVAL_EVERY
+_BEFORE_END = 2 * EVAL_EVERY
 
 
 @dataclass(frozen=True)
@@ -70,12 +82,12 @@ class Found:
     stop_s: float
 
 
-def plan(count: int, seed: int) -> list[Kill]:
+def plan(count: int, seed: int, num_steps: int = NUM_STEPS) -> list[Kill]:
     """Kills in the order of their steps: of five, two in steps and one of each other phase."""
     draw = random.Random(seed)
     phases = (["step", "save", "step", "validation", "start"] * count)[:count]
     draw.shuffle(phases)
-    steps = sorted(draw.randint(1, _LATEST) for _ in phases)
+    steps = sorted(draw.randint(1, num_steps - _BEFORE_END) for _ in phases)
     return [
         Kill(
             phase,
@@ -87,19 +99,28 @@ def plan(count: int, seed: int) -> list[Kill]:
     ]
 
 
-def carry_out(kill: Kill, cwd: Path, cache: Path, start_s: float) -> Found:
+def carry_out(
+    kill: Kill,
+    cwd: Path,
+    cache: Path,
+    start_s: float,
+    words: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+) -> Found:
     """Start the run (again), kill it as planned, and check what is left of it.
 
     Args:
         start_s: seconds that a process takes to its first step.
+        words: of the command, beside those that all runs have.
+        variables: of its environment, likewise.
     """
     run = cwd / "runs" / "smoke"
     began = time.time()
     with (cwd / "tmp" / "errors").open("w+") as errors_file:
         process = subprocess.Popen(
-            command(WORDS),
+            command([*WORDS, *words]),
             cwd=cwd,
-            env=environment(cache) | {"TMPDIR": str(cwd / "tmp")},
+            env=environment(cache) | {"TMPDIR": str(cwd / "tmp"), **(variables or {})},
             stdout=subprocess.DEVNULL,
             stderr=errors_file,
         )
@@ -127,10 +148,12 @@ def carry_out(kill: Kill, cwd: Path, cache: Path, start_s: float) -> Found:
     return found
 
 
-def finish(cwd: Path, cache: Path) -> None:
+def finish(
+    cwd: Path, cache: Path, words: Sequence[str] = (), variables: Mapping[str, str] | None = None
+) -> None:
     """Run to the end."""
     (cwd / "tmp").mkdir(exist_ok=True)
-    done = train(cwd, cache, *WORDS, TMPDIR=str(cwd / "tmp"))
+    done = train(cwd, cache, *WORDS, *words, TMPDIR=str(cwd / "tmp"), **(variables or {}))
     assert done.returncode == 0, done.stderr
 
 

@@ -152,6 +152,31 @@ def test_a_full_disk_is_told_with_what_the_command_can_do() -> None:
         assert b"No space left on device" in done.stderr
 
 
+def test_too_few_open_files_are_told_in_a_line() -> None:
+    done = shell('ulimit -n 24; "$1" -c "$2"', PROGRAM.format(""))
+    assert done.returncode == 1 and done.stdout == b""
+    assert done.stderr.startswith(
+        b"radcap: too many open files: a process may have 24 here; ulimit"
+    )
+    assert done.stderr.count(b"\n") == 1
+    # What is low alone, and may be raised, is raised.
+    done = shell('ulimit -Sn 24; "$1" -c "$2"', PROGRAM.format(""))
+    assert (done.returncode, done.stdout) == (3, b"none\n")
+
+
+def test_files_that_run_out_later_are_told_in_a_line() -> None:
+    program = (
+        "import os\n"
+        "from radcap.console import run_command\n"
+        "def main(words):\n"
+        "    while True: os.dup(0)\n"
+        "raise SystemExit(run_command(main, 'usage'))\n"
+    )
+    done = shell('ulimit -n 200; "$1" -c "$2"', program)
+    assert done.returncode == 1 and done.stderr.count(b"\n") == 1
+    assert b"may have 200 here" in done.stderr
+
+
 def test_reports_that_nobody_reads_end_nothing() -> None:
     reader, writer = os.pipe()
     os.close(reader)

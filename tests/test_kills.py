@@ -1,6 +1,9 @@
 """A run that is killed at random moments draws the curve of an unbroken one, bit for bit.
 
-`RADCAP_KILLS=100 pytest tests/test_kills.py -k many -rP` prints the table of a hundred.
+`RADCAP_KILLS=100 pytest tests/test_kills.py -k "many or variant" -rP` prints the table of a
+hundred and those of twenty for each way of a run: accumulated gradients, dropout, a local folder,
+caches, a local copy, a run that is lengthened. Without the variable one kill of several together
+has to do.
 """
 
 from __future__ import annotations
@@ -8,16 +11,32 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import metrics, summary
-from kills import NUM_STEPS, Found, Kill, carry_out, finish, plan
+from hub.stand_in import serving
+from kills import (
+    COMBINED,
+    NUM_STEPS,
+    SHORT_STEPS,
+    VARIANTS,
+    Found,
+    Kill,
+    carry_out,
+    finish,
+    plan,
+)
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-MANY = int(os.environ.get("RADCAP_KILLS", "20"))
+from radcap.data.phantom import write_phantom
+
+MANY = int(os.environ.get("RADCAP_KILLS", "15"))
+EACH = max(1, MANY // 5) if "RADCAP_KILLS" in os.environ else 1
+TRIED = [(name,) for name in VARIANTS] if "RADCAP_KILLS" in os.environ else [COMBINED]
 
 
 @pytest.fixture(scope="module")
@@ -41,28 +60,60 @@ def test_many_kills(tmp_path: Path, cache: Path, unbroken: tuple[Path, float]) -
     check(MANY, tmp_path, cache, *unbroken)
 
 
-def check(count: int, cwd: Path, cache: Path, unbroken: Path, start_s: float) -> None:
-    (cwd / "tmp").mkdir()
+@pytest.mark.slow
+@pytest.mark.timeout(120 + 60 * EACH)
+@pytest.mark.parametrize("variant", TRIED, ids="-".join)
+def test_kills_of_a_variant(tmp_path: Path, cache: Path, variant: tuple[str, ...]) -> None:
+    folder = tmp_path / "set"
+    write_phantom(folder, train_rows=320, val_rows=40, seed=0, row_group_size=20)
+    words = [word.replace("FOLDER", str(folder)) for name in variant for word in VARIANTS[name]]
+    begun = [*words, f"trainer.max_steps={SHORT_STEPS // 2}"]
+    words += [f"trainer.max_steps={SHORT_STEPS}", "data.lanes=8", "data.window_gb=0.01"]
+    begun += words[-2:]
+    with serving(folder) as hub:
+        online = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
+        online |= {"HF_HUB_OFFLINE": "0", "http_proxy": ""}
+        for name in ("unbroken", "killed"):
+            (tmp_path / name).mkdir()
+            if "lengthened" in variant:
+                finish(tmp_path / name, cache, begun, online)
+        finish(tmp_path / "unbroken", cache, words, online)
+        run = tmp_path / "unbroken" / "runs" / "smoke"
+        start_s = 1.0 + sum(summary(run)["first_step_s"].values())
+        check(EACH, tmp_path / "killed", cache, run, start_s, SHORT_STEPS, words, online)
+
+
+def check(
+    count: int,
+    cwd: Path,
+    cache: Path,
+    unbroken: Path,
+    start_s: float,
+    num_steps: int = NUM_STEPS,
+    words: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+) -> None:
+    (cwd / "tmp").mkdir(exist_ok=True)
     run = cwd / "runs" / "smoke"
     safe = 0
     outcomes: list[tuple[Kill, Found]] = []
-    for kill in plan(count, seed=count):
+    for kill in plan(count, count, num_steps):
         # One that came when its phase was over, on a machine that is faster now, comes once more.
         for share in (1.0, 0.5, 0.25, 0.0):
             again = replace(kill, delay=share * kill.delay)
-            found = carry_out(again, cwd, cache, start_s)
+            found = carry_out(again, cwd, cache, start_s, words, variables)
             assert found.saved >= safe, (again, found)  # what was saved stays saved
             safe = found.saved
             outcomes.append((again, found))
             if found.in_phase:
                 break
-    finish(cwd, cache)
+    finish(cwd, cache, words, variables)
     print_table(outcomes)
-    for phase in ("start", "step", "save", "validation"):
+    for phase in ("start", "step", "save", "validation") if count >= 5 else ():
         assert any(kill.phase == phase and found.in_phase for kill, found in outcomes), phase
 
     expected, curve = metrics(unbroken), metrics(run)
-    assert [line["step"] for line in curve] == list(range(1, NUM_STEPS + 1))
+    assert [line["step"] for line in curve] == list(range(1, num_steps + 1))
     for name in ("loss", "perplexity", "grad_norm", "tokens", "lr", "epoch"):
         assert [line[name] for line in curve] == [line[name] for line in expected], name
     assert timeless(run / "val_metrics.jsonl") == timeless(unbroken / "val_metrics.jsonl")
@@ -70,7 +121,7 @@ def check(count: int, cwd: Path, cache: Path, unbroken: Path, start_s: float) ->
         assert summary(run)[name] == summary(unbroken)[name], name
     assert events(run) == events(unbroken)
     assert files(run) == files(unbroken)
-    assert [path.name for path in cwd.iterdir() if path.name != "tmp"] == ["runs"]
+    assert [path.name for path in cwd.iterdir() if path.name not in ("tmp", "kept")] == ["runs"]
     # torch itself leaves a folder of its own when it is killed.
     left = {path.name.split(".")[0] for path in (cwd / "tmp").rglob("*") if path.is_file()}
     assert left <= {"_remote_module_non_scriptable"}

@@ -233,6 +233,67 @@ def test_a_terminal_that_is_closed_loses_nothing(
     assert same_curve(run, unbroken)
 
 
+def test_a_run_whose_output_nobody_reads_saves_at_a_signal(
+    tmp_path: Path, cache: Path, unbroken: Path
+) -> None:
+    """A line of each validation fills the pipe within some steps: the run waits for its reader."""
+    reader, writer = os.pipe()
+    size = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writer, b"-" * (size - 1200))
+    words = (*WORDS, "trainer.eval_every=1", "trainer.eval_rows=4", "trainer.save_every=null")
+    process = subprocess.Popen(
+        command(words), cwd=tmp_path, env=environment(cache), stdout=writer, stderr=writer
+    )
+    os.close(writer)
+    run = tmp_path / "runs" / "smoke"
+    wait_for_step(run, 1, process)
+    seen = [0]
+    while len(seen) < 20 or len(set(seen[-20:])) > 1 or not seen[-1]:
+        assert process.poll() is None
+        seen.append(metrics(run)[-1]["step"])
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    status = process.wait(timeout=200)
+    told = os.read(reader, size).decode()
+    os.close(reader)
+    assert status == 75 and "Traceback" not in told, told
+    last = metrics(run)[-1]["step"]
+    assert (run / "checkpoints" / f"step-{last}" / "manifest.json").is_file()
+    assert train(tmp_path, cache, *WORDS).returncode == 0
+    assert same_curve(run, unbroken)
+
+
+def test_a_run_folder_that_goes_while_it_is_in_use_ends_the_run(
+    tmp_path: Path, cache: Path
+) -> None:
+    """Here somebody else's folder has taken its name."""
+    process = start(tmp_path, cache, *WORDS, "trainer.max_steps=4000")
+    run = tmp_path / "runs" / "smoke"
+    wait_for_step(run, 2, process)
+    run.rename(tmp_path / "elsewhere")
+    run.mkdir()
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 1 and "Traceback" not in err, err
+    assert err.splitlines()[-1].startswith("radcap: runs/smoke was deleted, moved or replaced")
+    assert "done:" not in out and list(run.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("model.encoder_weights=nowhere.pth",), "nowhere.pth"),
+        (("runtime=xla_cpu", "runtime.devices=8", "data.batch_size=12"), "does not divide by"),
+    ],
+)
+def test_a_start_that_fails_leaves_nothing_behind(
+    tmp_path: Path, cache: Path, words: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    done = train(tmp_path, cache, *WORDS, *words, TMPDIR=str(tmp_path / "tmp"))
+    assert done.returncode != 0 and said in done.stderr and done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.rglob("*")] == ["tmp"]
+
+
 def test_a_second_signal_ends_at_once_and_says_what_is_safe(tmp_path: Path, cache: Path) -> None:
     err = ""
     # Where the save is done before the second one comes, once more.

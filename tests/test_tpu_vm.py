@@ -437,9 +437,11 @@ def test_of_all_hosts_the_worst_word_counts() -> None:
 def test_a_run_that_fails_ends_the_watch(cloud: Cloud) -> None:
     ready(cloud)
     (cloud.home / "ends").write_text("2\n")
-    done = cloud.run("train", "--watch", "--poll=0.1", "--mirror=gs://b/runs/x", "a=b")
+    place = ("--zone=us-central1-a", "--project=p")
+    done = cloud.run("train", "--watch", "--poll=0.1", "--mirror=gs://b/runs/x", "a=b", *place)
     assert done.returncode == 1
-    assert "status 2" in done.stderr and done.stdout.splitlines()[-2:] == BILLED
+    there = f"{BILLED[1]} --zone us-central1-a --project p"
+    assert "status 2" in done.stderr and done.stdout.splitlines()[-2:] == [BILLED[0], there]
     assert len(cloud.trained()) == 1
 
 
@@ -468,6 +470,34 @@ def test_a_run_that_stops_again_and_again_ends_the_watch(cloud: Cloud) -> None:
         (("train", "--poll=soon"), "not a number of seconds"),
         (("create", "--name=a b"), "letters, digits"),
         (("train", "--then-delete"), "needs --watch"),
+        (("train", "--poll=0"), "more than 0"),
+        (("train", "--poll", "0.000"), "more than 0"),
+        (("train", "--poll=1e3"), "not a number of seconds"),
+        (("create", "--type=v3-08"), "not a type"),
+        (("create", "--type=v3-0"), "not a type"),
+        (("create", "--type=v3-$(reboot)"), "not a type"),
+        (("create", "--name=--all"), "a letter or digit first"),
+        (("create", "--name=.."), "a letter or digit first"),
+        (("create", "--name", ""), "name its value"),
+        (("create", "--zone="), "name its value"),
+        (("create", "--zone=us-central1-a;reboot"), "not a zone"),
+        (("create", "--zone=--all"), "not a zone"),
+        (("create", "--zone=us-central1-a\nreboot"), "not a zone"),
+        (("create", "--project=a b"), "not a project"),
+        (("create", "--version=$(reboot)"), "not an image"),
+        (("delete", "--mirror=gs://b/$(reboot)"), "not an address"),
+        (("train", "--mirror=gs://b/../x"), "not an address"),
+        (("train", "--mirror=gs://b/runs/-x"), "not an address"),
+        (("train", "--mirror=gs://b/runs/x."), "a dot"),
+        (("train", "=1"), "not an override"),
+        (("train", "a b=1"), "not an override"),
+        (("train", "seed=1\n2"), "not an override"),
+        (("train", "+experiment=epoch2"), "no such experiment; there are beam, epoch1,"),
+        (("train", "+experiment="), "no such experiment"),
+        (("train", "+experiment=../data/phantom"), "no such experiment"),
+        (("train", "data=radimagnet"), "no such data"),
+        (("de\nlete",), "no such command"),
+        (("create", "--a\nb"), "no such option"),
         ((*WATCH, "run.fresh=true"), "anew at each restart"),
         ((*WATCH, "++run.name=other"), "names the run"),
         (("train", MIRROR, "run.mirror=gs://c/x"), "names the run"),
@@ -479,7 +509,44 @@ def test_wrong_arguments_are_refused_in_a_line(
     done = cloud.run(*words)
     assert done.returncode == 2
     assert said in done.stderr and done.stderr.count("\n") == 1
+    assert done.stdout == "" and cloud.asked() == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("NAME", "--all", "--name --all: letters"),
+        ("TYPE", "v3-08", "not a type"),
+        ("ZONE", "us-central1-a;reboot", "not a zone"),
+        ("PROJECT", "p q", "not a project"),
+        ("VERSION", "$(reboot)", "not an image"),
+        ("MIRROR", "gs://b/x\nreboot", "not an address"),
+    ],
+)
+def test_what_stands_in_the_environment_has_its_form_too(
+    cloud: Cloud, variable: str, value: str, said: str
+) -> None:
+    for words in (("status",), ("delete", "--dry-run")):
+        done = cloud.run(*words, **{f"RADCAP_TPU_{variable}": value})
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr and done.stderr.count("\n") == 1
     assert cloud.asked() == []
+
+
+def test_a_dry_run_says_that_no_zone_is_named(cloud: Cloud) -> None:
+    done = cloud.run("delete", "--dry-run")
+    assert done.returncode == 0 and done.stderr.startswith("no --zone: ")
+    assert cloud.run("delete", "--dry-run", "--zone=europe-west4-b").stderr == ""
+
+
+def test_without_a_home_there_is_no_login(cloud: Cloud) -> None:
+    variables = {name: v for name, v in cloud.environment().items() if name != "HOME"}
+    done = subprocess.run(
+        [BASH, SCRIPT, "setup", "--dry-run", "--zone=us-central1-a"],
+        env=variables, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "no HF_TOKEN here" in done.stdout
 
 
 def test_without_gcloud_it_says_where_to_get_it(cloud: Cloud) -> None:

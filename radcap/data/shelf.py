@@ -6,6 +6,7 @@ temporary row files.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import fcntl
 import logging
@@ -57,9 +58,11 @@ class Spool:
                 os.close(lock)
         self.folder = Path(tempfile.mkdtemp(prefix=start, dir=home))
         self._lock = _try_lock(self.folder)
+        atexit.register(self.close)  # a start that fails later on has nobody else to do it
 
     def close(self) -> None:
         """Remove the folder. Safe to call twice."""
+        atexit.unregister(self.close)
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)

@@ -20,7 +20,7 @@ from radcap.evaluation.results import RowResult
 from radcap.mappings import read_mapping
 from radcap.training.durable import DurableFile
 from radcap.training.folder import move_aside, write_atomically
-from radcap.training.lock import lock_folder
+from radcap.training.lock import check_held, lock_folder
 
 _IDENTITY, _ROWS, _PICTURES = "evaluation.json", "rows.jsonl", "pictures"
 _REMEDY = "choose another evaluate.out"
@@ -138,6 +138,12 @@ class EvaluationFolder:
             )
         self.note(identity)
 
+    def forget(self) -> None:
+        """Take back what was noted down for an evaluation that cannot begin; rows found stay."""
+        if self._made and not self.results:
+            self.identity = {}
+            (self.path / _IDENTITY).unlink(missing_ok=True)
+
     def note(self, facts: Mapping[str, Any]) -> None:
         """Note down plain values, by name, in the place of earlier ones."""
         if all(self.identity.get(name) == value for name, value in facts.items()):
@@ -155,6 +161,7 @@ class EvaluationFolder:
         if self._lock is None:
             return
         results = list(results)
+        check_held(self.path, self._lock)
         try:
             if self._file is None:
                 (self.path / _PICTURES).mkdir(exist_ok=True)
@@ -206,7 +213,13 @@ class EvaluationFolder:
                 file.unlink()
 
     def write(self, name: str, text: str) -> None:
-        """Write a file of the report, whole or not at all."""
+        """Write a file of the report, whole or not at all.
+
+        Raises:
+            RadcapError: it cannot be written, or the folder is not there any more.
+        """
+        if self._lock is not None:
+            check_held(self.path, self._lock)
         try:
             write_atomically(self.path / name, text)
         except OSError as error:

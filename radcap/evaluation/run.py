@@ -18,7 +18,7 @@ from radcap.config import Config
 from radcap.console import say
 from radcap.data.collate import Batch, encode_captions
 from radcap.data.loader import Loader
-from radcap.errors import EXIT_DONE, EXIT_STOPPED, ConfigError
+from radcap.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, RadcapError
 from radcap.evaluation.folder import EvaluationFolder
 from radcap.evaluation.report import write_report
 from radcap.evaluation.results import RowResult, WorstRows
@@ -155,7 +155,11 @@ class Evaluation:
         try:
             runtime = open_runtime(self.config.runtime, threads=self.config.runtime.threads)
             try:
-                self._prepare(runtime)
+                try:
+                    self._prepare(runtime)
+                except RadcapError:
+                    self.folder.forget()
+                    raise
                 return self._score_rows(runtime, loader, first_batch)
             finally:
                 runtime.close()

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import ipaddress
-from contextlib import suppress
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from radcap.page.requests import UPLOAD, RequestError, check_address, has_form, read_body
 from radcap.page.uploads import keep_private
 
-_UPLOAD = "/gradio_api/upload"
 _AROUND = 1 << 20  # bytes of a request beside the file
+_FAILED = 500
+# gradio begins a stream of events, says in it that there is no such session, and fails.
+_NOBODYS = (b'"session_not_found":true', b'data: "404: Not Found"')
+_OF_THE_BODY = (b"content-length", b"content-type", b"content-encoding", b"transfer-encoding")
 _WAITING = 32  # uploads of full size that may lie in the folder
 # The browser may fetch from this server alone, whatever gradio's own page asks for.
 _HEADERS = [
@@ -29,6 +35,9 @@ _HEADERS = [
 
 class Guard:
     """An ASGI application around another: headers for every answer, limits for every request.
+
+    A request of another site's page is refused: a browser lets it send them here, though it does
+    not show it the answers. So is what the page itself would not ask for (radcap.page.requests).
 
     gradio limits files, but not what else a request may hold, nor all files together. It writes an
     upload into a file of the folder itself and moves it into a folder of its own when it is whole.
@@ -57,14 +66,40 @@ class Guard:
                 message = message | {"headers": [*message.get("headers", []), *_HEADERS]}
             await send(message)
 
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        elif self._local and not _names_this_machine(scope):
-            await _refuse(send_with_headers, 403, "This page answers to localhost alone.")
-        elif scope["path"].rstrip("/") == _UPLOAD:
-            await self._take_upload(scope, receive, send_with_headers)
+        elif scope["type"] == "websocket":  # the page has none
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
         else:
-            await self._pass(scope, receive, send_with_headers, _AROUND)
+            try:
+                await self._answer(scope, receive, send_with_headers)
+            except RequestError as error:
+                await _refuse(send_with_headers, error.status, error.reason)
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        method, path = scope["method"], scope["path"]
+        said = [(n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in scope["headers"]]
+        headers = dict(said)
+        if any(sum(name == once for name, _ in said) > 1 for once in ("host", "origin")):
+            raise RequestError(400, "The request comes from several places.")
+        if self._local and not _names_this_machine(headers.get("host", "")):
+            raise RequestError(403, "This page answers to localhost alone.")
+        if not _is_from_here(headers, method, path, local=self._local):
+            raise RequestError(403, "This page answers to itself alone.")
+        check_address(method, path, scope["query_string"])
+        scope = scope | {"headers": [h for h in scope["headers"] if _is_plain(*h)]}
+        if path.rstrip("/") == UPLOAD:
+            await self._take_upload(scope, receive, send)
+        elif not has_form(path):
+            await self._pass(scope, receive, send, _AROUND)
+        else:
+            body = read_body(path, await _whole(receive), self._uploads)
+            length = (b"content-length", str(len(body)).encode())
+            others = [h for h in scope["headers"] if h[0].lower() not in _OF_THE_BODY]
+            kind = (b"content-type", b"application/json")
+            scope = scope | {"headers": [*others, length, kind]}
+            await self._pass(scope, _replay(body, receive), send, _AROUND)
 
     async def _take_upload(self, scope: Any, receive: Any, send: Any) -> None:
         try:
@@ -79,9 +114,7 @@ class Guard:
             return
         self._arriving += 1
         try:
-            # gradio's, of parts that are no files or have no name; it has answered.
-            with suppress(TypeError, AttributeError):
-                await self._pass(scope, receive, send, self._max_upload)
+            await self._pass(scope, receive, send, self._max_upload)
         finally:
             self._arriving -= 1
             if not self._arriving:
@@ -92,6 +125,8 @@ class Guard:
     async def _pass(self, scope: Any, receive: Any, send: Any, limit: int) -> None:
         """Hand a request on, but no more than `limit` bytes of its body."""
         received, refused, answered = 0, False, False
+        # Of an answer, until its first piece is there: what fails before has another answer.
+        head: Any = {"status": 0}
 
         async def receive_some() -> Any:
             nonlocal received, refused
@@ -105,15 +140,37 @@ class Guard:
                 return {"type": "http.disconnect"}
             return message
 
-        async def send_once(message: Any) -> None:
-            nonlocal answered
-            answered = True
-            if not refused:
-                await send(message)
+        async def send_some(message: Any) -> None:
+            nonlocal head, answered
+            if message["type"] == "http.response.start":
+                head = message
+                return
+            body = message.get("body", b"")
+            is_nobodys = not answered and any(words in body for words in _NOBODYS)
+            if refused or head["status"] == _FAILED or is_nobodys:
+                return
+            if not answered:
+                answered = True
+                await send(head)
+            await send(message)
 
-        # Of a browser that was closed meanwhile: nobody waits for an answer.
-        with suppress(ClientDisconnect):
-            await self._app(scope, receive_some, send_once)
+        async def fail() -> None:
+            if head["status"] == _FAILED and not refused:
+                await _refuse(send, _FAILED, "The page failed at this.")
+
+        try:
+            await self._app(scope, receive_some, send_some)
+        except ClientDisconnect:  # a browser that was closed meanwhile: nobody waits for an answer
+            return
+        except (TypeError, AttributeError, RuntimeError) as error:
+            status = _status_of(error, scope["path"])
+            if status is None:
+                await fail()
+                raise
+            if not answered and not refused:
+                raise RequestError(status, "The page has no answer to that.") from None
+        else:
+            await fail()
 
     def _stored(self) -> int:
         files = (file for entry in _entries(self._uploads) for file in (entry, *_entries(entry)))
@@ -134,13 +191,77 @@ def _size(file: Path) -> int:
         return 0
 
 
-def _names_this_machine(scope: Any) -> bool:
-    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+def _names_this_machine(host: str) -> bool:
     try:
-        name = urlsplit(f"//{host.decode('latin-1')}").hostname or ""
+        name = urlsplit(f"//{host}").hostname or ""
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _is_plain(name: bytes, value: bytes) -> bool:
+    """Whether gradio may see a header: it fails at some of what no proxy says."""
+    of_a_proxy = name.lower().startswith(b"x-forwarded-")
+    return not of_a_proxy or re.fullmatch(rb"[\w.:,/ \[\]-]{0,512}", value) is not None
+
+
+def _is_from_here(headers: Mapping[str, str], method: str, path: str, *, local: bool) -> bool:
+    """Whether a request comes from this page, or from no page at all.
+
+    A browser names the page's address in Origin where it sends something, and says in
+    Sec-Fetch-Site how that stands to this one also where it only fetches. A link may lead here
+    from anywhere.
+    """
+    origin = headers.get("origin")
+    if origin is not None:
+        ours = {headers.get("host", "").lower()}
+        if not local:  # a proxy, as before a Space, may have another name outside
+            ours.add(headers.get("x-forwarded-host", "").lower())
+        scheme, _, place = origin.lower().partition("://")
+        return scheme in ("http", "https") and place != "" and place in ours
+    if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
+        return True
+    return (method, path, headers.get("sec-fetch-mode")) == ("GET", "/", "navigate")
+
+
+def _status_of(error: Exception, path: str) -> int | None:
+    """What a fault of gradio's means that comes of a request; None for one that does not."""
+    if isinstance(error.__cause__, HTTPException):  # of a stream, see _NOBODYS
+        return error.__cause__.status_code
+    is_upload = path.rstrip("/") == UPLOAD and not isinstance(error, RuntimeError)
+    return 400 if is_upload else None  # its parts are no files or have no name
+
+
+async def _whole(receive: Any) -> bytes:
+    """The body of a request, which is no file.
+
+    Raises:
+        RequestError: it is too large, or nobody waits for an answer any more.
+    """
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RequestError(400, "The request is not whole.")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > _AROUND:
+            raise RequestError(413, "The request is too large.")
+    return bytes(body)
+
+
+def _replay(body: bytes, receive: Any) -> Any:
+    """A body that was received, to be received once more."""
+    given = False
+
+    async def receive_again() -> Any:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again
 
 
 async def _refuse(send: Any, status: int, reason: str) -> None:

@@ -63,7 +63,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     partial = folder / f".step-{checkpoint.step}.partial"
     try:
         _remove(partial)
-        partial.mkdir(parents=True)
+        folder.mkdir(exist_ok=True)  # the run folder itself is not made anew where it has gone
+        partial.mkdir()
         weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.items()}
         safetensors.torch.save_file(weights, partial / _MODEL)
         for name, state in ((_OPTIMIZER, checkpoint.optimizer), (_RANDOM, checkpoint.random)):

@@ -22,7 +22,7 @@ from radcap.compose import from_yaml, to_yaml
 from radcap.config import RUN_LENGTHS, Config, option_names
 from radcap.errors import ConfigError, RadcapError
 from radcap.mappings import read_mapping
-from radcap.training.lock import holder, in_use, lock_folder
+from radcap.training.lock import check_held, holder, in_use, lock_folder
 
 _FREE = {
     *(f"trainer.{name}" for name in RUN_LENGTHS),
@@ -89,7 +89,7 @@ class RunFolder:
         self.path = Path(config.run.dir)
         self.is_ours = is_ours
         self._config = config
-        self._is_new = False
+        self._made: list[Path] = []  # folders that were not there before
         self._lock = self._take() if is_ours else None
         self.resumed = self.config_file.is_file() and not config.run.fresh
         self.finished = False
@@ -131,9 +131,9 @@ class RunFolder:
     def _take(self) -> IO[str]:
         try:
             self._check_place()
-            self._is_new = not self.path.is_dir()
+            self._made = [one for one in (self.path, *self.path.parents) if not one.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
-            return self._acquire()
+            return lock_folder(self.path, _REMEDY)
         except OSError as error:
             raise self._unusable(error) from None
 
@@ -167,10 +167,10 @@ class RunFolder:
             old = self._lock
             move_aside(self.path)
             self.path.mkdir()
-            self._lock = self._acquire()
+            self._lock = lock_folder(self.path, _REMEDY)
             if old is not None:
                 old.close()
-        self._is_new = False
+        self._made = []
         (self.path / "summary.json").unlink(missing_ok=True)
         write_atomically(self.path / "versions.json", json.dumps(self.versions, indent=2))
         write_atomically(self.config_file, to_yaml(self._config))
@@ -191,13 +191,19 @@ class RunFolder:
         """Write summary.json, whole or not at all.
 
         Raises:
-            RadcapError: the folder cannot be written.
+            RadcapError: the folder cannot be written, or is not there any more.
         """
+        self.check()
         if self.is_ours:
             try:
                 write_atomically(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
             except OSError as error:
                 raise self._unusable(error) from None
+
+    def check(self) -> None:
+        """Make sure that the folder is there still: see `check_held`."""
+        if self._lock is not None:
+            check_held(self.path, self._lock)
 
     def pin_data_revision(self, revision: str) -> None:
         """Keep the revision of the data for the run's life.
@@ -218,17 +224,15 @@ class RunFolder:
         """Let other processes in. A folder made for a run that did not begin goes again."""
         if self._lock is None:
             return
-        if self._is_new:
+        if self._made:
             (self.path / ".lock").unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # somebody put something there
-                self.path.rmdir()
+                for folder in self._made:
+                    folder.rmdir()
         self._lock.close()
 
     def _holds_run(self) -> bool:
         return (self.path / ".lock").exists() or self.config_file.exists()
-
-    def _acquire(self) -> IO[str]:
-        return lock_folder(self.path, _REMEDY)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -38,6 +38,25 @@ def in_use(path: Path, number: str, remedy: str) -> RadcapError:
     return RadcapError(f"{path} is in use by process {number}; wait for it, or {remedy}")
 
 
+def check_held(path: Path, lock: IO[str]) -> None:
+    """Make sure that a locked folder is still the one of that name, and still there.
+
+    Raises:
+        RadcapError: it was deleted, moved or replaced.
+    """
+    try:
+        is_it = os.path.samestat((path / ".lock").stat(), os.fstat(lock.fileno()))
+    except (FileNotFoundError, NotADirectoryError):
+        is_it = False
+    except OSError:  # a mount that has gone for a while
+        return
+    if not is_it:
+        raise RadcapError(
+            f"{path} was deleted, moved or replaced while it was in use: nothing more can be kept "
+            "there; put it back where it was moved, or the same command starts anew"
+        )
+
+
 def lock_folder(path: Path, remedy: str, *, name: str = ".lock") -> IO[str]:
     """Lock a folder until the file given back is closed, or the process ends, however it does.
 

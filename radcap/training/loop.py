@@ -140,6 +140,7 @@ class Run:
             saved_step=self.step,
             best_step=self.best["step"] if self.best else None,
             mirror=open_mirror(config.run.mirror) if folder.is_ours else None,
+            check=folder.check,
         )
         path = folder.path if folder.is_ours else None
         self.log = RunLog(path, resume_step=self.step, tensorboard=config.logger.tensorboard)
@@ -219,6 +220,7 @@ class Run:
                     last = self.step == self.total_steps
                     if last or self.step % trainer.log_every == 0:
                         self.step_log.write_out()
+                        self.folder.check()
                 if profiling.after(self.step):
                     self.step_log.resume_timing()
                 stopping, save = decide(
@@ -310,6 +312,7 @@ class Run:
         if self.step > self.runtime.gather(self.saver.saved_step)[0]:
             self._save()  # a signal came, or the disk had no room for it a moment ago
         try:
+            self.folder.check()
             self.saver.finish()
         except RadcapError as error:
             failed = error

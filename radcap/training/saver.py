@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class Saver:
         saved_step: int,
         best_step: int | None = None,
         mirror: Mirror | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Args:
         folder: the run folder.
@@ -40,9 +42,10 @@ class Saver:
         saved_step: of the newest one there.
         best_step: of the best one there.
         mirror: gets a copy of every checkpoint, and of the curves.
+        check: raises RadcapError where the folder is not the run's any more.
         """
         self._folder, self._keep, self._mirror = folder / "checkpoints", keep, mirror
-        self._best_step = best_step
+        self._best_step, self._check = best_step, check
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="radcap-saver")
         self._uploader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="radcap-mirror")
         self._writing: Future[None] | None = None
@@ -91,6 +94,7 @@ class Saver:
 
     def _write(self, checkpoint: Checkpoint, best_step: int | None) -> None:
         try:
+            self._check()
             save_checkpoint(self._folder, checkpoint)
             self.saved_step = checkpoint.step
         except RadcapError as error:
@@ -112,6 +116,7 @@ class Saver:
     def _upload(self) -> None:
         assert self._mirror is not None
         try:
+            self._check()  # what another folder lacks would be deleted there
             self._mirror.push(self._folder.parent)
         except RadcapError as error:
             say(f"warning: {error}; the run folder here is whole")

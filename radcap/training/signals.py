@@ -10,12 +10,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 
-from radcap.console import say
+from radcap.console import say_at_once
 from radcap.errors import EXIT_STOPPED
-from radcap.handlers import STOPPING, handled
+from radcap.handlers import STOPPING, ask_for_end, handled
 
 # torchrun passes a signal on within moments; a second one by hand takes longer.
 ECHO_OF_A_SIGNAL_S = 5.0
@@ -120,7 +120,7 @@ class StopRequest:
             self._end(f"{name} again, ending at once without saving")
         self.requested = True
         self._first = now
-        say(f"{name}: saving, then stopping; a second signal ends at once")
+        say_at_once(f"{name}: saving, then stopping; a second signal ends at once")
         if self._may_interrupt:
             self._may_interrupt = False
             raise Stopped
@@ -133,6 +133,7 @@ class StopRequest:
             if not byte:
                 return
             number = byte[0]
+        ask_for_end()  # the interpreter may wait for a thread that prints into a full pipe
         deadline = time.monotonic() + self._grace_s
         while time.monotonic() < deadline or self.saving:
             if done.wait(0.1):
@@ -144,7 +145,6 @@ class StopRequest:
     def _end(self, what: str) -> None:
         step = self._safe_step()
         safe = f"{self._unit} {step} is saved" if step else "nothing is saved yet"
-        text = f"radcap: {what}; {safe}, and the same command goes on from there\n"
-        with suppress(OSError):  # a terminal or a pipe that is closed: the end is due all the same
-            os.write(2, text.encode())
+        text = f"{what}; {safe}, and the same command goes on from there"
+        say_at_once(text, error=True)  # or nobody reads it: the end is due all the same
         os._exit(EXIT_STOPPED)

@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from radcap.console import discard
 from radcap.handlers import STOPPING, handled
+from radcap.streams import discard
 from radcap.training.durable import DurableFile
 
 _MAX_KEPT = 100_000  # bytes of the last lines, in which the error is looked for

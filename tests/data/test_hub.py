@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run_python
 from hub.stand_in import FAULTS, HUB_ID, StandInHub, one_in, point_client_at, serving
 from waiting import PATIENCE_S
 
@@ -412,6 +413,18 @@ def test_a_copy_of_a_new_revision_is_never_the_old_one_under_its_name(
     assert copy_to_folder(hub, copy, revision=new, **asked) == new != old
     assert (copy / "alignment" / swapped[0].name).read_bytes() == second
     assert not list(copy.rglob("*.part"))
+
+
+def test_a_start_that_fails_leaves_no_folder_for_temporary_files(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path\n"
+        "from radcap.data.shelf import Spool\n"
+        f"folder = Spool(Path({str(tmp_path)!r})).folder\n"
+        "(folder / 'rows').touch()\n"
+        "raise SystemExit('wrong number of devices')\n"
+    )
+    assert run_python(program).returncode == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_spool_sweeps_what_nobody_holds(tmp_path: Path) -> None:

@@ -143,6 +143,35 @@ def test_a_folder_of_nothing_goes_again(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "evaluation.json").is_file()
 
 
+def test_an_evaluation_without_a_row_leaves_no_folder(tmp_path: Path) -> None:
+    """A device that does not fit is found out when what is scored is noted down already."""
+    folder = EvaluationFolder(tmp_path / "new" / "out")
+    folder.accept({"weights": "a"})
+    folder.forget()
+    folder.close()
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(2):  # the second one finds a row there
+        folder = EvaluationFolder(tmp_path / "out")
+        folder.accept({"weights": "a"})
+        folder.append([result(0)] if not folder.results else [], {})
+        folder.forget()
+        folder.close()
+    assert EvaluationFolder(tmp_path / "out").identity == {"weights": "a"}
+
+
+def test_results_in_a_folder_that_has_gone_are_no_success(tmp_path: Path) -> None:
+    folder = EvaluationFolder(tmp_path / "out")
+    folder.accept({"weights": "a"})
+    folder.append([result(0)], {})
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    for use in (lambda: folder.append([result(1)], {}), lambda: folder.write("results.md", "")):
+        with pytest.raises(RadcapError, match="was deleted, moved or replaced"):
+            use()
+    folder.close()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_the_worst_are_those_with_most_wrong_labels() -> None:
     wrong, half = "ct of the hip displays nodule", "mri of the knee displays nodule"
     rows = [

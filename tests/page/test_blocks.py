@@ -15,6 +15,7 @@ from PIL import Image
 from radcap.data.collate import load_tokenizer
 from radcap.page.blocks import caption_example, caption_upload, make_page, uploaded
 from radcap.page.examples import draw_examples
+from radcap.page.requests import INPUTS
 from radcap.serving.captioner import Captioner
 from radcap.serving.pretrained import Architecture, Pretrained
 
@@ -154,3 +155,6 @@ def test_no_input_of_the_page_fetches_what_an_address_leads_to(
     address = "http://stranger.invalid/x.png"
     for block in inputs.values():
         assert asyncio.run(block.async_move_resource_to_block_cache(address)) == address
+    # What a request may ask for is what the page has.
+    assert {number: len(event.inputs) for number, event in page.fns.items()} == INPUTS
+    assert page.fns[0].api_name == "caption"

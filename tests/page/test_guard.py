@@ -1,4 +1,4 @@
-"""What is refused before gradio sees it: sizes, names of this machine, a folder that is full."""
+"""What is refused before gradio sees it: sizes, strangers' pages, a folder that is full."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("starlette")
 
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from radcap.page.guard import Guard
@@ -40,21 +41,37 @@ class App:
         await send({"type": "http.response.body", "body": b""})
 
 
-def ask(guard: Guard, path: str, size: int = 0, host: str = "localhost:7860") -> int:
+JOIN = b'{"data": [null, 1, 0], "fn_index": 0, "session_hash": "s"}'
+
+
+def ask(
+    guard: Guard,
+    path: str,
+    size: int = 0,
+    host: str = "localhost:7860",
+    method: str | None = None,
+    **headers: str,
+) -> int:
     """The status of the one answer to a request of so many bytes."""
-    left, answers = size, []
+    left, answers = (JOIN if path.endswith("join") else b"").ljust(size), []
 
     async def receive() -> dict[str, Any]:
         nonlocal left
-        piece = min(left, PIECE)
-        left -= piece
-        return {"type": "http.request", "body": bytes(piece), "more_body": left > 0}
+        piece, left = left[:PIECE], left[PIECE:]
+        return {"type": "http.request", "body": piece, "more_body": len(left) > 0}
 
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
             answers.append(message["status"])
 
-    scope = {"type": "http", "path": path, "headers": [(b"host", host.encode())]}
+    named = {"host": host} | {name.replace("_", "-"): value for name, value in headers.items()}
+    scope = {
+        "type": "http",
+        "method": method or ("POST" if size else "GET"),
+        "path": path,
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in named.items()],
+    }
     asyncio.run(guard(scope, receive, send))
     (status,) = answers
     return status
@@ -77,14 +94,15 @@ def guard(app: App, uploads: Path) -> Guard:
 
 @pytest.mark.parametrize(
     ("path", "most"),
-    [("/gradio_api/upload", 3 * MB), ("/gradio_api/queue/join", MB), ("/gradio_api/stream/x", MB)],
+    [("/gradio_api/upload", 3 * MB), ("/gradio_api/queue/join", MB), ("/config", MB)],
 )
 def test_no_more_of_a_request_is_taken_than_it_may_have(
     guard: Guard, app: App, uploads: Path, path: str, most: int
 ) -> None:
-    assert ask(guard, path, most) == 200
+    method = "GET" if path == "/config" else "POST"
+    assert ask(guard, path, most, method=method) == 200
     app.received = 0
-    assert ask(guard, path, 50 * MB) == 413
+    assert ask(guard, path, 50 * MB, method=method) == 413
     assert app.received <= most
 
 
@@ -127,3 +145,78 @@ def test_on_this_machine_alone_only_its_names_are_answered_to(
     """A name of a stranger's that leads here would let the stranger's page in."""
     assert ask(Guard(app, uploads, max_upload=MB, local=True), "/", host=host) == status
     assert ask(Guard(app, uploads, max_upload=MB, local=False), "/", host=host) == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/config", "/gradio_api/queue/join", "/gradio_api/upload"])
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://stranger.example"},
+        {"origin": "http://localhost:7861"},
+        {"origin": "http://localhost"},
+        {"origin": "http://localhost:7860.stranger.example"},
+        {"origin": "null"},
+        {"origin": ""},
+        {"origin": "file://localhost:7860"},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site", "sec_fetch_mode": "no-cors"},
+    ],
+)
+def test_a_page_of_another_address_is_answered_nothing(
+    app: App, uploads: Path, path: str, method: str, headers: dict[str, str]
+) -> None:
+    """Neither an upload nor a question nor a look: local or not."""
+    for local in (True, False):
+        guard = Guard(app, uploads, max_upload=MB, local=local)
+        assert ask(guard, path, 100, method=method, **headers) == 403
+    assert app.received == 0 and not uploads.exists()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"origin": "http://localhost:7860"},
+        {"origin": "HTTP://LocalHost:7860"},
+        {"sec_fetch_site": "same-origin"},
+        {"sec_fetch_site": "none", "sec_fetch_mode": "navigate"},
+    ],
+)
+def test_the_page_itself_and_programs_are_answered(guard: Guard, headers: dict[str, str]) -> None:
+    assert ask(guard, "/gradio_api/queue/join", 100, **headers) == 200
+    assert ask(guard, "/gradio_api/upload", 100, **headers) == 200
+
+
+def test_a_link_may_lead_to_the_page_and_nowhere_else(guard: Guard) -> None:
+    link = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}
+    assert ask(guard, "/", **link) == 200
+    assert ask(guard, "/gradio_api/heartbeat/x", **link) == 403
+    assert ask(guard, "/", 10, **link) == 403
+
+
+def test_behind_a_proxy_the_page_has_its_name(app: App, uploads: Path) -> None:
+    outside = {"origin": "https://me-page.hf.space", "x_forwarded_host": "me-page.hf.space"}
+    words = ("/gradio_api/queue/join", 100)
+    assert ask(Guard(app, uploads, max_upload=MB, local=False), *words, **outside) == 200
+    # On this machine alone there is no proxy, and a stranger may say so.
+    assert ask(Guard(app, uploads, max_upload=MB, local=True), *words, **outside) == 403
+
+
+def test_what_gradio_fails_at_has_an_answer_and_a_fault_its_traceback(uploads: Path) -> None:
+    """A stream that is nobody's: gradio has sent the head of an answer when it finds that out."""
+
+    def failing(error: Exception, cause: Exception | None, head: int) -> Guard:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": head, "headers": []})
+            body = b'event: error\ndata: "404: Not Found"\n\n'
+            await send({"type": "http.response.body", "body": body, "more_body": head == 200})
+            raise error from cause
+
+        return Guard(app, uploads, max_upload=MB, local=True)
+
+    nobody = failing(RuntimeError("begun"), HTTPException(404), 200)
+    assert ask(nobody, "/gradio_api/call/caption/x") == 404
+    assert ask(failing(TypeError("no file"), None, 500), "/gradio_api/upload", 10) == 400
+    with pytest.raises(TypeError, match="fault"):
+        ask(failing(TypeError("fault"), None, 500), "/config")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 import subprocess
 import sys
 import time
@@ -131,6 +132,38 @@ def test_a_refused_command_leaves_no_trace(tmp_path: Path) -> None:
     resumed = RunFolder(config_for(tmp_path / "a"))
     assert resumed.resumed
     resumed.close()
+
+
+def test_a_start_that_fails_takes_the_folders_above_away_too(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    folder = RunFolder(config_for(tmp_path / "here" / "new" / "run"))
+    (tmp_path / "here" / "new" / "somebody's").touch()
+    folder.close()
+    assert [path.name for path in (tmp_path / "here").rglob("*")] == ["new", "somebody's"]
+    RunFolder(config_for(tmp_path / "other" / "new" / "run")).close()
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "a file"])
+def test_a_folder_that_has_gone_is_named_and_not_made_anew(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "run"
+    folder = opened(path)
+    folder.check()
+    if how == "deleted":
+        shutil.rmtree(path)
+    else:
+        path.rename(tmp_path / "elsewhere")
+    if how == "replaced":
+        shutil.copytree(tmp_path / "elsewhere", path)
+    elif how == "a file":
+        path.touch()
+    before = sorted(tmp_path.rglob("*"))
+    for use in (folder.check, lambda: folder.write_summary({"finished": True})):
+        with pytest.raises(RadcapError, match="was deleted, moved or replaced") as caught:
+            use()
+        assert str(path) in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    folder.close()
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_fresh_moves_a_link_and_leaves_what_it_leads_to(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,43 @@ def test_a_missed_checkpoint_is_told_and_the_next_one_taken(
     saver.submit(moment(3), None)
     saver.finish()
     assert saver.saved_step == 3 and steps(tmp_path) == ["step-3"]
+
+
+def test_a_run_folder_that_has_gone_is_not_made_anew(tmp_path: Path) -> None:
+    saver = Saver(tmp_path / "run", keep=1, saved_step=0)
+    saver.submit(moment(1), None)
+    with pytest.raises(RadcapError, match="cannot save"):
+        saver.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_took_the_place_of_a_run_folder_gets_no_checkpoint_and_empties_no_mirror(
+    tmp_path: Path,
+) -> None:
+    there: list[bool] = []
+
+    def check() -> None:
+        if there:
+            raise RadcapError("it was replaced")
+
+    (tmp_path / "run").mkdir()
+    mirror = Mirror(str(tmp_path / "mirror"))
+    saver = Saver(tmp_path / "run", keep=1, saved_step=0, mirror=mirror, check=check)
+    saver.submit(moment(1), None)
+    saver.finish()
+    saver.push()
+    kept = sorted((tmp_path / "mirror").rglob("*"))
+    assert kept
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    there.append(False)
+    saver.submit(moment(2), None)
+    with pytest.raises(RadcapError, match="it was replaced"):
+        saver.finish()
+    saver.push()
+    saver.close()
+    assert list((tmp_path / "run").iterdir()) == []
+    assert sorted((tmp_path / "mirror").rglob("*")) == kept
 
 
 def test_a_fault_of_our_own_is_not_swallowed(tmp_path: Path, monkeypatch: Any) -> None:
