@@ -23,6 +23,8 @@ _NOT_IN_A_SPLIT = re.compile(r"[/*?\[\]]")
 
 def shown(name: object) -> str:
     """A name as a message quotes it: in one line, escaped where it does not print, cut short."""
+    if isinstance(name, dict | list):  # of any depth
+        return f"a {type(name).__name__}"
     text = ascii(name) if not (isinstance(name, str) and name.isprintable()) else repr(name)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 

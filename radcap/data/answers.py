@@ -8,15 +8,14 @@ use, none is decompressed, and the token goes to the Hub's own address and nowhe
 from __future__ import annotations
 
 import importlib
-import ipaddress
 import json
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urljoin, urlsplit
 
+from radcap.data.addresses import origin, redirected, without_query
 from radcap.data.faults import DataError, one_line
 from radcap.names import shown
 
@@ -31,8 +30,6 @@ _LONGEST_PAUSE_S = 30.0
 _LONGEST_CONNECT_S = 8.0
 # Before this many time-outs have passed, an answer that is held in memory must be whole.
 _TIMEOUTS_FOR_AN_ANSWER = 3
-_ADDRESS = re.compile(r"[!-~]{1,8000}", re.ASCII)
-_HOST = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 
 
@@ -47,20 +44,6 @@ class StatusError(Exception):
     def __init__(self, url: str, status: int, retry_after: float, said: str) -> None:
         super().__init__(f"HTTP {status} for {without_query(url)}{': ' if said else ''}{said}")
         self.status, self.retry_after = status, retry_after
-
-
-def endpoint() -> str:
-    """The Hub's address (HF_ENDPOINT).
-
-    Raises:
-        DataError: it is none.
-    """
-    from huggingface_hub import constants
-
-    address = str(constants.ENDPOINT)
-    if fault := _fault_in_address(address):
-        raise DataError(f"HF_ENDPOINT={shown(address)} cannot be used: {fault}")
-    return address
 
 
 @contextmanager
@@ -78,9 +61,9 @@ def open_answer(url: str, *, timeout_s: float, wanted: str | None = None) -> Ite
         huggingface_hub.errors.HTTPError, OSError: no answer; asking again may help.
         ValueError: the address or the token cannot be sent.
     """
-    from huggingface_hub.utils import build_hf_headers, get_session
+    from huggingface_hub.utils import get_session
 
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    headers = _headers()
     if wanted is not None:
         headers["Range"] = wanted
     session = get_session()
@@ -100,8 +83,8 @@ def open_answer(url: str, *, timeout_s: float, wanted: str | None = None) -> Ite
                 _check_encoding(response, at)
                 yield response
                 return
-            following = _redirected(at, str(response.headers.get("location", "")))
-        if _origin(following) != _origin(url):
+            following = redirected(at, str(response.headers.get("location", "")))
+        if origin(following) != origin(url):
             headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
         at = following
     raise DataError(
@@ -257,6 +240,16 @@ def is_unreachable(error: BaseException) -> bool:
     return bool(names & {"ConnectError", "ConnectTimeout", "ProxyError", "OfflineModeIsEnabled"})
 
 
+def _headers() -> dict[str, str]:
+    """Not those of the Hub's client, which asks the Hub for more than it is asked for, unbounded,
+    before it makes them."""
+    from huggingface_hub import constants, get_token
+
+    headers = {"User-Agent": "radcap", "Accept-Encoding": "identity"}
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    return headers | {"Authorization": f"Bearer {token}"} if token else headers
+
+
 def _check_encoding(response: Any, url: str) -> None:
     """Refuse what is compressed: its size says nothing of what it becomes."""
     encoding = str(response.headers.get("content-encoding", "identity"))
@@ -267,9 +260,11 @@ def _check_encoding(response: Any, url: str) -> None:
         )
 
 
-def without_query(url: str) -> str:
-    """An address for a message: what follows the question mark may be as good as a password."""
-    return url.partition("?")[0]
+def is_malformed(error: BaseException) -> bool:
+    """Whether what came is no HTTP; a connection that broke off is another thing."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error).lower()
+    return "ProtocolError" in names and "disconnected" not in text and "closed" not in text
 
 
 def _refusal(response: Any, url: str, timeout_s: float) -> Exception:
@@ -285,47 +280,6 @@ def _refusal(response: Any, url: str, timeout_s: float) -> Exception:
     seconds = float(pause) if _NUMBER.fullmatch(pause) else 0.0
     said = "" if "<" in said else " ".join(said.split())[:200]  # a page for people
     return StatusError(url, response.status_code, min(seconds, _LONGEST_PAUSE_S), said)
-
-
-def _redirected(url: str, location: str) -> str:
-    """Where a redirect leads.
-
-    Raises:
-        DataError: to no address, or away from TLS.
-    """
-    try:
-        following = urljoin(url, location) if location else ""
-    except ValueError:
-        following = ""
-    fault = _fault_in_address(following)
-    if fault is None and url.startswith("https:") and not following.startswith("https:"):
-        fault = "it leaves https"
-    if fault is not None:
-        raise DataError(
-            f"{without_query(url)} redirects to {shown(without_query(location))}: {fault}"
-        )
-    return following
-
-
-def _fault_in_address(url: str) -> str | None:
-    """What keeps an address from being asked; None if nothing."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
-        if ":" in host:
-            ipaddress.ip_address(host)
-    except ValueError:
-        return "it is no address"
-    if parts.scheme not in ("http", "https"):
-        return "it is no http or https address"
-    if not _ADDRESS.fullmatch(url) or not (":" in host or _HOST.fullmatch(host)):
-        return "it is no address"
-    return None
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port
 
 
 def _too_long(url: str, most: int) -> DataError:

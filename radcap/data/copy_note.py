@@ -39,12 +39,12 @@ class NotedFile:
         if not isinstance(content, dict):
             return None
         size, digest, times = (content.get(key) for key in ("size", "digest", "times"))
-        is_size = type(size) is int and 0 <= size <= MOST_FILE_BYTES
-        is_times = isinstance(times, list) and [type(time) for time in times] == [int, int]
         found = Digest.read(digest)
-        if not is_size or not is_times or found is None:
+        if type(size) is not int or not 0 <= size <= MOST_FILE_BYTES or found is None:
             return None
-        return cls(int(str(size)), found, (times[0], times[1]))
+        if not isinstance(times, list) or [type(time) for time in times] != [int, int]:
+            return None
+        return cls(size, found, (times[0], times[1]))
 
     @classmethod
     def of(cls, file: Path, digest: Digest) -> NotedFile:

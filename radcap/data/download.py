@@ -20,6 +20,7 @@ from radcap.data.answers import (
     Pace,
     StatusError,
     content_range,
+    is_malformed,
     is_unreachable,
     open_answer,
     read_answer,
@@ -36,6 +37,7 @@ _log = logging.getLogger(__name__)
 _TRANSIENT = {408, 425, 429}  # and all of 500 and above
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
 _SECONDS_BETWEEN_WARNINGS = 30.0
+_MOST_MALFORMED = 2  # answers that are no HTTP, after which to ask no more
 _MOST_ANSWERS = 1_000  # to one request for bytes, each of which broke off and brought some
 
 
@@ -229,6 +231,8 @@ class Hub:
                 f"a file of {where} has gone since the run began ({one_line(error)}); what is "
                 "saved stays good: try again later, or begin anew with run.fresh=true"
             )
+        if is_malformed(error):
+            return DataError(f"{where} answers with what is no HTTP: {one_line(error)}")
         if self.reached:
             goes_on = (
                 "the same command goes on from the last checkpoint" if self.met else "try later"
@@ -280,7 +284,7 @@ class _Patience:
             # Not there when a run begins, or its address is wrong.
             patience = min(patience, hub.patience_to_connect_s)
         waited = time.monotonic() - self._start
-        if waited >= patience:
+        if waited >= patience or (is_malformed(error) and self._tries >= _MOST_MALFORMED):
             raise hub.explain(error) from error
         self._tries += 1
         hub.traffic.retries += 1

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from radcap.data.answers import MOST_FILE_BYTES, endpoint
+from radcap.data.addresses import endpoint
+from radcap.data.answers import MOST_FILE_BYTES
 from radcap.data.digest import Digest
 from radcap.data.download import Hub
 from radcap.data.faults import DataError, one_line

@@ -13,7 +13,8 @@ import secrets
 import shutil
 from pathlib import Path
 
-from radcap.data.answers import endpoint, status_of
+from radcap.data.addresses import endpoint
+from radcap.data.answers import status_of
 from radcap.data.digest import Digest
 from radcap.data.download import Hub
 from radcap.data.faults import DataError, one_line

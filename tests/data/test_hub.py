@@ -142,7 +142,6 @@ def test_patience_ends_and_is_no_end_of_the_data(stand_in: StandInHub, load: Any
 
 
 def test_a_server_without_ranges_is_refused(stand_in: StandInHub, monkeypatch: Any) -> None:
-    monkeypatch.setattr("huggingface_hub.utils.build_hf_headers", lambda: {})
     monkeypatch.setattr("hub.stand_in.re.fullmatch", lambda *_: None)
     with pytest.raises(DataError, match=r"data\.local_copy"):
         open_split(reader())
