@@ -30,6 +30,7 @@ _LONGEST_PAUSE_S = 30.0
 _LONGEST_CONNECT_S = 8.0
 # Before this many time-outs have passed, an answer that is held in memory must be whole.
 _TIMEOUTS_FOR_AN_ANSWER = 3
+_TOKEN = re.compile(r"[!-~]+", re.ASCII)
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 
 
@@ -59,7 +60,6 @@ def open_answer(url: str, *, timeout_s: float, wanted: str | None = None) -> Ite
         StatusError: the Hub refuses.
         DataError: the answer is none, whoever asks again.
         huggingface_hub.errors.HTTPError, OSError: no answer; asking again may help.
-        ValueError: the address or the token cannot be sent.
     """
     from huggingface_hub.utils import get_session
 
@@ -247,7 +247,11 @@ def _headers() -> dict[str, str]:
 
     headers = {"User-Agent": "radcap", "Accept-Encoding": "identity"}
     token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
-    return headers | {"Authorization": f"Bearer {token}"} if token else headers
+    if not token:
+        return headers
+    if _TOKEN.fullmatch(token) is None:
+        raise DataError("HF_TOKEN cannot be sent: it holds other characters than ASCII's")
+    return headers | {"Authorization": f"Bearer {token}"}
 
 
 def _check_encoding(response: Any, url: str) -> None:

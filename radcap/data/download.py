@@ -186,8 +186,7 @@ class Hub:
         """What the Hub answers at an address of its own, as JSON.
 
         Raises:
-            DataError: as in `fetch`.
-            ValueError: the address or the token cannot be sent.
+            DataError: as in `fetch`, or it is no JSON.
         """
 
         def ask() -> Any:

@@ -11,7 +11,7 @@ from radcap.data.addresses import endpoint
 from radcap.data.answers import MOST_FILE_BYTES
 from radcap.data.digest import Digest
 from radcap.data.download import Hub
-from radcap.data.faults import DataError, one_line
+from radcap.data.faults import DataError
 from radcap.names import fault_in_path, fault_in_repository, fault_in_revision, is_commit, shown
 
 
@@ -91,13 +91,7 @@ def list_repository(hub: Hub, revision: str | None) -> Repository:
         raise DataError(f"revision {shown(revision)} of {hub.kind} {hub.hub_id}: {fault}")
     url = f"{endpoint()}/api/{hub.kind}s/{hub.hub_id}"
     url += "" if revision is None else f"/revision/{quote(revision, safe='')}"
-    try:
-        answer = hub.ask_json(f"{url}?blobs=true")
-    except ValueError as error:  # a token that cannot be sent
-        raise DataError(
-            f"the address of {hub.kind} {hub.hub_id} (HF_ENDPOINT) or HF_TOKEN cannot be sent: "
-            f"{one_line(error)}"
-        ) from None
+    answer = hub.ask_json(f"{url}?blobs=true")
     found = _read_listing(hub, url, answer)
     if is_commit(revision) and found.commit != revision:
         raise DataError(f"{url} answers with another commit, {found.commit}")

@@ -27,7 +27,7 @@ MODEL_FILES = ("model.safetensors", "pytorch_model.bin")  # the first one there 
 _BESIDE = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 _MOST_BYTES_BESIDE = 50_000_000
 _NEWEST = "main"
-_PATIENCE_S = 30.0
+_TIMEOUT_S, _PATIENCE_S = 20.0, 30.0
 _HUB_ID = re.compile(r"([A-Za-z0-9][^/@\s]*/[^/@\s]+)(?:@(\S+))?")
 
 
@@ -83,7 +83,8 @@ def download_model(hub_id: str, revision: str | None = None) -> Path:
         WeightsUnavailable: not there, not allowed or out of reach.
         WeightsError: the repository holds no weights.
     """
-    hub = _ModelHub(hub_id, kind="model", patience_s=_PATIENCE_S, patience_to_connect_s=0.0)
+    hub = _ModelHub(hub_id, kind="model", timeout_s=_TIMEOUT_S, patience_s=_PATIENCE_S)
+    hub.patience_to_connect_s = 0.0
     try:
         return _download(hub, revision)
     except _OutOfReach:
