@@ -204,12 +204,15 @@ class Shelf:
         stored = self._source.files[url]
         # Not by the file's own name, which may be too long for this file system.
         path = self._spool.folder / f"{os.getpid()}-{secrets.token_hex(8)}.parquet"
+        ranges = list(_joined((where.start, where.stop) for where in wheres))
         try:
+            if sum(b - a for a, b in ranges) > shutil.disk_usage(self._spool.folder).free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             with path.open("wb", buffering=0) as local:
                 local.truncate(stored.size)
                 write_at(local.fileno(), stored.size - len(stored.tail), stored.tail)
                 put = partial(write_at, local.fileno())
-                for start, stop in _joined((where.start, where.stop) for where in wheres):
+                for start, stop in ranges:
                     self.hub.fetch(url, start, stop, put)
         except OSError as error:
             if error.errno in _NO_SPACE:

@@ -64,7 +64,7 @@ class StandInHub(ThreadingHTTPServer):
         self.failed: Counter[str] = Counter()
         self.bytes_served = self.bytes_sent = 0
         self.change_info: Callable[[dict[str, Any]], object] = lambda info: info
-        self.change_bytes: Callable[[str, bytes], bytes] = lambda name, data: data
+        self.change_bytes: Callable[[str, bytes], bytes] | None = None
         self.token: str | None = None
         self.leaked: list[str] = []
         self.created: dict[str, dict[str, object]] = {}
@@ -304,7 +304,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             self._send(status, b"", headers, length=stop - start)
             return
-        data = self.server.change_bytes(name, file.read_bytes())[start:stop]
+        with file.open("rb") as stream:
+            if self.server.change_bytes is not None:
+                data = self.server.change_bytes(name, stream.read())[start:stop]
+            else:
+                stream.seek(start)
+                data = stream.read(stop - start)
         if fault in ("half", "empty"):
             self._send(status, data[: len(data) // 2 if fault == "half" else 0], headers, len(data))
             self.close_connection = True
