@@ -109,8 +109,8 @@ class Cache:
         if fault := fault_in_split(source.revision):
             raise DataError(f"data.cache: the data's revision is {shown(source.revision)}: {fault}")
         name = f"{Path(where.file).parent.name}-{Path(where.file).stem}"
-        if len(name.encode()) > _MOST_NAME_BYTES or fault_in_split(name):
-            name = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+        if fault_in_split(name) or len(name.encode()) > _MOST_NAME_BYTES:
+            name = hashlib.sha256(os.fsencode(name)).hexdigest()
         return self.folder / f"{source.revision[:16]}-{form}" / f"{name}-{where.index}.rows"
 
     def size_of(self, where: RowGroup) -> int:

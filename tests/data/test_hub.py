@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import struct
 import time
+import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from radcap.data.faults import DataError
 from radcap.data.loader import Loader
 from radcap.data.local_copy import copy_to_folder, open_copy
 from radcap.data.order import Order
+from radcap.data.rowfile import open_rows
 from radcap.data.shelf import Cache, Spool
 from radcap.data.source import Source, open_source
 
@@ -362,6 +366,44 @@ def test_a_damaged_row_of_the_cache_is_named_and_the_file_removed(
     with pytest.raises(DataError, match="is damaged, and removed"):
         captions(load(source, hub=hub, cache=cache), 9)
     assert captions(load(source, hub=hub, cache=cache), 9) == expected
+
+
+def test_a_cache_keeps_to_its_folder_whatever_the_names(
+    stand_in: StandInHub, tmp_path: Path
+) -> None:
+    source = open_split(reader())
+    cache = Cache.open(tmp_path / "cache", limit_bytes=10**9, decoded=False)
+    group = source.row_groups[0]
+    for revision in ("../../x", "/etc", "", "..", "a/b"):
+        with pytest.raises(DataError, match=r"data\.cache: the data's revision"):
+            cache.path(replace(source, revision=revision), group, 1)
+    for file in ("/a\n/b.parquet", f"/{'x' * 250}/{'y' * 240}.parquet", "/a/\udcff.parquet"):
+        path = cache.path(source, replace(group, file=file), 1)
+        assert path.parent.parent == tmp_path / "cache"
+        assert path.name.isprintable() and len(os.fsencode(path.name)) < 200
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"no JSON", b"[]", b"{}", b"[" * 10**5, b'{"labels": 5}', b'{"labels": [1, 2, 3, 4, 5]}'],
+)
+def test_a_row_of_the_cache_that_is_none_is_damaged(tmp_path: Path, head: bytes) -> None:
+    """With a right checksum: another program wrote it."""
+    body = struct.pack("<I", len(head)) + head
+    record = zlib.crc32(body).to_bytes(4, "little") + body
+    magic = b"radcaprows2\n"
+    offsets = struct.pack("<2q", len(magic), len(magic) + len(record))
+    file = tmp_path / "x.rows"
+    file.write_bytes(magic + record + offsets + struct.pack("<I12s", 1, magic))
+    rows = open_rows(file)
+    assert rows is not None
+    with pytest.raises(DataError, match="is damaged, and removed"):
+        rows.load(0)
+    # Places that go backwards, or past the end of the file.
+    for middle in (-5, 10**15):
+        offsets = struct.pack("<3q", len(magic), middle, len(magic) + len(record))
+        file.write_bytes(magic + record + offsets + struct.pack("<I12s", 2, magic))
+        assert open_rows(file) is None
 
 
 def test_a_cache_of_colour_pictures_keeps_to_its_size_too(
