@@ -8,6 +8,13 @@ from urllib.parse import urlsplit
 
 from radcap.config import RUN_LENGTHS, Config, Duration, fields
 from radcap.errors import ConfigError
+from radcap.names import (
+    fault_in_path,
+    fault_in_repository,
+    fault_in_revision,
+    fault_in_split,
+    shown,
+)
 
 
 def check(config: Config) -> None:
@@ -68,6 +75,17 @@ def _check_data(config: Config) -> None:
         )
     if data.name == "hub" and not data.hub_id and not data.path:
         raise ConfigError("data.hub_id: a Hub source needs the data set's id, as owner/name")
+    faults = {
+        "data.hub_id": (data.hub_id, fault_in_repository),
+        "data.revision": (data.revision, fault_in_revision),
+        "data.config": (data.config, fault_in_path),
+        "data.train_split": (data.train_split, fault_in_split),
+        "data.val_split": (data.val_split, fault_in_split),
+        "evaluate.split": (config.evaluate.split, fault_in_split),
+    }
+    for key, (value, fault_in) in faults.items():
+        if value is not None and (fault := fault_in(value)):
+            raise ConfigError(f"{key}={shown(value)}: no such name is possible: {fault}")
 
 
 def _check_section(section: Any, prefix: str) -> None:

@@ -9,14 +9,26 @@ from __future__ import annotations
 
 import logging
 import random
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from radcap.data.answers import (
+    SLOWEST,
+    Pace,
+    StatusError,
+    content_range,
+    is_malformed,
+    is_unreachable,
+    open_answer,
+    read_answer,
+    read_json,
+    status_of,
+)
 from radcap.data.faults import OFFLINE_HINT, DataError, one_line
+from radcap.errors import RadcapError
 
 T = TypeVar("T")
 
@@ -24,9 +36,9 @@ _log = logging.getLogger(__name__)
 
 _TRANSIENT = {408, 425, 429}  # and all of 500 and above
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
-# A Hub that cannot be reached at all when a run begins is not there, or its address is wrong.
-_PATIENCE_TO_CONNECT_S = 5.0
 _SECONDS_BETWEEN_WARNINGS = 30.0
+_MOST_MALFORMED = 2  # answers that are no HTTP, after which to ask no more
+_MOST_ANSWERS = 1_000  # to one request for bytes, each of which broke off and brought some
 
 
 @dataclass
@@ -68,20 +80,26 @@ class Traffic:
 
 @dataclass
 class Hub:
-    """A data set on the Hub, as one process reads it.
+    """A repository on the Hub, as one process reads it.
 
     Attributes:
         hub_id: owner/name.
+        kind: "dataset" or "model".
         patience_s: seconds without a byte after which a fault counts as final.
         timeout_s: seconds without a byte after which a request is sent again.
-        met: whether the Hub has answered before; until then it must connect within seconds.
+        patience_to_connect_s: as `patience_s`, until a first connection has come about.
+        met: whether the Hub has given what it was asked for before.
+        reached: whether a connection to it has come about.
         traffic: what was asked so far.
     """
 
     hub_id: str
+    kind: str = "dataset"
     patience_s: float = 600.0
     timeout_s: float = 20.0
+    patience_to_connect_s: float = 5.0
     met: bool = False
+    reached: bool = False
     traffic: Traffic = field(default_factory=Traffic)
     _warned: float = -_SECONDS_BETWEEN_WARNINGS
 
@@ -101,22 +119,38 @@ class Hub:
 
         def rest() -> None:
             nonlocal position
+            pace = Pace(self.patience_s)
             with self._get(url, f"bytes={position}-{stop - 1}") as response:
-                first, _ = _content_range(response)
+                first, size = content_range(response, url)
+                if size < stop:
+                    raise DataError(f"{url} has {size:,} bytes; byte {stop:,} was looked for")
                 if first != position:
-                    raise EOFError(f"bytes from {first} on instead of {position}")
+                    raise DataError(
+                        f"{url} answers with bytes from {first} on instead of {position}"
+                    )
+                pace.restart()
                 # As it comes: in chunks of a size, the last one of a torn answer would be lost.
                 for piece in response.iter_raw():
                     piece = piece[: stop - position]
                     write(position, piece)
                     position += len(piece)
                     self.traffic.bytes += len(piece)
-                    attempts.restart()
-            if position < stop:
-                raise EOFError(f"the answer ends at byte {position} of {stop}")
+                    if piece:
+                        attempts.restart()
+                    if position >= stop:
+                        return  # and hang up: a server may go on for ever
+                    if pace.is_lost(len(piece)):
+                        raise DataError(f"{url} sends less than {SLOWEST} bytes a second")
+            raise EOFError(f"the answer ends at byte {position} of {stop}")
 
-        while position < stop:
+        for _ in range(_MOST_ANSWERS):
+            if position >= stop:
+                return
             attempts.run(rest)
+        if position < stop:
+            raise DataError(
+                f"{url} broke off {_MOST_ANSWERS:,} times, at last at byte {position:,} of {stop:,}"
+            )
 
     def fetch_tail(self, url: str, size: int) -> tuple[bytes, int]:
         """Fetch at most the last `size` bytes of a file.
@@ -127,8 +161,8 @@ class Hub:
 
         def tail() -> tuple[bytes, int]:
             with self._get(url, f"bytes=-{size}") as response:
-                _, total = _content_range(response)
-                data = response.read()
+                _, total = content_range(response, url)
+                data = read_answer(response, url, size, self.timeout_s)
             if len(data) != min(size, total):
                 raise EOFError(f"{len(data)} bytes of {min(size, total)}")
             self.traffic.bytes += len(data)
@@ -148,25 +182,31 @@ class Hub:
             if done:
                 return answer  # type: ignore[return-value]
 
+    def ask_json(self, url: str) -> Any:
+        """What the Hub answers at an address of its own, as JSON.
+
+        Raises:
+            DataError: as in `fetch`, or it is no JSON.
+        """
+
+        def ask() -> Any:
+            self.traffic.requests += 1
+            return read_json(url, self.timeout_s)
+
+        return self.ask(ask)
+
     @contextmanager
     def _get(self, url: str, wanted: str) -> Iterator[Any]:
-        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
-
-        headers = {**build_hf_headers(), "Range": wanted, "Accept-Encoding": "identity"}
         self.traffic.requests += 1
-        session = get_session()
-        with session.stream("GET", url, headers=headers, timeout=self.timeout_s) as response:
-            if response.status_code >= 400:
-                response.read()
-            hf_raise_for_status(response)
-            if response.status_code != 206 or "content-range" not in response.headers:
+        with open_answer(url, timeout_s=self.timeout_s, wanted=wanted) as response:
+            if response.status_code != 206:
                 raise DataError(
                     f"{url} was asked for {wanted} and answered {response.status_code} with all "
                     "of it: this server cannot be streamed from; set data.local_copy=FOLDER"
                 )
             yield response
 
-    def explain(self, error: BaseException) -> DataError:
+    def explain(self, error: BaseException) -> RadcapError:
         """A final fault in one line."""
         from huggingface_hub import constants
 
@@ -190,10 +230,15 @@ class Hub:
                 f"a file of {where} has gone since the run began ({one_line(error)}); what is "
                 "saved stays good: try again later, or begin anew with run.fresh=true"
             )
-        if self.met:
+        if is_malformed(error):
+            return DataError(f"{where} answers with what is no HTTP: {one_line(error)}")
+        if self.reached:
+            goes_on = (
+                "the same command goes on from the last checkpoint" if self.met else "try later"
+            )
             return DataError(
-                f"{where} has not answered for {self.patience_s:.0f} s: {one_line(error)}; the "
-                f"same command goes on from the last checkpoint ({OFFLINE_HINT})"
+                f"{where} has not answered for {self.patience_s:.0f} s: {one_line(error)}; "
+                f"{goes_on} ({OFFLINE_HINT})"
             )
         return DataError(f"cannot reach {where}: {one_line(error)}; {OFFLINE_HINT}")
 
@@ -218,12 +263,12 @@ class _Patience:
         try:
             answer = request()
         # Not every OSError: a full disk on this side is no fault of the Hub.
-        except (HTTPError, ConnectionError, TimeoutError, EOFError) as error:
+        except (StatusError, HTTPError, ConnectionError, TimeoutError, EOFError) as error:
             self._hub.traffic.wait_s += time.monotonic() - began
             self.failed(error)
             return False, None
         self._hub.traffic.wait_s += time.monotonic() - began
-        self._hub.met = True
+        self._hub.met = self._hub.reached = True
         return True, answer
 
     def failed(self, error: Exception) -> None:
@@ -233,16 +278,19 @@ class _Patience:
         if status is not None and status < 500 and status not in _TRANSIENT:
             raise hub.explain(error) from error
         patience = hub.patience_s
-        if not hub.met and status is None:
-            patience = min(patience, _PATIENCE_TO_CONNECT_S)
+        hub.reached = hub.reached or not is_unreachable(error)
+        if not hub.reached:
+            # Not there when a run begins, or its address is wrong.
+            patience = min(patience, hub.patience_to_connect_s)
         waited = time.monotonic() - self._start
-        if waited >= patience:
+        if waited >= patience or (is_malformed(error) and self._tries >= _MOST_MALFORMED):
             raise hub.explain(error) from error
         self._tries += 1
         hub.traffic.retries += 1
         pause = min(_FIRST_PAUSE_S * 2 ** (self._tries - 1), _LONGEST_PAUSE_S)
         pause *= random.uniform(0.75, 1.25)  # or all workers would come back together
-        pause = max(pause, _retry_after(error))
+        if isinstance(error, StatusError):
+            pause = max(pause, error.retry_after)
         pause = min(pause, max(0.05, patience - waited))
         self._warn(error, pause)
         time.sleep(pause)
@@ -259,24 +307,3 @@ class _Patience:
                 pause,
                 _SECONDS_BETWEEN_WARNINGS,
             )
-
-
-def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an exception of the Hub's client stands for, if any."""
-    return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _content_range(response: Any) -> tuple[int, int]:
-    """First byte and size of the whole file, as the answer to a request for a range says."""
-    text = response.headers["content-range"]
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", text)
-    if found is None:
-        raise EOFError(f"content-range {text}")
-    return int(found[1]), int(found[2])
-
-
-def _retry_after(error: BaseException) -> float:
-    """Seconds that the server asked for; at most the longest pause."""
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    text = str(headers.get("retry-after", ""))
-    return min(float(text), _LONGEST_PAUSE_S) if text.isdecimal() else 0.0

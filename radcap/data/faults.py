@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from radcap.console import printable
 from radcap.errors import RadcapError
 
 OFFLINE_HINT = "data=phantom or data.path=FOLDER works without a network"
@@ -12,6 +13,6 @@ class DataError(RadcapError):
 
 
 def one_line(error: BaseException) -> str:
-    """An exception in one line, for the end of a message."""
-    text = " ".join(str(error).split())
+    """An exception in one line that prints, for the end of a message."""
+    text = printable(" ".join(str(error).split())).encode("utf-8", "backslashreplace").decode()
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING
 
 from radcap.data.download import Hub
 from radcap.data.faults import DataError, one_line
+from radcap.data.repository import RemoteFile, Repository, list_repository
 from radcap.data.source import Source, StoredFile, make_source, what_is_there
 
 if TYPE_CHECKING:
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 _FOOTER_READERS = 8
 _USUAL_FOOTER = 1 << 16
+# A file of 1,000 row groups has a footer of about 3 MB.
+_MOST_FOOTER_BYTES = 16_000_000
+_MOST_FOOTERS_BYTES = 256_000_000
 _END = 8  # a parquet file ends with the footer's length (4 bytes, little endian) and 'PAR1'
 
 
@@ -29,59 +34,71 @@ def open_hub(hub: Hub, split: str, config: str, revision: str | None) -> Source:
     Raises:
         DataError: not there, not allowed, no network, or not of the data set's form.
     """
-    from huggingface_hub import hf_hub_url
-
-    commit, stored = list_files(hub, revision)
-    names = split_files(hub, stored, split, config)
-    urls = [hf_hub_url(hub.hub_id, n, repo_type="dataset", revision=commit) for n in names]
+    repository = list_repository(hub, revision)
+    files = repository.files(split_files(repository, split, config))
+    left = _Allowance(_MOST_FOOTERS_BYTES)
     with ThreadPoolExecutor(_FOOTER_READERS) as pool:
-        answers = list(pool.map(lambda url: _read_footer(hub, url), urls))
-    files = {url: stored for url, (_, stored) in zip(urls, answers, strict=True)}
+        answers = list(pool.map(lambda file: _read_footer(hub, file, left), files))
+    urls = [file.url for file in files]
+    stored = {url: stored for url, (_, stored) in zip(urls, answers, strict=True)}
     footers = [footer for footer, _ in answers]
-    return make_source(hub.hub_id, commit, urls, footers, files)
+    return make_source(hub.hub_id, repository.commit, urls, footers, stored)
 
 
-def list_files(hub: Hub, revision: str | None) -> tuple[str, list[str]]:
-    """The commit that a revision stands for, and the names of its files."""
-    from huggingface_hub import HfApi
-
-    def ask() -> Any:
-        return HfApi().dataset_info(hub.hub_id, revision=revision, timeout=hub.timeout_s)
-
-    try:
-        info = hub.ask(ask)
-    except ValueError as error:  # an id, an address or a token that cannot be sent
-        raise DataError(
-            f"data.hub_id={hub.hub_id}, HF_ENDPOINT or HF_TOKEN cannot be sent: {one_line(error)}"
-        ) from error
-    return str(info.sha), sorted(entry.rfilename for entry in info.siblings or ())
-
-
-def split_files(hub: Hub, stored: list[str], split: str, config: str) -> list[str]:
+def split_files(repository: Repository, split: str, config: str) -> list[str]:
     """The parquet files of a split, in stored order."""
     start = f"{config}/{split}-"
+    stored = repository.listed
     files = [name for name in stored if name.startswith(start) and name.endswith(".parquet")]
     if not files:
         found = [name for name in stored if name.endswith(".parquet")]
         raise DataError(
-            f"no split {split!r} in data set {hub.hub_id}: looked for {start}*.parquet; "
+            f"no split {split!r} in data set {repository.hub.hub_id}: looked for {start}*.parquet; "
             f"{what_is_there(found, split)}"
         )
     return files
 
 
-def _read_footer(hub: Hub, url: str) -> tuple[pq.FileMetaData, StoredFile]:
+class _Allowance:
+    """Bytes that may still be held, over all threads."""
+
+    def __init__(self, left: int) -> None:
+        self._left, self._lock = left, Lock()
+
+    def take(self, size: int) -> bool:
+        """Take some; False where fewer are left."""
+        with self._lock:
+            self._left -= size
+            return self._left >= 0
+
+
+def _read_footer(
+    hub: Hub, file: RemoteFile, left: _Allowance
+) -> tuple[pq.FileMetaData, StoredFile]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    tail, size = hub.fetch_tail(url, _USUAL_FOOTER)
+    tail, size = hub.fetch_tail(file.url, _USUAL_FOOTER)
+    if file.size not in (None, size):
+        raise DataError(f"{file.url} has {size:,} bytes; the Hub lists it with {file.size:,}")
     length = int.from_bytes(tail[-_END:-4], "little") + _END
-    if length > len(tail) and length <= size:
+    if tail[-4:] != b"PAR1" or length > size:
+        raise DataError(f"{file.url} is not a whole parquet file: it does not end like one")
+    if length > _MOST_FOOTER_BYTES:
+        raise DataError(
+            f"{file.url} states a footer of {length:,} bytes; up to {_MOST_FOOTER_BYTES:,} are read"
+        )
+    if not left.take(length):
+        raise DataError(
+            f"the footers of {hub.hub_id} hold more than {_MOST_FOOTERS_BYTES:,} bytes, the most "
+            "that is kept of them"
+        )
+    if length > len(tail):
         pieces = io.BytesIO()
-        hub.fetch(url, size - length, size - len(tail), lambda _, piece: pieces.write(piece))
+        hub.fetch(file.url, size - length, size - len(tail), lambda _, piece: pieces.write(piece))
         tail = pieces.getvalue() + tail
     tail = tail[-length:]
     try:
         return pq.read_metadata(pa.BufferReader(tail)), StoredFile(size, tail)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{url} is not a whole parquet file: {one_line(error)}") from error
+        raise DataError(f"{file.url} is not a whole parquet file: {one_line(error)}") from error

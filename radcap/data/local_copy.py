@@ -1,27 +1,37 @@
-"""A data set of the Hub in a local folder, for runs without a network."""
+"""A data set of the Hub in a local folder, for runs without a network.
+
+A file whose size or times are not those of the folder's note is read whole again and compared with
+the hash that the Hub stated: a program can set the time of its content, but not that of its entry.
+What a disk loses without a trace is not looked for, as reading 38 GB at each start would cost
+minutes.
+"""
 
 from __future__ import annotations
 
 import fcntl
-import json
+import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from radcap.console import progress
+from radcap.data.copy_note import NOTE, Note, NotedFile, read_note, write_note
+from radcap.data.digest import Digest
 from radcap.data.download import Hub
 from radcap.data.faults import DataError, one_line
-from radcap.data.hub import list_files, split_files
-from radcap.data.shelf import write_at
+from radcap.data.hub import split_files
+from radcap.data.repository import RemoteFile, list_repository
 from radcap.data.source import Source, open_source
+from radcap.data.verified import fetch_verified
 
 _log = logging.getLogger(__name__)
 
-_NOTE = "radcap_copy.json"
+_READERS = 4
 
 
 def copy_to_folder(
@@ -29,9 +39,9 @@ def copy_to_folder(
 ) -> str:
     """Download the splits' parquet files into `folder`, or find them whole there.
 
-    What is whole is not fetched again, what is half goes on. The note that names the copy is
-    written last, and removed first where another revision takes its place. A folder with that note
-    is used without a network.
+    What is whole is not fetched again, what is half goes on, and what has other bytes than the Hub
+    states is fetched anew. The note that names the copy is written last, and removed first where
+    another revision takes its place. A folder with that note is used without a network.
 
     Args:
         hub: the data set.
@@ -44,77 +54,139 @@ def copy_to_folder(
 
     Raises:
         DataError: the Hub's faults, as in `open_hub`; the folder cannot be written, or holds a
-            copy of something else.
+            copy of something else; the bytes are not those that the Hub states.
     """
-    whole = whole_copy(folder, hub_id=hub.hub_id, config=config, splits=splits, revision=revision)
-    if whole is not None:
-        return whole
-    note = _read_note(folder)
-    asked = {"hub_id": hub.hub_id, "config": config}
-    commit, stored = list_files(hub, note["revision"] if note and not revision else revision)
-    names = [name for split in splits for name in split_files(hub, stored, split, config)]
-    _log.warning("data.local_copy: %d files of %s into %s", len(names), hub.hub_id, folder)
+    note = _usable(folder, hub.hub_id, config, splits, revision)
+    if note is not None and not _touched(folder, note, splits):
+        return note.revision
     try:
         with _locked(folder):
-            if not note or note["revision"] != commit:
-                (folder / _NOTE).unlink(missing_ok=True)  # from here on it is no copy of anything
-                note = None
-            files = dict(note["files"]) if note else {}
-            for name in names:
-                if not _has(folder, files, name):
-                    files[name] = _download(hub, folder, name, commit)
-            text = json.dumps({**asked, "asked": revision, "revision": commit, "files": files})
-            written = folder / f".{_NOTE}"
-            written.write_text(text + "\n")
-            written.replace(folder / _NOTE)
+            note = _usable(folder, hub.hub_id, config, splits, revision)  # another was faster?
+            if note is not None and _is_right(folder, note, splits):
+                return note.revision
+            return _copy(hub, folder, config, splits, revision)
     except OSError as error:
         raise DataError(f"data.local_copy={folder}: {error.strerror or one_line(error)}") from error
-    return commit
 
 
 def whole_copy(
     folder: Path, *, hub_id: str, config: str, splits: Sequence[str], revision: str | None
 ) -> str | None:
-    """The commit of a copy that needs no network; None where some of it has to be fetched.
+    """The commit of a copy that needs no network, by its files' sizes alone; None where some of it
+    has to be fetched.
 
     Raises:
         DataError: the folder holds a copy of something else.
     """
-    note = _read_note(folder)
+    note = _usable(folder, hub_id, config, splits, revision)
+    return None if note is None else note.revision
+
+
+def _usable(
+    folder: Path, hub_id: str, config: str, splits: Sequence[str], revision: str | None
+) -> Note | None:
+    """The note of a copy that has what is asked for, in its sizes."""
+    note = read_note(folder)
     if note is None:
         return None
-    if (note.get("hub_id"), note.get("config")) != (hub_id, config):
+    if (note.hub_id, note.config) != (hub_id, config):
         raise DataError(
-            f"data.local_copy={folder} holds {note.get('hub_id')}, {note.get('config')}; name "
-            "another folder"
+            f"data.local_copy={folder} holds {note.hub_id}, {note.config}; name another folder"
         )
-    known = revision in (None, note["revision"], note.get("asked"))
-    return str(note["revision"]) if known and _is_whole(folder, note, splits) else None
+    files = note.of_splits(splits)
+    if files is None or revision not in (None, note.revision, note.asked):
+        return None
+    return note if all(file.has_size(folder / name) for name, file in files.items()) else None
 
 
-def _download(hub: Hub, folder: Path, name: str, commit: str) -> int:
-    """Fetch a file, or go on with what is there of it; its size."""
-    from huggingface_hub import hf_hub_url
+def _touched(folder: Path, note: Note, splits: Sequence[str]) -> dict[str, NotedFile]:
+    """The files whose bytes may have changed since they were noted."""
+    files = note.of_splits(splits) or {}
+    return {name: file for name, file in files.items() if not file.is_untouched(folder / name)}
 
-    url = hf_hub_url(hub.hub_id, name, repo_type="dataset", revision=commit)
-    _, size = hub.fetch_tail(url, 1)
-    final = folder / name
-    part = final.with_name(f".{final.name}.{commit[:12]}.part")
+
+def _is_right(folder: Path, note: Note, splits: Sequence[str]) -> bool:
+    """Whether the files that were touched have their hashes; their times are then noted anew."""
+    touched = _touched(folder, note, splits)
+    found = _check_all(folder, {name: (one.size, one.digest) for name, one in touched.items()})
+    if wrong := [name for name in touched if name not in found]:
+        _log.warning("data.local_copy: %s has other bytes than the Hub stated", folder / wrong[0])
+        return False
+    if found:
+        with suppress(OSError):  # a folder that may only be read is read again by the next run
+            write_note(folder, replace(note, files={**note.files, **found}))
+    return True
+
+
+def _check_all(folder: Path, wanted: dict[str, tuple[int, Digest]]) -> dict[str, NotedFile]:
+    """Those of some files that are there with their size and hash."""
+    there = {name: file for name, file in wanted.items() if (folder / name).is_file()}
+    if there:
+        _log.warning("data.local_copy: reading %d files of %s again", len(there), folder)
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(lambda name: NotedFile.check(folder / name, *there[name]), there)
+        return {n: file for n, file in zip(there, found, strict=True) if file is not None}
+
+
+def _copy(hub: Hub, folder: Path, config: str, splits: Sequence[str], revision: str | None) -> str:
+    note = read_note(folder)
+    repository = list_repository(hub, note.revision if note and not revision else revision)
+    commit = repository.commit
+    names = [name for split in splits for name in split_files(repository, split, config)]
+    _log.warning("data.local_copy: %d files of %s into %s", len(names), hub.hub_id, folder)
+    if note and note.revision != commit:
+        (folder / NOTE).unlink(missing_ok=True)  # from here on it is no copy of anything
+        note = None
+    files = dict(note.files) if note else {}
+    remote = dict(zip(names, repository.files(names), strict=True))
+    kept = {
+        name: files[name]
+        for name, file in remote.items()
+        if name in files
+        and file.digest in (None, files[name].digest)
+        and files[name].is_untouched(folder / name)
+    }
+    unsure = {
+        name: (file.size, file.digest)
+        for name, file in remote.items()
+        if name not in kept and file.size is not None and file.digest is not None
+    }
+    kept |= _check_all(folder, unsure)
+    missing = {name: file for name, file in remote.items() if name not in kept}
+    parts = {name: _part(folder / name, commit) for name in missing}
+    _check_space(folder, missing, parts)
+    files |= kept
+    for name, file in missing.items():
+        files[name] = _download(hub, file, folder / name, parts[name])
+    write_note(folder, Note(hub.hub_id, config, revision, commit, files))
+    return commit
+
+
+def _part(final: Path, commit: str) -> Path:
+    """Where the beginning of a file lies until it is whole; its own name may leave no room."""
+    short = hashlib.sha256(final.name.encode()).hexdigest()[:16]
+    return final.with_name(f".{commit[:12]}-{short}.part")
+
+
+def _check_space(folder: Path, missing: dict[str, RemoteFile], parts: dict[str, Path]) -> None:
+    """Refuse at once what the disk cannot hold."""
+    have = sum(part.stat().st_size for part in parts.values() if part.is_file())
+    needed = sum(file.size or 0 for file in missing.values()) - have
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"data.local_copy={folder}: {needed / 1e9:,.1f} GB are to be fetched and "
+            f"{free / 1e9:,.1f} GB are free"
+        )
+
+
+def _download(hub: Hub, file: RemoteFile, final: Path, part: Path) -> NotedFile:
+    """Fetch a file, or go on with what is there of it."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("ab", buffering=0) as stream:
-        have = min(stream.tell(), size)
-        stream.truncate(have)
-        # Pieces come in order, so that what is there is always a beginning of the file.
-        with progress(name, "MB") as show:
-
-            def write(at: int, data: bytes) -> None:
-                write_at(stream.fileno(), at, data)
-                show((at + len(data)) // 10**6, size // 10**6)
-
-            hub.fetch(url, have, size, write)
-        os.fsync(stream.fileno())
+    with progress(final.name, "MB") as show:
+        digest = fetch_verified(hub, file, part, lambda at, size: show(at // 10**6, size // 10**6))
     part.replace(final)
-    return size
+    return NotedFile.of(final, digest)
 
 
 @contextmanager
@@ -134,28 +206,3 @@ def open_copy(folder: Path, *, hub_id: str, split: str, config: str, commit: str
     positions are the same, so that a run may move from one to the other."""
     source = open_source(split=split, path=str(folder), config=config)
     return replace(source, name=hub_id, revision=commit)
-
-
-def _read_note(folder: Path) -> dict[str, Any] | None:
-    try:
-        note = json.loads((folder / _NOTE).read_text())
-    except (OSError, ValueError):
-        return None
-    return note if isinstance(note, dict) and "revision" in note and "files" in note else None
-
-
-def _has(folder: Path, files: Mapping[str, int], name: str) -> bool:
-    """Whether a file is there in the size that was noted down."""
-    try:
-        return name in files and (folder / name).stat().st_size == files[name]
-    except FileNotFoundError:
-        return False
-
-
-def _is_whole(folder: Path, note: Mapping[str, Any], splits: Sequence[str]) -> bool:
-    """Whether all files of the splits are there."""
-    files = note["files"]
-    starts = [f"{note['config']}/{split}-" for split in splits]
-    wanted = [name for name in files if name.startswith(tuple(starts))]
-    has_all = all(any(name.startswith(start) for name in wanted) for start in starts)
-    return has_all and all(_has(folder, files, name) for name in wanted)

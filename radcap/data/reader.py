@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from radcap.data.footer import RowGroup
 from radcap.data.order import Order
 from radcap.data.rowfile import RowFile
 from radcap.data.shelf import Row, Shelf
-from radcap.data.source import RowGroup
 
 # Neighbouring row groups up to this many bytes are fetched together.
 _FETCHED_BYTES = 32_000_000

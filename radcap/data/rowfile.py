@@ -62,7 +62,8 @@ class RowFile:
         if magic != _MAGIC or start < len(_MAGIC):
             raise ValueError("not a whole row file")
         self._offsets = np.frombuffer(os.pread(descriptor, length, start), dtype=np.int64)
-        if self._offsets[0] != len(_MAGIC) or self._offsets[-1] != start:
+        is_whole = self._offsets[0] == len(_MAGIC) and self._offsets[-1] == start
+        if not is_whole or (self._offsets[1:] < self._offsets[:-1]).any():
             raise ValueError("a damaged row file")
 
     def __len__(self) -> int:
@@ -85,15 +86,10 @@ class RowFile:
         checksum, length = _PREFIX.unpack_from(record)
         if zlib.crc32(record[4:]) != checksum:
             raise self._damaged()
-        head = json.loads(record[_PREFIX.size : _PREFIX.size + length])
-        payload = record[_PREFIX.size + length :]
-        if "skipped" in head:
-            return Skipped(head["skipped"])
-        labels = Labels(*head["labels"])
-        if not head["decoded"]:
-            return Example(payload, head["caption"], labels)
-        pixels = np.frombuffer(payload, dtype=np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
-        return Example(b"", head["caption"], labels, pixels)
+        try:
+            return _row(record[_PREFIX.size :], length)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            raise self._damaged() from None  # of another program, or another version of this one
 
     def _damaged(self) -> DataError:
         name = self._stream.name
@@ -107,6 +103,20 @@ class RowFile:
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
+
+
+def _row(body: bytes, length: int) -> Example | Skipped:
+    """A row of its head, of so many bytes, and its payload."""
+    head, payload = json.loads(body[:length]), body[length:]
+    if "skipped" in head:
+        return Skipped(head["skipped"])
+    labels, caption = Labels(*head["labels"]), head["caption"]
+    if type(caption) is not str:
+        raise TypeError("the caption is no text")
+    if not head["decoded"]:
+        return Example(payload, caption, labels)
+    pixels = np.frombuffer(payload, dtype=np.uint8).reshape(-1, IMAGE_SIZE, IMAGE_SIZE)
+    return Example(b"", caption, labels, pixels)
 
 
 def write_rows(stream: IO[bytes], rows: Iterable[Example | Skipped]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import errno
 import fcntl
+import hashlib
 import logging
 import multiprocessing
 import os
@@ -25,10 +26,12 @@ from typing import Any
 
 from radcap.data.download import Hub
 from radcap.data.faults import DataError
+from radcap.data.footer import RowGroup
 from radcap.data.images import IMAGE_SIZE, ImageError, decode_image
 from radcap.data.records import Example, Skipped, parse_row
 from radcap.data.rowfile import RowFile, open_rows, write_rows
-from radcap.data.source import RowGroup, Source
+from radcap.data.source import Source
+from radcap.names import fault_in_split, shown
 
 Row = Example | Skipped
 
@@ -38,7 +41,8 @@ _log = logging.getLogger(__name__)
 SPOOLED_BYTES = 16_000_000
 _DECODED_ROW_BYTES = IMAGE_SIZE * IMAGE_SIZE + 200
 _PART_LIFE_S = 86_400.0  # of a file that some process, here or elsewhere, may be writing
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MOST_NAME_BYTES = 180  # what else stands in a file's name takes up to 75 more
 
 
 class Spool:
@@ -105,8 +109,12 @@ class Cache:
     def path(self, source: Source, where: RowGroup, max_pixels: int) -> Path:
         """Where the rows of a row group are kept."""
         form = f"decoded-{max_pixels}" if self.decoded else "encoded"
-        name = f"{Path(where.file).parent.name}-{Path(where.file).stem}-{where.index}.rows"
-        return self.folder / f"{source.revision[:16]}-{form}" / name
+        if fault := fault_in_split(source.revision):
+            raise DataError(f"data.cache: the data's revision is {shown(source.revision)}: {fault}")
+        name = f"{Path(where.file).parent.name}-{Path(where.file).stem}"
+        if fault_in_split(name) or len(name.encode()) > _MOST_NAME_BYTES:
+            name = hashlib.sha256(os.fsencode(name)).hexdigest()
+        return self.folder / f"{source.revision[:16]}-{form}" / f"{name}-{where.index}.rows"
 
     def size_of(self, where: RowGroup) -> int:
         """Bytes that the rows of a row group take, about."""
@@ -197,13 +205,17 @@ class Shelf:
         wheres = [self._source.row_groups[group] for group in groups]
         url = wheres[0].file
         stored = self._source.files[url]
-        path = self._spool.folder / f"{os.getpid()}-{Path(url).name}"
+        # Not by the file's own name, which may be too long for this file system.
+        path = self._spool.folder / f"{os.getpid()}-{secrets.token_hex(8)}.parquet"
+        ranges = list(_joined((where.start, where.stop) for where in wheres))
         try:
+            if sum(b - a for a, b in ranges) > shutil.disk_usage(self._spool.folder).free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             with path.open("wb", buffering=0) as local:
                 local.truncate(stored.size)
                 write_at(local.fileno(), stored.size - len(stored.tail), stored.tail)
                 put = partial(write_at, local.fileno())
-                for start, stop in _joined((where.start, where.stop) for where in wheres):
+                for start, stop in ranges:
                     self.hub.fetch(url, start, stop, put)
         except OSError as error:
             if error.errno in _NO_SPACE:

@@ -15,7 +15,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radcap.console import printable
 from radcap.data.faults import DataError, one_line
+from radcap.data.footer import COLUMNS, REQUIRED_COLUMNS, RowGroup, row_groups
+from radcap.names import fault_in_path, fault_in_split, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,30 +27,9 @@ if TYPE_CHECKING:
 
     from radcap.data.download import Hub
 
-REQUIRED_COLUMNS = ("image", "conversations")
-COLUMNS = (*REQUIRED_COLUMNS, "metadata")
-
 # Rows turned into Python objects at a time: a row group of 100 MB is not copied as a whole, and one
 # of 100 rows, which is usual for pictures, is read at once.
 _ROWS_PER_READ = 128
-
-
-@dataclass(frozen=True)
-class RowGroup:
-    """One row group of a split.
-
-    file: a path, or an address on the Hub.
-    index: number within the file.
-    num_bytes: size without parquet's compression.
-    start, stop: where the bytes of the columns in use lie in the file, half-open.
-    """
-
-    file: str
-    index: int
-    num_rows: int
-    num_bytes: int
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True)
@@ -151,6 +133,9 @@ def open_source(
     Raises:
         DataError: nothing there, not allowed, no network, or not of the data set's form.
     """
+    for name, fault in ((split, fault_in_split(split)), (config, fault_in_path(config))):
+        if fault is not None:
+            raise DataError(f"no split or configuration is named {shown(name)}: {fault}")
     if path is not None:
         return _open_folder(Path(path), split, config)
     from radcap.data.hub import open_hub
@@ -221,34 +206,28 @@ def make_source(
     Raises:
         DataError: the files are not of the data set's form.
     """
+    import pyarrow as pa
+
+    groups: list[RowGroup] = []
     for file, footer in zip(files, footers, strict=True):
-        names = footer.schema.to_arrow_schema().names
-        missing = [column for column in REQUIRED_COLUMNS if column not in names]
-        if missing:
-            raise DataError(
-                f"{file} has no column {', '.join(map(repr, missing))}: captions need"
-                f" {', '.join(REQUIRED_COLUMNS)}; there are {', '.join(names)}"
-            )
-    groups = tuple(
-        _row_group(file, index, footer.row_group(index))
-        for file, footer in zip(files, footers, strict=True)
-        for index in range(footer.num_row_groups)
-    )
+        size = on_hub[file].size if on_hub else Path(file).stat().st_size
+        try:
+            _check_columns(file, footer.schema.to_arrow_schema().names)
+            groups += row_groups(file, footer, size)
+        except (pa.ArrowException, ValueError) as error:  # a name that is not UTF-8
+            raise DataError(f"{file} is not a whole parquet file: {one_line(error)}") from error
     if not any(group.num_rows for group in groups):
         raise DataError(f"the files of {name} hold no rows")
-    return Source(name, revision, groups, on_hub or {})
+    return Source(name, revision, tuple(groups), on_hub or {})
 
 
-def _row_group(file: str, index: int, group: Any) -> RowGroup:
-    start, stop = None, 0
-    for number in range(group.num_columns):
-        column = group.column(number)
-        if column.path_in_schema.partition(".")[0] in COLUMNS:
-            pages = [column.dictionary_page_offset, column.data_page_offset]
-            first = min(offset for offset in pages if offset is not None)
-            start = first if start is None else min(start, first)
-            stop = max(stop, first + column.total_compressed_size)
-    return RowGroup(file, index, group.num_rows, group.total_byte_size, start or 0, stop)
+def _check_columns(file: str, names: list[str]) -> None:
+    missing = [column for column in REQUIRED_COLUMNS if column not in names]
+    if missing:
+        raise DataError(
+            f"{file} has no column {', '.join(map(repr, missing))}: captions need"
+            f" {', '.join(REQUIRED_COLUMNS)}; there are {printable(', '.join(names))[:300]}"
+        )
 
 
 def _open_stream(file: str) -> IterableDataset:
@@ -299,4 +278,4 @@ def what_is_there(files: list[str], split: str) -> str:
     hint = ""
     if split == "validation" and any(stem.split("/")[-1] == "val" for stem in stems):
         hint = " (this data set calls it 'val')"
-    return f"there are: {', '.join(stems[:12])}{hint}"
+    return f"there are: {printable(', '.join(stems[:12]))[:300]}{hint}"

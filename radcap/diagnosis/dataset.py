@@ -18,6 +18,7 @@ from radcap.training.inputs import cache_folder
 
 # Long enough for a slow line, short enough to wait for.
 _PATIENCE_S = 10.0
+_TIMEOUT_S = 5.0  # so that an answer that does not come is asked for twice
 
 
 def token(config: Config) -> Iterator[Check]:
@@ -57,7 +58,7 @@ def splits(config: Config) -> Iterator[Check]:
     elif folder is None:
         assert data.hub_id, "checked with the configuration"
         patience = min(_PATIENCE_S, data.hub_patience_s)
-        hub = Hub(data.hub_id, patience_s=patience, timeout_s=min(_PATIENCE_S, data.hub_timeout_s))
+        hub = Hub(data.hub_id, patience_s=patience, timeout_s=min(_TIMEOUT_S, data.hub_timeout_s))
     try:
         train, val = _open(config, folder, hub)
     except RadcapError as error:

@@ -1,25 +1,69 @@
-"""A model on the Hub: the few files of it that are needed, in the Hub's own cache."""
+"""A model on the Hub: the few files of it that are needed, in the Hub's own cache.
+
+The cache has the form that the Hub's other clients give it: `blobs/HASH`, linked to from
+`snapshots/COMMIT/NAME`, and the commit of a branch in `refs/BRANCH`. What lies there is compared
+with its hash each time that it is used.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import secrets
+import shutil
 from pathlib import Path
-from typing import Any
 
-from radcap.data.download import status_of
-from radcap.data.faults import one_line
+from radcap.data.addresses import endpoint
+from radcap.data.answers import status_of
+from radcap.data.digest import Digest
+from radcap.data.download import Hub
+from radcap.data.faults import DataError, one_line
+from radcap.data.repository import RemoteFile, list_repository
+from radcap.data.verified import fetch_verified
 from radcap.model.weights import WeightsError, WeightsUnavailable
+from radcap.names import fault_in_repository, fault_in_revision, is_commit, shown
 
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")  # the first one there is taken
 _BESIDE = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
-_TIMEOUT_S = 20.0
-_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([^@\s]+))?")
+_MOST_BYTES_BESIDE = 50_000_000
+_NEWEST = "main"
+_TIMEOUT_S, _PATIENCE_S = 20.0, 30.0
+_HUB_ID = re.compile(r"([A-Za-z0-9][^/@\s]*/[^/@\s]+)(?:@(\S+))?")
+
+
+class _ModelHub(Hub):
+    """Tells its faults as those of weights; a model is given up sooner than a run."""
+
+    def explain(self, error: BaseException) -> WeightsUnavailable:
+        """A final fault in one line."""
+        status, where = status_of(error), f"{endpoint()}/{self.hub_id}"
+        what = f"{self.hub_id}: no such file or folder"
+        if status in (401, 403, 404):
+            return WeightsUnavailable(
+                f"{what}, and {where} is not there or not open to you (HTTP {status}): check the "
+                "name and revision, accept its terms if it has any, and set HF_TOKEN to a token "
+                "that may read it"
+            )
+        if status is not None:
+            return WeightsUnavailable(f"{what}, and {where} answers HTTP {status}: try again later")
+        return _OutOfReach(
+            f"{what}, and {where} cannot be reached ({one_line(error)}): give a local folder or "
+            "file"
+        )
+
+
+class _OutOfReach(WeightsUnavailable):
+    """The Hub has not answered; what was downloaded before may do."""
 
 
 def hub_model_id(text: str) -> tuple[str, str | None] | None:
     """`owner/name` and the revision of `owner/name[@revision]`; None for anything else."""
     match = _HUB_ID.fullmatch(text)
-    return (match[1], match[2]) if match else None
+    if match is None or fault_in_repository(match[1]):
+        return None
+    if match[2] is not None and fault_in_revision(match[2]):
+        return None
+    return match[1], match[2]
 
 
 def download_model(hub_id: str, revision: str | None = None) -> Path:
@@ -39,59 +83,121 @@ def download_model(hub_id: str, revision: str | None = None) -> Path:
         WeightsUnavailable: not there, not allowed or out of reach.
         WeightsError: the repository holds no weights.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError
-
+    hub = _ModelHub(hub_id, kind="model", timeout_s=_TIMEOUT_S, patience_s=_PATIENCE_S)
+    hub.patience_to_connect_s = 0.0
     try:
-        api = HfApi()
-        info = api.model_info(hub_id, revision=revision, timeout=_TIMEOUT_S)
-        stored = {entry.rfilename for entry in info.siblings or ()}
-        weights = [name for name in MODEL_FILES if name in stored][:1]
-        if not weights:
-            raise WeightsError(
-                f"{hub_id}: its repository holds no {' or '.join(MODEL_FILES)}, so it is no model "
-                "that radcap can read"
-            )
-        names = [*(name for name in _BESIDE if name in stored), *weights]
-        # By the revision's name, not its commit: the cache then knows the name without a network.
-        paths = [Path(api.hf_hub_download(hub_id, name, revision=revision)) for name in names]
-    except (HTTPError, OSError, ValueError) as error:
-        return _cached(hub_id, revision, error)
-    if len({path.parent for path in paths}) > 1:  # a folder for each commit
-        raise WeightsUnavailable(f"{hub_id} has changed while it was downloaded: try again")
-    return paths[-1].parent
+        return _download(hub, revision)
+    except _OutOfReach:
+        folder = _downloaded_before(hub_id, revision)
+        if folder is None:
+            raise
+        return folder
+    except DataError as error:
+        raise WeightsUnavailable(f"{hub_id}: {error}") from error
+    except OSError as error:
+        raise WeightsUnavailable(
+            f"{hub_id} cannot be kept in {_home(hub_id)}: {error.strerror or one_line(error)}"
+        ) from error
 
 
-def _cached(hub_id: str, revision: str | None, error: Exception) -> Path:
-    """What was downloaded before, where the Hub did not refuse; else the error in words."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
+def _download(hub: Hub, revision: str | None) -> Path:
+    repository = list_repository(hub, revision)
+    weights = [name for name in MODEL_FILES if name in repository.listed][:1]
+    if not weights:
+        raise WeightsError(
+            f"{hub.hub_id}: its repository holds no {' or '.join(MODEL_FILES)}, so it is no model "
+            "that radcap can read"
+        )
+    names = [*(name for name in _BESIDE if name in repository.listed), *weights]
+    files = dict(zip(names, repository.files(names), strict=True))
+    for name in names:
+        size = files[name].size
+        if name in _BESIDE and size is not None and size > _MOST_BYTES_BESIDE:
+            raise DataError(f"{name} has {size:,} bytes; up to {_MOST_BYTES_BESIDE:,} are read")
+    home = _home(hub.hub_id)
+    snapshot = home / "snapshots" / repository.commit
+    missing = {name: file for name, file in files.items() if not _is_kept(snapshot / name, file)}
+    _check_space(home, missing)
+    for name, file in missing.items():
+        _keep(hub, home, snapshot / name, file)
+    asked = revision or _NEWEST
+    if asked != repository.commit:
+        _write(home / "refs" / asked, repository.commit)
+    return snapshot
 
-    if status_of(error) is None and not isinstance(error, ValueError):
-        try:
-            folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
-        except (LocalEntryNotFoundError, IncompleteSnapshotError):
-            pass
-        else:
-            if any((folder / name).is_file() for name in MODEL_FILES):
-                return folder
-    raise _explain(hub_id, revision, error) from error
 
-
-def _explain(hub_id: str, revision: str | None, error: Any) -> WeightsUnavailable:
+def _home(hub_id: str) -> Path:
+    """The folder of a model in the Hub's cache."""
     from huggingface_hub import constants
 
-    status = status_of(error)
-    what = f"{hub_id}: no such file or folder"
-    where = f"{constants.ENDPOINT}/{hub_id}"
-    if status in (401, 403, 404):
-        at = f" at revision {revision}" if revision else ""
-        return WeightsUnavailable(
-            f"{what}, and {where}{at} is not there or not open to you (HTTP {status}): check the "
-            "name, accept its terms if it has any, and set HF_TOKEN to a token that may read it"
+    return Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"
+
+
+def _is_kept(path: Path, file: RemoteFile) -> bool:
+    """Whether a file of the cache is what the Hub states; reads it."""
+    try:
+        is_there = path.is_file() and file.size in (None, path.stat().st_size)
+        return is_there and (file.digest is None or file.digest.is_of(path))
+    except OSError:
+        return False
+
+
+def _check_space(home: Path, files: dict[str, RemoteFile]) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    needed, free = sum(file.size or 0 for file in files.values()), shutil.disk_usage(home).free
+    if needed > free:
+        raise DataError(
+            f"{home} has {free / 1e9:,.1f} GB free, and {needed / 1e9:,.1f} GB are to be fetched"
         )
-    if status is not None:
-        return WeightsUnavailable(f"{what}, and {where} answers HTTP {status}: try again later")
-    return WeightsUnavailable(
-        f"{what}, and {where} cannot be reached ({one_line(error)}): give a local folder or file"
-    )
+
+
+def _keep(hub: Hub, home: Path, path: Path, file: RemoteFile) -> None:
+    """Fetch a file into the cache."""
+    blobs = home / "blobs"
+    blobs.mkdir(parents=True, exist_ok=True)
+    blob = blobs / file.digest.value if file.digest else None
+    if blob is None or not _is_kept(blob, file):  # else another commit has it too
+        part = blobs / f".{secrets.token_hex(8)}.part"
+        try:
+            blob = blobs / fetch_verified(hub, file, part).value
+            part.replace(blob)
+        finally:
+            part.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    link = path.with_name(f".{secrets.token_hex(8)}.link")
+    link.symlink_to(os.path.relpath(blob, path.parent))
+    link.replace(path)
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    written = file.with_name(f"{secrets.token_hex(8)}.tmp")
+    written.write_text(text)
+    written.replace(file)
+
+
+def _downloaded_before(hub_id: str, revision: str | None) -> Path | None:
+    """What lies in the cache of a revision, where that is whole."""
+    home, asked = _home(hub_id), revision or _NEWEST
+    try:
+        commit = asked if is_commit(asked) else _read_reference(home / "refs" / asked)
+        if not is_commit(commit):
+            return None
+        snapshot = home / "snapshots" / commit
+        if not any((snapshot / name).is_file() for name in MODEL_FILES):
+            return None
+        for name in (*_BESIDE, *MODEL_FILES):
+            digest = Digest.read((snapshot / name).resolve().name)
+            if (snapshot / name).is_file() and digest and not digest.is_of(snapshot / name):
+                raise WeightsUnavailable(
+                    f"{hub_id} cannot be reached, and {shown(str(snapshot / name))} has other "
+                    "bytes than when it was downloaded: delete it, and try again with a network"
+                )
+    except (OSError, ValueError):
+        return None
+    return snapshot
+
+
+def _read_reference(file: Path) -> str:
+    with file.open("rb") as stream:
+        return stream.read(64).decode().strip()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from radcap.console import report
+from radcap.console import printable, report
 from radcap.data.collate import load_tokenizer
 from radcap.errors import RadcapError
 from radcap.mappings import read_mapping
@@ -34,6 +34,7 @@ from radcap.model.weights import (
     check_captioner,
     load_captioner_weights,
 )
+from radcap.names import shown
 from radcap.serving.hub import MODEL_FILES, download_model, hub_model_id
 from radcap.training.checkpoint import best_step, list_checkpoints, load_model
 
@@ -95,14 +96,16 @@ def load_pretrained(source: str | Path) -> Pretrained:
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as error:  # a name too long, a folder that may not be entered
-        raise WeightsUnavailable(f"{source}: {error.strerror}") from None
+        raise WeightsUnavailable(f"{printable(str(source))}: {error.strerror}") from None
+    except ValueError as error:  # a NUL in it, or half a character
+        raise WeightsUnavailable(f"{shown(str(source))}: no path ({error})") from None
     if is_file:
         return _assemble(load_captioner_weights(path), str(source), path.parent)
     if is_folder:
         return _load_folder(path, str(source))
     hub_id = hub_model_id(str(source))
     if hub_id is None or path.suffix in WEIGHTS_SUFFIXES:
-        raise WeightsUnavailable(f"{source}: no such file or folder")
+        raise WeightsUnavailable(f"{printable(str(source))}: no such file or folder")
     owner = Path(hub_id[0]).parent
     if owner.is_dir():
         raise WeightsUnavailable(

@@ -5,10 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from radcap.data.download import status_of
+from radcap.console import printable
+from radcap.data.answers import bounded_client, status_of
 from radcap.data.faults import one_line
 from radcap.errors import ConfigError, RadcapError
 from radcap.serving.hub import hub_model_id
+
+_TIMEOUT_S = 120.0
 
 
 def check_repository(name: str) -> None:
@@ -19,7 +22,7 @@ def check_repository(name: str) -> None:
     """
     found = hub_model_id(name)
     if found is None or found[1] is not None:
-        raise ConfigError(f"--push {name}: give the repository as OWNER/NAME")
+        raise ConfigError(f"--push {printable(name)}: give the repository as OWNER/NAME")
 
 
 def upload(folder: Path, name: str, *, private: bool, space: bool = False) -> str:
@@ -40,32 +43,38 @@ def upload(folder: Path, name: str, *, private: bool, space: bool = False) -> st
         ConfigError: `private`, and the repository is there and public; nothing was sent.
         RadcapError: not allowed, or out of reach.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
 
     api = HfApi()
     kind = "space" if space else "model"
     try:
-        if private:
-            with suppress(RepositoryNotFoundError):
-                _refuse_public(name, api.repo_info(name, repo_type=kind).private)
-        api.create_repo(
-            name,
-            repo_type=kind,
-            space_sdk="gradio" if space else None,
-            private=True if private else None,
-            exist_ok=True,
-        )
-        commit = api.upload_folder(
-            repo_id=name,
-            repo_type=kind,
-            folder_path=folder,
-            commit_message="Exported by radcap",
-        )
+        with bounded_client(_TIMEOUT_S):
+            if private:
+                with suppress(RepositoryNotFoundError):
+                    _refuse_public(name, api.repo_info(name, repo_type=kind).private)
+            api.create_repo(
+                name,
+                repo_type=kind,
+                space_sdk="gradio" if space else None,
+                private=True if private else None,
+                exist_ok=True,
+            )
+            commit = api.upload_folder(
+                repo_id=name,
+                repo_type=kind,
+                folder_path=folder,
+                commit_message="Exported by radcap",
+            )
     # The client wraps what goes wrong with a large file in a RuntimeError.
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         raise _explain(f"spaces/{name}" if space else name, error) from error
-    return str(commit.commit_url)
+    except (LookupError, TypeError, AttributeError, RecursionError) as error:
+        where = f"{constants.ENDPOINT}/{name}"
+        raise RadcapError(
+            f"{where} answers with what is no answer ({_told(error)}); the exported folder stays"
+        ) from error
+    return printable(str(commit.commit_url))
 
 
 def _refuse_public(name: str, private: bool | None) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import struct
+import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import run_python
-from hub.stand_in import FAULTS, HUB_ID, StandInHub, one_in, point_client_at, serving
+from hub.stand_in import FAULTS, HUB_ID, StandInHub, one_in, plain, point_client_at, serving
 from waiting import PATIENCE_S
 
 from radcap.data.download import Hub
@@ -20,6 +23,7 @@ from radcap.data.faults import DataError
 from radcap.data.loader import Loader
 from radcap.data.local_copy import copy_to_folder, open_copy
 from radcap.data.order import Order
+from radcap.data.rowfile import open_rows
 from radcap.data.shelf import Cache, Spool
 from radcap.data.source import Source, open_source
 
@@ -142,7 +146,6 @@ def test_patience_ends_and_is_no_end_of_the_data(stand_in: StandInHub, load: Any
 
 
 def test_a_server_without_ranges_is_refused(stand_in: StandInHub, monkeypatch: Any) -> None:
-    monkeypatch.setattr("huggingface_hub.utils.build_hf_headers", lambda: {})
     monkeypatch.setattr("hub.stand_in.re.fullmatch", lambda *_: None)
     with pytest.raises(DataError, match=r"data\.local_copy"):
         open_split(reader())
@@ -353,14 +356,16 @@ def test_a_full_disk_is_no_fault_of_the_hub(
     assert stand_in.number <= before + 2 and hub.traffic.retries == 0
 
 
-def test_an_answer_of_other_bytes_is_no_answer(stand_in: StandInHub, monkeypatch: Any) -> None:
-    hub = reader(patience_s=0.3)
+def test_an_answer_of_other_bytes_is_no_answer(stand_in: StandInHub) -> None:
+    hub = reader()
     source = open_split(hub)
-    real = "radcap.data.download._content_range"
-    monkeypatch.setattr(real, lambda response: (0, 10**6))
+    other = plain(206, b"x" * 100, {"Content-Range": "bytes 0-99/1000000"})
+    stand_in.fault = lambda number, method, path: other
     group = source.row_groups[1]
+    written: list[bytes] = []
     with pytest.raises(DataError, match="bytes from 0 on instead of"):
-        hub.fetch(group.file, group.start, group.stop, lambda at, data: None)
+        hub.fetch(group.file, group.start, group.stop, lambda at, data: written.append(data))
+    assert not written
 
 
 def test_a_damaged_row_of_the_cache_is_named_and_the_file_removed(
@@ -377,6 +382,44 @@ def test_a_damaged_row_of_the_cache_is_named_and_the_file_removed(
     with pytest.raises(DataError, match="is damaged, and removed"):
         captions(load(source, hub=hub, cache=cache), 9)
     assert captions(load(source, hub=hub, cache=cache), 9) == expected
+
+
+def test_a_cache_keeps_to_its_folder_whatever_the_names(
+    stand_in: StandInHub, tmp_path: Path
+) -> None:
+    source = open_split(reader())
+    cache = Cache.open(tmp_path / "cache", limit_bytes=10**9, decoded=False)
+    group = source.row_groups[0]
+    for revision in ("../../x", "/etc", "", "..", "a/b"):
+        with pytest.raises(DataError, match=r"data\.cache: the data's revision"):
+            cache.path(replace(source, revision=revision), group, 1)
+    for file in ("/a\n/b.parquet", f"/{'x' * 250}/{'y' * 240}.parquet", "/a/\udcff.parquet"):
+        path = cache.path(source, replace(group, file=file), 1)
+        assert path.parent.parent == tmp_path / "cache"
+        assert path.name.isprintable() and len(os.fsencode(path.name)) < 200
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"no JSON", b"[]", b"{}", b"[" * 10**5, b'{"labels": 5}', b'{"labels": [1, 2, 3, 4, 5]}'],
+)
+def test_a_row_of_the_cache_that_is_none_is_damaged(tmp_path: Path, head: bytes) -> None:
+    """With a right checksum: another program wrote it."""
+    body = struct.pack("<I", len(head)) + head
+    record = zlib.crc32(body).to_bytes(4, "little") + body
+    magic = b"radcaprows2\n"
+    offsets = struct.pack("<2q", len(magic), len(magic) + len(record))
+    file = tmp_path / "x.rows"
+    file.write_bytes(magic + record + offsets + struct.pack("<I12s", 1, magic))
+    rows = open_rows(file)
+    assert rows is not None
+    with pytest.raises(DataError, match="is damaged, and removed"):
+        rows.load(0)
+    # Places that go backwards, or past the end of the file.
+    for middle in (-5, 10**15):
+        offsets = struct.pack("<3q", len(magic), middle, len(magic) + len(record))
+        file.write_bytes(magic + record + offsets + struct.pack("<I12s", 2, magic))
+        assert open_rows(file) is None
 
 
 def test_a_cache_of_colour_pictures_keeps_to_its_size_too(

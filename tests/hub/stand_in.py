@@ -12,17 +12,21 @@ import struct
 import threading
 import urllib.parse
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-# Asked for every request: its number, its method and its path; a name of FAULTS, a status, or None.
-Fault = Callable[[int, str, str], str | int | None]
+# Asked for every request: its number, its method and its path; a name of FAULTS, a status, what
+# answers in its place, or None.
+Fault = Callable[[int, str, str], "str | int | Callable[[_Handler], None] | None"]
 
 FAULTS = ("503", "429", "reset", "half", "stall", "empty")
+_LARGE = (".parquet", ".safetensors", ".bin", ".png")  # files of which git holds a pointer
 HUB_ID = "raidium/RadImageNet-VQA"
 
 
@@ -35,6 +39,9 @@ class StandInHub(ThreadingHTTPServer):
         fault: decides which requests fail.
         requests: requests by method and kind of path.
         bytes_served: bytes of files that were sent.
+        bytes_sent: bytes of answers that `endless` sent.
+        change_info: changes what the Hub says of the repository before it is sent.
+        change_bytes: changes the bytes of a file, by its name, before they are sent.
         failed: faults done, by name.
         token: what the client sent as its token last.
         leaked: tokens that came to the host that files are redirected to.
@@ -52,7 +59,9 @@ class StandInHub(ThreadingHTTPServer):
         self.fault: Fault = lambda number, method, path: None
         self.requests: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
-        self.bytes_served = 0
+        self.bytes_served = self.bytes_sent = 0
+        self.change_info: Callable[[dict[str, Any]], object] = lambda info: info
+        self.change_bytes: Callable[[str, bytes], bytes] | None = None
         self.token: str | None = None
         self.leaked: list[str] = []
         self.created: dict[str, dict[str, object]] = {}
@@ -109,6 +118,10 @@ class _Handler(BaseHTTPRequestHandler):
             if kind == "file":
                 hub.token = self.headers.get("authorization")
         fault = hub.fault(number, self.command, path)
+        if callable(fault):
+            hub.failed["own"] += 1
+            fault(self)
+            return
         if fault is not None:
             hub.failed[str(fault)] += 1
         if fault == "reset":
@@ -144,7 +157,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._file(revision, name, fault)
         elif path == api or path.startswith(f"{api}/revision/"):
             commit = self._commit(path.partition("/revision/")[2] or "main")
-            self._json(None if commit is None else self._info(commit))
+            query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+            with_blobs = query.get("blobs", ["false"])[0].lower() == "true"
+            info = commit and self._info(commit, with_blobs=with_blobs)
+            if info:
+                self._send_json(hub.change_info(info))
+            else:
+                self._json(None)
         elif path.startswith(f"{api}/tree/"):
             revision, _, prefix = path.split("/tree/")[1].partition("/")
             commit = self._commit(revision)
@@ -220,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         return [(file.relative_to(folder).as_posix(), file) for file in files]
 
-    def _info(self, commit: str) -> dict[str, object]:
+    def _info(self, commit: str, *, with_blobs: bool) -> dict[str, Any]:
         return {
             "_id": "1",
             "id": self.server.hub_id,
@@ -231,7 +250,10 @@ class _Handler(BaseHTTPRequestHandler):
             "downloads": 0,
             "likes": 0,
             "tags": [],
-            "siblings": [{"rfilename": name} for name, _ in self._files(commit)],
+            "siblings": [
+                {"rfilename": name} | (_blob(file) if with_blobs else {})
+                for name, file in self._files(commit)
+            ],
         }
 
     def _tree(self, commit: str, prefix: str, *, recursive: bool = True) -> list[dict[str, object]]:
@@ -246,8 +268,12 @@ class _Handler(BaseHTTPRequestHandler):
                 folder = inside + "/".join(parts[:depth])
                 entries[folder] = {"type": "directory", "path": folder, "size": 0, "oid": "0"}
             if recursive or len(parts) == 1:
-                size, oid = file.stat().st_size, _etag(commit, name)
-                entries[name] = {"type": "file", "path": name, "size": size, "oid": oid}
+                blob = _blob(file)
+                entry = {"type": "file", "path": name, "size": blob["size"], "oid": blob["blobId"]}
+                if "lfs" in blob:
+                    large = dict(blob["lfs"])
+                    entry["lfs"] = {"oid": large.pop("sha256"), **large}
+                entries[name] = entry
         return list(entries.values())
 
     def _file(self, revision: str, name: str, fault: str | int | None) -> None:
@@ -258,7 +284,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         size = file.stat().st_size
         headers = {
-            "ETag": f'"{_etag(str(commit), name)}"',
+            "ETag": f'"{_etag(file)}"',
             "X-Repo-Commit": str(commit),
             "Accept-Ranges": "bytes",
         }
@@ -276,8 +302,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(status, b"", headers, length=stop - start)
             return
         with file.open("rb") as stream:
-            stream.seek(start)
-            data = stream.read(stop - start)
+            if self.server.change_bytes is not None:
+                data = self.server.change_bytes(name, stream.read())[start:stop]
+            else:
+                stream.seek(start)
+                data = stream.read(stop - start)
         if fault in ("half", "empty"):
             self._send(status, data[: len(data) // 2 if fault == "half" else 0], headers, len(data))
             self.close_connection = True
@@ -289,7 +318,11 @@ class _Handler(BaseHTTPRequestHandler):
         if value is None:
             self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
             return
-        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+        self._send_json(value)
+
+    def _send_json(self, value: object) -> None:
+        data = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self._send(200, data, {"Content-Type": "application/json"})
 
     def _send(
         self,
@@ -311,8 +344,69 @@ class _Handler(BaseHTTPRequestHandler):
                     self.server.bytes_served += len(data)
 
 
-def _etag(commit: str, name: str) -> str:
-    return hashlib.sha1(f"{commit} {name}".encode()).hexdigest()
+def _blob(file: Path) -> dict[str, Any]:
+    """What the Hub states of a file where it is asked for its blobs."""
+    stat = file.stat()
+    return _blob_of(file, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache
+def _blob_of(file: Path, size: int, _: int) -> dict[str, Any]:
+    content = file.read_bytes()
+    if file.suffix not in _LARGE:
+        return {"size": size, "blobId": git_name(content)}
+    sha256 = hashlib.sha256(content).hexdigest()
+    pointer = (
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
+    ).encode()
+    large = {"sha256": sha256, "size": size, "pointerSize": len(pointer)}
+    return {"size": size, "blobId": git_name(pointer), "lfs": large}
+
+
+def git_name(content: bytes) -> str:
+    """What git calls a file's content."""
+    return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+
+
+def _etag(file: Path) -> str:
+    blob = _blob(file)
+    return blob["lfs"]["sha256"] if "lfs" in blob else blob["blobId"]
+
+
+def endless(
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    *,
+    begin: bytes = b"",
+    piece: bytes = b" " * 65_536,
+) -> Callable[[_Handler], None]:
+    """An answer whose body never ends: `begin`, then the same piece for as long as it is read."""
+
+    def answer(handler: _Handler) -> None:
+        handler.send_response(status)
+        for name, value in (headers or {}).items():
+            handler.send_header(name, value)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.close_connection = True
+        data = begin
+        while True:
+            try:
+                handler.wfile.write(data)
+            except OSError:  # the client hung up
+                return
+            with handler.server.lock:
+                handler.server.bytes_sent += len(data)
+            data = piece
+
+    return answer
+
+
+def plain(
+    status: int, data: bytes = b"", headers: dict[str, str] | None = None
+) -> Callable[[_Handler], None]:
+    """An answer of one's own."""
+    return lambda handler: handler._send(status, data, headers)
 
 
 @contextmanager

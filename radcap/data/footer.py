@@ -1,0 +1,77 @@
+"""What a parquet file's footer says of its row groups, as far as that can be true."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from radcap.data.faults import DataError
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+REQUIRED_COLUMNS = ("image", "conversations")
+COLUMNS = (*REQUIRED_COLUMNS, "metadata")
+
+_MOST_ROWS_PER_BYTE = 8
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of a split.
+
+    file: a path, or an address on the Hub.
+    index: number within the file.
+    num_bytes: size without parquet's compression.
+    start, stop: where the bytes of the columns in use lie in the file, half-open.
+    """
+
+    file: str
+    index: int
+    num_rows: int
+    num_bytes: int
+    start: int
+    stop: int
+
+
+def row_groups(file: str, footer: pq.FileMetaData, size: int) -> list[RowGroup]:
+    """The row groups of a file.
+
+    Args:
+        file: its path or address.
+        footer: of the file.
+        size: of the file, in bytes.
+
+    Raises:
+        DataError: the file cannot hold what its footer says.
+    """
+    groups = []
+    for index in range(footer.num_row_groups):
+        group = _row_group(file, index, footer.row_group(index))
+        if not _is_possible(group, size):
+            raise DataError(
+                f"{file} is not a whole parquet file: row group {index} is said to have "
+                f"{group.num_rows:,} rows in the bytes {group.start:,} to {group.stop:,} of "
+                f"{size:,}"
+            )
+        groups.append(group)
+    return groups
+
+
+def _is_possible(group: RowGroup, size: int) -> bool:
+    """Whether a file of `size` bytes can hold a row group: a footer may state anything."""
+    if not 0 <= group.start <= group.stop <= size or group.num_bytes < 0:
+        return False
+    return 0 <= group.num_rows <= _MOST_ROWS_PER_BYTE * (group.stop - group.start)
+
+
+def _row_group(file: str, index: int, group: Any) -> RowGroup:
+    start, stop = None, 0
+    for number in range(group.num_columns):
+        column = group.column(number)
+        if column.path_in_schema.partition(".")[0] in COLUMNS:
+            pages = [column.dictionary_page_offset, column.data_page_offset]
+            first = min(offset for offset in pages if offset is not None)
+            start = first if start is None else min(start, first)
+            stop = max(stop, first + column.total_compressed_size)
+    return RowGroup(file, index, group.num_rows, group.total_byte_size, start or 0, stop)
