@@ -33,7 +33,7 @@ def test_the_runs_data_is_taken_and_the_command_line_wins(tmp_path: Path) -> Non
         ),
         "runtime=tpu",
     )
-    config = compose([*data_settings(run, []), "data.batch_size=8"])
+    config = compose(["data.batch_size=8"], settings=data_settings(run, []))
     before = compose(["+experiment=epoch1"])
     assert config.data.hub_id == before.data.hub_id
     assert (config.data.max_length, config.data.batch_size) == (17, 8)
@@ -51,23 +51,23 @@ def test_odd_texts_come_through(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / "config.yaml").write_text(json.dumps({"data": {"path": text}}))
-        assert compose(data_settings(folder, [])).data.path == text
+        assert compose([], settings=data_settings(folder, [])).data.path == text
 
 
 def test_a_data_group_takes_the_place_of_the_runs(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "+experiment=epoch1")
     words = ["data=phantom"]
-    assert compose([*data_settings(run, words), *words]).data.name == "phantom"
+    assert compose(words, settings=data_settings(run, words)).data.name == "phantom"
 
 
 def test_the_revision_is_kept_for_the_same_data_set_alone(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "+experiment=epoch1")
-    same = compose(data_settings(run, []))
+    same = compose([], settings=data_settings(run, []))
     assert pinned_revision(run, same) == "c0ffee"
     assert pinned_revision(None, same) is None
     for word in ("data.path=here", "data.hub_id=me/mine", "data=phantom"):
-        words = data_settings(run, [word])
-        assert pinned_revision(run, compose([*words, word])) is None
+        other = compose([word], settings=data_settings(run, [word]))
+        assert pinned_revision(run, other) is None
 
 
 def test_run_is_a_word_of_its_own(tmp_path: Path) -> None:
