@@ -22,7 +22,7 @@ MOST_YAML_BYTES = 250_000  # its parser takes a second for these
 _MOST_DEPTH = 32
 _MOST_VALUES = 200_000
 _MOST_YAML_VALUES = 20_000
-_MOST_NUMBER = 2**64
+_MOST_NUMBER = 10**30
 _LONGEST_NUMBER = 400  # characters; YAML counts in sixties too, which takes their square
 _TAGS = {
     f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radcap.data.faults import DataError, one_line
+from radcap.reading import check_regular
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,6 +31,9 @@ COLUMNS = (*REQUIRED_COLUMNS, "metadata")
 # Rows turned into Python objects at a time: a row group of 100 MB is not copied as a whole, and one
 # of 100 rows, which is usual for pictures, is read at once.
 _ROWS_PER_READ = 128
+# A row group of more rows than bytes holds no pictures: its rows take memory and time, and nothing
+# on the disk.
+_MOST_EMPTY_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,11 @@ def _open_folder(folder: Path, split: str, config: str) -> Source:
             f"no split {split!r} in {folder}: looked for {config}/{split}-*.parquet,"
             f" data/{split}-*.parquet and {split}-*.parquet; {what_is_there(found, split)}"
         )
+    for file in files:
+        try:
+            check_regular(file)
+        except OSError as error:
+            raise DataError(f"{file} is not a parquet file: {error.strerror}") from None
     names = [str(file.resolve()) for file in files]
     footers = [_read_footer(str(file), partial(file.open, "rb")) for file in files]
     digest = hashlib.sha256()
@@ -234,6 +243,12 @@ def make_source(
         for file, footer in zip(files, footers, strict=True)
         for index in range(footer.num_row_groups)
     )
+    for where in groups:
+        if not 0 <= where.num_rows <= _MOST_EMPTY_ROWS + where.num_bytes:
+            raise DataError(
+                f"row group {where.index} of {where.file} claims {where.num_rows:,} rows in"
+                f" {where.num_bytes:,} bytes: there are no pictures in it"
+            )
     if not any(group.num_rows for group in groups):
         raise DataError(f"the files of {name} hold no rows")
     return Source(name, revision, groups, on_hub or {})
