@@ -32,6 +32,9 @@ from radcap.overrides import parse_single, quoted
 from radcap.reading import read_text
 from radcap.typed import AnyConfig, check_known, check_names, refuse_references, to_config
 
+_MOST_DIGITS = 30
+_MOST_NUMBER = 10**_MOST_DIGITS
+
 
 def configs_folder() -> Path:
     """The folder of YAML files: packed inside an installed wheel, beside the package in a checkout.
@@ -203,6 +206,9 @@ def _check_override(override: Override, groups: dict[str, list[str]]) -> None:
     key = override.key_or_group
     if override.is_delete():
         raise ConfigError(f"'{override.input_line}': options cannot be deleted; set null instead")
+    value = override.value()
+    if isinstance(value, int) and abs(value) > _MOST_NUMBER:
+        raise ConfigError(f"{key}: a number of more than {_MOST_DIGITS} digits")
     if key not in groups:
         if key.startswith("hydra"):
             raise ConfigError(f"{key}: has no effect here; radcap writes into run.dir alone")
