@@ -111,8 +111,9 @@ def read_mapping(file: Path) -> dict[str, Any] | None:
 def number_in(content: Mapping[str, Any], name: str) -> float | None:
     """A figure of a file that anybody may have written; None where it is no finite number."""
     value = content.get(name)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and math.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _check_events(text: str, with_aliases: bool) -> None:

@@ -36,6 +36,7 @@ UNREADABLE = (
 _ZIP = b"PK\x03\x04"
 _END_OF_ZIP = b"PK\x05\x06"
 _END_BYTES = 22  # without a comment, behind which readers would look for another end
+_LENGTH_BYTES = 8  # of the names of a file of safetensors, which come after it
 _MOST_PICKLE_BYTES = 1_000_000  # a thousand tensors take 200 kB
 _PICKLES = 5  # of a file of torch before 1.6: two numbers, the system, the content, storages' names
 _MOST_VALUES = 200_000
@@ -56,6 +57,9 @@ def read_tensors(path: Path) -> Any:
     """
     size = check_regular(path)
     if path.suffix == ".safetensors":
+        with open_regular(path) as stream:
+            if int.from_bytes(stream.read(_LENGTH_BYTES), "little") > _MOST_PICKLE_BYTES:
+                raise ValueError("more names than a model has")
         return safetensors.torch.load_file(path)
     with open_regular(path) as stream:
         if stream.read(len(_ZIP)) == _ZIP:

@@ -45,7 +45,7 @@ CARD_HEADS = 8
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 _TOKENIZER_SUFFIXES = (".json", ".jsonl", ".txt", ".jinja")
-_MOST_TOKENIZER_BYTES = 64_000_000
+_MOST_TOKENIZER_BYTES = 16_000_000
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
@@ -238,8 +239,11 @@ def _drop_events_after(folder: Path, step: int) -> None:
         if step == 0:  # the run begins again, its texts at step 0 too
             path.unlink()
             continue
-        records = list(RawEventFileLoader(str(path)).Load())
-        kept = [record for record in records if _stays(Event.FromString(record), step)]
+        try:
+            records = list(RawEventFileLoader(str(path)).Load())
+            kept = [record for record in records if _stays(Event.FromString(record), step)]
+        except (DecodeError, MemoryError, OverflowError, ValueError):
+            raise RadcapError(f"{path} is damaged; delete it, and its curves with it") from None
         if len(kept) <= 1:  # its first record holds the format's version
             path.unlink()
             continue

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ import torch
 import yaml
 from bounds import bounded
 from command_line import metrics, train
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+from tensorboard.summary.writer.record_writer import RecordWriter
 from test_mappings import LAUGHS
 
 import radcap.train
@@ -239,6 +243,22 @@ def test_pipes_of_tensorboards_names_and_new_curves_are_refused(tmp_path: Path) 
     os.mkfifo(tmp_path / "more.jsonl")
     with bounded(200), pytest.raises(RadcapError, match="cannot be written"):
         DurableFile(tmp_path / "more.jsonl")
+
+
+@pytest.mark.parametrize("length", [3, 10**6, 2**40, 2**62])
+def test_damaged_events_of_tensorboard_are_told_in_a_line(tmp_path: Path, length: int) -> None:
+    record = io.BytesIO()
+    writer = RecordWriter(record)
+    writer.write(b"\xff\xff\xff")
+    whole = record.getvalue()
+    head = struct.pack("<Q", length)
+    forged = head + struct.pack("<I", masked_crc32c(head)) + whole[12:]
+    (tmp_path / "events.out.tfevents.1.x").write_bytes(forged)
+    with bounded(300):
+        try:
+            RunLog(tmp_path, resume_step=3, tensorboard=False).close()
+        except RadcapError as error:
+            assert "tfevents.1.x is damaged" in str(error)
 
 
 def test_curves_that_no_run_has_written_are_left_out(tmp_path: Path) -> None:
