@@ -99,7 +99,7 @@ class EvaluationFolder:
 
     def _read(self) -> None:
         file = self.path / _IDENTITY
-        if not file.is_file():
+        if not file.exists():
             return
         identity = read_mapping(file)
         if identity is None:
