@@ -9,26 +9,20 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 _NO_FILE = "neither a file nor a folder"
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a file for reading, without waiting for anybody.
 
     Raises:
         OSError: not there or not readable, or a folder, a pipe, a device or a socket.
     """
     check_regular(path)  # opening some devices does something
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        _check(os.fstat(descriptor), path)  # it may be another one by now
-    except OSError:
-        os.close(descriptor)
-        raise
-    return os.fdopen(descriptor, "rb")
+    return open(str(path), "rb", opener=_open_at_once)  # noqa: SIM115, PTH123
 
 
 def check_regular(path: str | Path) -> int:
@@ -85,6 +79,16 @@ def read_lines(path: str | Path, *, most: int) -> Iterator[bytes]:
             elif whole:
                 yield b"\n"
             whole = ended
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        _check(os.fstat(descriptor), path)  # it may be another one by now
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _check(status: os.stat_result, path: str | Path) -> None:

@@ -44,8 +44,8 @@ _MOST_DEPTH = 16
 _SHARED = 2  # times that a byte of the file may be part of a tensor: two may be one
 _SLACK = 65_536
 # torch's own list of what is safe to call holds encoders, by which a few bytes grow without end.
-_MODULES = ("collections", "torch", "torch._utils", "torch.serialization", "torch.storage")
-_MODULES = (*_MODULES, "torch._tensor", "torch.nn.parameter")
+_MODULES = {"collections", "torch", "torch._utils", "torch.serialization", "torch.storage"}
+_MODULES |= {"torch._tensor", "torch.nn.parameter"}
 
 
 def read_tensors(path: Path) -> Any:
@@ -98,8 +98,8 @@ def _check_pickle(stream: Any) -> None:
     for operation, argument, place in pickletools.genops(stream):
         if operation.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
             raise ValueError("more than tensors and plain values")
-        if operation.name == "GLOBAL" and argument.partition(" ")[0] not in _MODULES:
-            raise ValueError(f"{argument[:60]} is neither a tensor nor a plain value")
+        if operation.name == "GLOBAL" and str(argument).partition(" ")[0] not in _MODULES:
+            raise ValueError(f"{str(argument)[:60]} is neither a tensor nor a plain value")
         if place is not None and place - start > _MOST_PICKLE_BYTES:
             raise ValueError("more than tensors and plain values")
 
