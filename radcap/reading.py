@@ -22,7 +22,7 @@ def open_regular(path: str | Path) -> BufferedReader:
         OSError: not there or not readable, or a folder, a pipe, a device or a socket.
     """
     check_regular(path)  # opening some devices does something
-    return open(str(path), "rb", opener=_open_at_once)  # noqa: SIM115, PTH123
+    return open(str(path), "rb", opener=_open_at_once)
 
 
 def check_regular(path: str | Path) -> int:
