@@ -92,6 +92,8 @@ def _check_value(key: str, value: Any, rules: Any) -> None:
             raise ConfigError(f"{key}: {error}") from None
         if rules["above"] is not None and duration.amount <= rules["above"]:
             raise ConfigError(f"{key}={value}: must be above 0; null is for never")
+    if isinstance(value, str) and "${" in value:
+        raise ConfigError(f"{key}={_shortened(value)}: no ${{ in a value; a run could not go on")
     if isinstance(value, str | bool):
         return
     for number in value if isinstance(value, list) else [value]:

@@ -67,6 +67,7 @@ def test_a_folder_of_an_odd_name(tmp_path: Path) -> None:
         ("model.embed_dim=1000000000", r"model\.embed_dim=1000000000: must be at most 65536"),
         ("trainer.save_every=" + "9" * 350 + "min", "is longer than"),
         ("trainer.max_epochs=1e308", "must be at most"),
+        (r"run.name='\${x}'", r"run\.name=\$\{x\}: no \$\{ in a value"),
     ],
 )
 def test_numbers_out_of_all_proportion(word: str, said: str) -> None:
