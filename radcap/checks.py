@@ -6,7 +6,7 @@ import math
 from typing import Any
 from urllib.parse import urlsplit
 
-from radcap.config import RUN_LENGTHS, Config, Duration, fields
+from radcap.config import RUN_LENGTHS, Config, Duration
 from radcap.errors import ConfigError
 from radcap.names import (
     fault_in_path,
@@ -15,6 +15,9 @@ from radcap.names import (
     fault_in_split,
     shown,
 )
+from radcap.options import fields
+
+_LONGEST_SHOWN = 60
 
 
 def check(config: Config) -> None:
@@ -99,7 +102,7 @@ def _check_section(section: Any, prefix: str) -> None:
 
 def _check_value(key: str, value: Any, rules: Any) -> None:
     if rules["choices"] and value not in rules["choices"]:
-        raise ConfigError(f"{key}={value}: choose from {', '.join(rules['choices'])}")
+        raise ConfigError(f"{key}={_shortened(value)}: choose from {', '.join(rules['choices'])}")
     if rules["duration"]:
         try:
             duration = Duration.parse(value, minutes=rules["duration"] == "time")
@@ -107,10 +110,12 @@ def _check_value(key: str, value: Any, rules: Any) -> None:
             raise ConfigError(f"{key}: {error}") from None
         if rules["above"] is not None and duration.amount <= rules["above"]:
             raise ConfigError(f"{key}={value}: must be above 0; null is for never")
+    if isinstance(value, str) and "${" in value:
+        raise ConfigError(f"{key}={_shortened(value)}: no ${{ in a value; a run could not go on")
     if isinstance(value, str | bool):
         return
     for number in value if isinstance(value, list) else [value]:
-        if not math.isfinite(number):
+        if isinstance(number, float) and not math.isfinite(number):
             raise ConfigError(f"{key}={value}: must be finite")
         for rule, holds in (
             ("at_least", lambda n, bound: n >= bound),
@@ -120,4 +125,14 @@ def _check_value(key: str, value: Any, rules: Any) -> None:
         ):
             bound = rules[rule]
             if bound is not None and not holds(number, bound):
-                raise ConfigError(f"{key}={value}: must be {rule.replace('_', ' ')} {bound:g}")
+                shown = f"{key}={_shortened(value)}"
+                raise ConfigError(f"{shown}: must be {rule.replace('_', ' ')} {bound:g}")
+
+
+def _shortened(value: Any) -> str:
+    """A value that fits into a line: a number may have thousands of digits."""
+    try:
+        text = str(value)
+    except ValueError:  # more than Python writes out
+        return "..."
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,18 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from radcap.checks import check
 from radcap.config import RUN_LENGTHS, Config, option_names
+from radcap.config_folder import CheckedFolder
 from radcap.console import say
 from radcap.errors import ConfigError, first_line
-from radcap.overrides import parse_single
+from radcap.mappings import MOST_YAML_BYTES, parse_yaml, read_yaml
+from radcap.options import with_past
+from radcap.overrides import parse_single, quoted
+from radcap.reading import read_text
+from radcap.typed import AnyConfig, check_known, check_names, refuse_references, to_config
+
+_MOST_DIGITS = 30
+_MOST_NUMBER = 10**_MOST_DIGITS
 
 
 def configs_folder() -> Path:
@@ -53,13 +60,21 @@ def config_folders(config_dir: str | None = None) -> list[Path]:
     return [configs_folder(), Path(config_dir).resolve()]
 
 
-def compose(words: Sequence[str], *, config_dir: str | None = None) -> Config:
+def compose(
+    words: Sequence[str],
+    *,
+    config_dir: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Config:
     """Compose and check the configuration.
 
     Args:
         words: Hydra overrides, such as `+experiment=epoch1 data.batch_size=8`.
         config_dir: a folder of the user's own, searched after configs/ (holding for instance
             `experiment/mine.yaml`).
+        settings: option -> plain value, of a run or another file; they stand above the files of
+            configs/ and below the words. They are values as they stand: nothing in them is looked
+            up or read again.
 
     Returns:
         The configuration, read-only.
@@ -73,13 +88,21 @@ def compose(words: Sequence[str], *, config_dir: str | None = None) -> Config:
     for override in overrides:
         _check_override(override, groups)
     composed = _compose_with_hydra(overrides, groups, folders)
-    _check_names(composed)
+    check_names(OmegaConf.to_container(composed))
     _settle_run_length(composed, overrides, folders)
-    return _to_config(composed)
+    named = {override.key_or_group for override in overrides}
+    _put(composed, {n: value for n, value in (settings or {}).items() if n not in named})
+    return to_config(composed, Config)
 
 
-def read_command_line(words: Sequence[str]) -> Config | None:
+def read_command_line(
+    words: Sequence[str], *, settings: Mapping[str, Any] | None = None
+) -> Config | None:
     """The configuration that a command's words ask for; None where they only ask to see it.
+
+    Args:
+        words: overrides and ordinary options.
+        settings: see `compose`.
 
     Raises:
         ConfigError: as `compose` and `split_options`, or a sweep is asked for.
@@ -87,7 +110,7 @@ def read_command_line(words: Sequence[str]) -> Config | None:
     overrides, options = split_options(words)
     if options.multirun:
         raise ConfigError("-m: only python -m radcap.train sweeps; give each option one value")
-    config = compose(overrides, config_dir=options.config_dir)
+    config = compose(overrides, config_dir=options.config_dir, settings=settings)
     if options.show_config:
         say(to_yaml(config))
         return None
@@ -135,20 +158,39 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
 
 
-def from_yaml(text: str) -> Config:
-    """Read back what `to_yaml` wrote, checked as at the first time.
+def from_yaml(text: str, schema: type[AnyConfig] = Config) -> AnyConfig:  # type: ignore[assignment]
+    """Read back what `to_yaml` wrote, perhaps before some options were there.
+
+    Args:
+        text: of a run's config.yaml; anybody may have written it.
+        schema: the configuration's class.
 
     Raises:
         ConfigError: as `compose`.
     """
-    loaded = OmegaConf.create(text)
-    if not isinstance(loaded, DictConfig):
+    try:
+        stored = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(first_line(error)) from None
+    if not isinstance(stored, dict):
         raise ConfigError("the file does not hold a configuration")
-    # Whoever wrote it may not read this machine's environment by it.
-    if "${" in str(OmegaConf.to_container(loaded)):
-        raise ConfigError("interpolations, where only values are saved")
-    _check_names(loaded)
-    return _to_config(loaded)
+    refuse_references(stored)
+    check_names(stored, schema)
+    return to_config(OmegaConf.create(with_past(stored, schema)), schema)
+
+
+def read_config(file: Path) -> Config:
+    """Read a run's config.yaml, see `from_yaml`.
+
+    Raises:
+        ConfigError: as `from_yaml`, or it cannot be read; without the file's name.
+    """
+    try:
+        return from_yaml(read_text(file, most=MOST_YAML_BYTES))
+    except OSError as error:
+        raise ConfigError(error.strerror or str(error)) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(first_line(error)) from None
 
 
 def group_options(folders: Iterable[Path]) -> dict[str, list[str]]:
@@ -164,12 +206,15 @@ def _check_override(override: Override, groups: dict[str, list[str]]) -> None:
     key = override.key_or_group
     if override.is_delete():
         raise ConfigError(f"'{override.input_line}': options cannot be deleted; set null instead")
+    value = override.value()
+    if isinstance(value, int) and abs(value) > _MOST_NUMBER:
+        raise ConfigError(f"{key}: a number of more than {_MOST_DIGITS} digits")
     if key not in groups:
         if key.startswith("hydra"):
             raise ConfigError(f"{key}: has no effect here; radcap writes into run.dir alone")
         if any(name.startswith(f"{key}.") for name in option_names()):
             raise ConfigError(f"{key}: a group of options; set one of them, as {key}.KEY=VALUE")
-        _check_known([key])
+        check_known([key])
         return
     choice = override.value()
     if not isinstance(choice, str) or choice not in groups[key]:
@@ -189,7 +234,9 @@ def _compose_with_hydra(
         word = override.input_line or ""
         words.append(word if override.key_or_group in groups else "++" + word.lstrip("+"))
     if len(folders) > 1:
-        words.append(f"hydra.searchpath=[{','.join(f'file://{f}' for f in folders[1:])}]")
+        CheckedFolder.register()
+        places = (quoted(f"{CheckedFolder.scheme()}://{folder}") for folder in folders[1:])
+        words.append(f"hydra.searchpath=[{','.join(places)}]")
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(folders[0]), version_base="1.3"):
@@ -198,38 +245,16 @@ def _compose_with_hydra(
         raise ConfigError(f"a file of YAML is broken: {' '.join(str(error).split())}") from None
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         raise ConfigError(first_line(error)) from None
+    except RecursionError:
+        raise ConfigError("the configuration is too deep") from None
 
 
-def _check_names(composed: DictConfig) -> None:
-    names: list[str] = []
-
-    def walk(node: Any, schema: Any, prefix: str) -> None:
-        fields = {entry.name: entry for entry in dataclasses.fields(schema)}
-        for name, value in node.items():
-            key = f"{prefix}{name}"
-            if name not in fields:
-                names.append(key)
-            elif not fields[name].metadata:
-                if not isinstance(value, dict):
-                    raise ConfigError(f"{key}: a group of options, not a value")
-                walk(value, fields[name].default_factory, key + ".")
-
-    walk(OmegaConf.to_container(composed), Config, "")
-    _check_known(names)
-
-
-def _check_known(names: Iterable[str]) -> None:
-    known = list(option_names())
-    wrong = []
-    for name in names:
-        if name in known:
-            continue
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        wrong.append(f"{name}: no such option" + (f"; did you mean {near[0]}?" if near else ""))
-    if len(wrong) > 3:
-        wrong[2:] = [f"and {len(wrong) - 2} more unknown options"]
-    if wrong:
-        raise ConfigError("\n".join(wrong))
+def _put(composed: DictConfig, settings: Mapping[str, Any]) -> None:
+    """Set plain values by their full names."""
+    check_known(settings)
+    refuse_references(settings)
+    for name, value in settings.items():
+        OmegaConf.update(composed, name, value)
 
 
 def _settle_run_length(
@@ -242,11 +267,11 @@ def _settle_run_length(
         for folder in folders:
             file = folder / "experiment" / f"{experiment}.yaml"
             if file.is_file():
-                content: Any = OmegaConf.to_container(OmegaConf.load(file))
+                content: Any = read_yaml(file)
                 trainer = (content or {}).get("trainer") or {}
                 levels.append({f"trainer.{name}" for name in trainer if trainer[name] is not None})
     # Last, what an experiment has from one that it builds on: all but the default's own length.
-    default: Any = OmegaConf.to_container(OmegaConf.load(folders[0] / "train.yaml"))
+    default: Any = read_yaml(folders[0] / "train.yaml")
     own = {n for n in RUN_LENGTHS if composed.trainer[n] != default["trainer"][n]}
     levels.append({f"trainer.{n}" for n in own if composed.trainer[n] is not None})
     for level in levels:
@@ -259,31 +284,3 @@ def _settle_run_length(
                 if name != named[0]:
                     composed.trainer[name] = None
             return
-
-
-def _to_config(composed: DictConfig) -> Config:
-    schema = OmegaConf.structured(Config)
-    OmegaConf.set_readonly(schema, False)
-    _unlock(schema)
-    try:
-        merged = OmegaConf.merge(schema, composed)
-        missing = OmegaConf.missing_keys(merged)
-        if missing:
-            raise ConfigError(f"{sorted(missing)[0]}: no value is set")
-        config = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        reason = first_line(error)
-        raise ConfigError(f"{key}: {reason}" if key else reason) from None
-    assert isinstance(config, Config)
-    check(config)
-    return config
-
-
-def _unlock(node: DictConfig) -> None:
-    """Frozen dataclasses give read-only nodes; merging needs them open."""
-    for name in node:
-        child = node._get_node(name)
-        if isinstance(child, DictConfig):
-            OmegaConf.set_readonly(child, False)
-            _unlock(child)

@@ -1,22 +1,25 @@
 """The typed schema of configs/.
 
-The dataclasses name each option once, with its type, its bounds and what it means; the values
+The dataclasses name each option once: its type, its bounds, what it means, whether a run may go on
+after it changed (`free`), and what stands for it where an older run lacks it (`then`). The values
 themselves live in the YAML files of configs/. `radcap.compose` puts the two together, and
 `radcap.checks` judges the result.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from radcap.options import fields, free, option
+
 RUNTIMES = ("auto", "tpu", "cuda", "cpu", "xla_cpu")
 PRECISIONS = ("fp32", "bf16")
 MAX_POSITIONS = 2000  # the word pieces that the decoder knows a place for, as the model card's
 GRAPHS = ("train", "eval", "generate")
+_LONGEST = 1e12  # of a duration, in whatever unit
 
 # The same key in different units; one of them sets the length of a run.
 RUN_LENGTHS = ("max_steps", "max_examples", "max_epochs")
@@ -44,6 +47,8 @@ class Duration:
         word = match[2] or "steps"
         unit = {"st": "steps", "ex": "examples", "ep": "epochs", "mi": "minutes"}[word[:2]]
         amount = float(match[1])
+        if amount > _LONGEST:
+            raise ValueError(f"'{text[:40]}' is longer than {_LONGEST:g} {unit}")
         if unit == "minutes" and not minutes:
             raise ValueError(f"minutes make no sense here; say {_duration_examples(minutes)}")
         if unit in ("steps", "examples") and not amount.is_integer():
@@ -55,75 +60,49 @@ def _duration_examples(minutes: bool) -> str:
     return "100, 5000examples, 2epochs" + (" or 10min" if minutes else "")
 
 
-def option(
-    meaning: str,
-    *,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-    choices: tuple[str, ...] | None = None,
-    duration: str | None = None,
-) -> Any:
-    """Declare an option: what it means and which values it may take.
-
-    Args:
-        meaning: one line for people.
-        at_least, above, at_most, below: bounds of a number, or of every entry of a list.
-        choices: the allowed words.
-        duration: "steps" for a `Duration`, "time" for one that may also be given in minutes.
-    """
-    checks = {
-        "at_least": at_least,
-        "above": above,
-        "at_most": at_most,
-        "below": below,
-        "choices": choices,
-        "duration": duration,
-    }
-    # No default here: "???" is OmegaConf's mark for a value that configs/ must give.
-    return field(default="???", metadata={"meaning": meaning, **checks})
-
-
 @dataclass(frozen=True)
 class RunConfig:
     """Where a run lives."""
 
-    name: str = option("name of the run")
-    dir: str = option("the run folder itself")
-    mirror: str | None = option("address that gets a copy of the run folder, such as gs://...")
-    fresh: bool = option("move an earlier run of this folder aside and start anew")
+    name: str = free("name of the run")
+    dir: str = free("the run folder itself")
+    mirror: str | None = free("address that gets a copy of the run folder, such as gs://...")
+    fresh: bool = free("move an earlier run of this folder aside and start anew")
 
 
 @dataclass(frozen=True)
 class TrainerConfig:
     """How long to train and what to do on the way."""
 
-    max_steps: int | None = option("length of the run in steps", at_least=1)
-    max_examples: int | None = option("length of the run in rows", at_least=1)
-    max_epochs: float | None = option("length of the run in passes over the data", above=0)
-    accumulate: int = option("micro-batches whose gradients make one step", at_least=1)
-    log_every: int = option("steps between reads of the device", at_least=1)
-    eval_every: str | None = option(
+    max_steps: int | None = free("length of the run in steps", at_least=1, at_most=1e12)
+    max_examples: int | None = free("length of the run in rows", at_least=1, at_most=1e12)
+    max_epochs: float | None = free(
+        "length of the run in passes over the data", above=0, at_most=1e6
+    )
+    accumulate: int = option(
+        "micro-batches whose gradients make one step", at_least=1, at_most=65_536
+    )
+    log_every: int = free("steps between reads of the device", at_least=1)
+    eval_every: str | None = free(
         "how often to validate; null for at the end", duration="steps", above=0
     )
     eval_rows: int | None = option("validation rows to score; null for all", at_least=1)
-    save_every: str | None = option(
+    save_every: str | None = free(
         "how often to save; null for at the end", duration="time", above=0
     )
-    keep_checkpoints: int = option("newest checkpoints kept, beside the best", at_least=1)
-    caption_rows: int = option("validation rows captioned for the slot accuracy", at_least=0)
-    samples: int = option("validation images shown with their captions", at_least=0)
-    profile_steps: list[int] | None = option("first and last step to profile", at_least=1)
+    keep_checkpoints: int = free("newest checkpoints kept, beside the best", at_least=1)
+    caption_rows: int = free("validation rows captioned for the slot accuracy", at_least=0)
+    samples: int = free("validation images shown with their captions", at_least=0)
+    profile_steps: list[int] | None = free("first and last step to profile", at_least=1)
 
 
 @dataclass(frozen=True)
 class PhantomConfig:
     """Size of the embedded data set."""
 
-    train_rows: int = option("training rows", at_least=1)
-    val_rows: int = option("validation rows", at_least=1)
-    seed: int = option("seed of the drawing", at_least=0)
+    train_rows: int = option("training rows", at_least=1, at_most=1_000_000)
+    val_rows: int = option("validation rows", at_least=1, at_most=1_000_000)
+    seed: int = option("seed of the drawing", at_least=0, at_most=2**32 - 1)
 
 
 @dataclass(frozen=True)
@@ -137,21 +116,33 @@ class DataConfig:
     train_split: str = option("split to train on")
     val_split: str = option("split to validate on")
     revision: str | None = option("commit of the Hub data set; null for the newest")
-    batch_size: int = option("rows in a global batch", at_least=1)
-    workers: int = option("loader processes of each training process; 0: none", at_least=0)
-    prefetch: int = option("batches that each loader process reads ahead", at_least=1)
-    lanes: int = option("places of the sorted split that every batch draws from", at_least=1)
-    window_gb: float = option("encoded bytes that rows are shuffled in, over all lanes", above=0)
+    batch_size: int = option("rows in a global batch", at_least=1, at_most=65_536)
+    workers: int = free(
+        "loader processes of each training process; 0: none", at_least=0, at_most=1024
+    )
+    prefetch: int = free("batches that each loader process reads ahead", at_least=1, at_most=1024)
+    lanes: int = option(
+        "places of the sorted split that every batch draws from", at_least=1, at_most=65_536
+    )
+    window_gb: float = option(
+        "encoded bytes that rows are shuffled in, over all lanes", above=0, at_most=1e6
+    )
     max_length: int = option("target tokens of a caption, [SEP] included", at_least=2, at_most=1999)
-    max_pixels: int = option("largest picture that is decoded, in pixels", at_least=1)
-    hub_patience_s: float = option("seconds without an answer of the Hub that end a run", above=0)
-    hub_timeout_s: float = option("seconds without a byte after which to ask again", above=0)
-    cache: str | None = option("folder that keeps what was read; null keeps nothing")
-    cache_gb: float = option("largest size of the cache", above=0)
-    cache_decoded: bool = option("keep pixels in the cache instead of encoded pictures")
-    local_copy: str | None = option("folder to copy the Hub's data set into and read from")
-    accept_revision: bool = option("go on with another revision of the data than a run began with")
-    max_skipped_fraction: float = option("share of bad rows that ends a run", at_least=0, at_most=1)
+    max_pixels: int = option(
+        "largest picture that is decoded, in pixels", at_least=1, at_most=500_000_000
+    )
+    hub_patience_s: float = free(
+        "seconds without an answer of the Hub that end a run", above=0, at_most=1e9
+    )
+    hub_timeout_s: float = free(
+        "seconds without a byte after which to ask again", above=0, at_most=1e9
+    )
+    cache: str | None = free("folder that keeps what was read; null keeps nothing")
+    cache_gb: float = free("largest size of the cache", above=0, at_most=1e6)
+    cache_decoded: bool = free("keep pixels in the cache instead of encoded pictures")
+    local_copy: str | None = free("folder to copy the Hub's data set into and read from")
+    accept_revision: bool = free("go on with another revision of the data than a run began with")
+    max_skipped_fraction: float = free("share of bad rows that ends a run", at_least=0, at_most=1)
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
 
 
@@ -159,9 +150,9 @@ class DataConfig:
 class ModelConfig:
     """Shape and start of the captioner."""
 
-    embed_dim: int = option("width of tokens and memory", at_least=1)
-    num_layers: int = option("decoder layers", at_least=1)
-    num_heads: int = option("attention heads", at_least=1)
+    embed_dim: int = option("width of tokens and memory", at_least=1, at_most=65_536)
+    num_layers: int = option("decoder layers", at_least=1, at_most=1024)
+    num_heads: int = option("attention heads", at_least=1, at_most=65_536)
     dropout: float = option("dropout in the decoder", at_least=0, below=1)
     encoder_weights: str = option("start of the image encoder: imagenet, none or a file")
     train_encoder: bool = option("false keeps the encoder's weights and statistics as they start")
@@ -199,22 +190,22 @@ class ScheduleConfig:
 class RuntimeConfig:
     """The device. None of these changes which rows a step sees."""
 
-    name: str = option("device", choices=RUNTIMES)
-    devices: int | None = option("how many; null for all there are", at_least=1)
-    precision: str | None = option(
+    name: str = free("device", choices=RUNTIMES)
+    devices: int | None = free("how many; null for all there are", at_least=1)
+    precision: str | None = free(
         "arithmetic of the forward and backward pass; null: the device's own", choices=PRECISIONS
     )
-    threads: int | None = option("CPU threads; null for one a core", at_least=1)
-    prefetch: int = option("batches brought to an XLA device ahead of their use", at_least=1)
-    compile: bool = option("compile the training step by torch.compile, on a GPU")
+    threads: int | None = free("CPU threads; null for one a core", at_least=1, at_most=1024)
+    prefetch: int = free("batches brought to an XLA device ahead of their use", at_least=1)
+    compile: bool = free("compile the training step by torch.compile, on a GPU")
 
 
 @dataclass(frozen=True)
 class LoggerConfig:
     """What is written and shown. metrics.jsonl is always written."""
 
-    tensorboard: bool = option("write TensorBoard files into the run folder")
-    progress: bool | None = option("progress bar; null shows it on a terminal only")
+    tensorboard: bool = free("write TensorBoard files into the run folder")
+    progress: bool | None = free("progress bar; null shows it on a terminal only")
 
 
 @dataclass(frozen=True)
@@ -222,45 +213,45 @@ class DebugConfig:
     """Presets for finding a fault."""
 
     overfit: bool = option("train on the first batch over and over")
-    limit: int | None = option("stop after so many steps, score so many batches", at_least=1)
+    limit: int | None = free("stop after so many steps, score so many batches", at_least=1)
 
 
 @dataclass(frozen=True)
 class PreflightConfig:
     """What `radcap.preflight` compiles, and for which TPU. Training has no use for these."""
 
-    topology: str = option("the TPU: a name such as v3-8, or a raw topology such as v3:2x2")
-    graph: str = option("the program to compile", choices=GRAPHS)
-    batch_sizes: list[int] | None = option(
+    topology: str = free("the TPU: a name such as v3-8, or a raw topology such as v3:2x2")
+    graph: str = free("the program to compile", choices=GRAPHS)
+    batch_sizes: list[int] | None = free(
         "global batches to compile in turn", at_least=1, at_most=1_000_000
     )
-    out: str = option("file of the figures, JSON")
-    compare: str | None = option("file of an earlier preflight to show the change against")
-    keep: str | None = option("folder that keeps the programs; null for none")
+    out: str = free("file of the figures, JSON")
+    compare: str | None = free("file of an earlier preflight to show the change against")
+    keep: str | None = free("folder that keeps the programs; null for none")
 
 
 @dataclass(frozen=True)
 class RehearseConfig:
     """What `radcap.rehearse` does to a run. Training has no use for these."""
 
-    kill_at: list[int] = option("steps at which the run is killed", at_least=1)
-    tolerance: float = option("largest relative difference of a loss", at_least=0)
+    kill_at: list[int] = free("steps at which the run is killed", at_least=1)
+    tolerance: float = free("largest relative difference of a loss", at_least=0)
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
     """What `radcap.evaluate` scores, and how. Training has no use for these."""
 
-    weights: str | None = option(
+    weights: str | None = free(
         "run, checkpoint, exported folder, weights file or Hub id; null: those of the run"
     )
-    split: str | None = option("split to score; null: data.val_split")
-    rows: int | None = option("rows to score, from all over the split; null: all", at_least=1)
-    captions: int | None = option("rows to caption, spread evenly; null: all", at_least=0)
-    beams: int = option("captions kept in view by the search; 1 is greedy", at_least=1, at_most=64)
-    worst: int = option("worst captions shown with their images", at_least=0)
-    out: str | None = option("folder of the results; null: beside the weights' run")
-    fresh: bool = option("move earlier results aside and start anew")
+    split: str | None = free("split to score; null: data.val_split")
+    rows: int | None = free("rows to score, from all over the split; null: all", at_least=1)
+    captions: int | None = free("rows to caption, spread evenly; null: all", at_least=0)
+    beams: int = free("captions kept in view by the search; 1 is greedy", at_least=1, at_most=64)
+    worst: int = free("worst captions shown with their images", at_least=0)
+    out: str | None = free("folder of the results; null: beside the weights' run")
+    fresh: bool = free("move earlier results aside and start anew")
 
 
 @dataclass(frozen=True)
@@ -299,9 +290,3 @@ def options(section: Any, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
             yield from options(value, f"{name}.")
         else:
             yield name, str(entry.type), value
-
-
-def fields(schema: type) -> Iterator[tuple[dataclasses.Field, type | None]]:
-    """Yield the fields of a section, each with its own section class or None."""
-    for entry in dataclasses.fields(schema):
-        yield entry, None if entry.metadata else entry.default_factory  # type: ignore[misc]

@@ -40,7 +40,7 @@ def say(text: str) -> None:
     goes on.
     """
     try:
-        put(text)
+        put(_without_control(text))
     except BrokenPipeError:
         discard(sys.stdout)
 
@@ -70,7 +70,10 @@ def say_at_once(text: str, *, error: bool = False) -> None:
 
 
 def printable(text: str) -> str:
-    """A text of others, such as a file's name, on one line: control characters as escapes."""
+    """A text of others, such as a file's name, on one line: control characters as escapes.
+
+    `say` and `report` do so with every line of theirs, `put` with none.
+    """
     return "".join(
         char.encode("unicode_escape").decode("ascii")
         if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp")
@@ -237,9 +240,14 @@ def _few_files() -> str:
 def _tell(text: str) -> None:
     """A line on standard error, for whoever reads it."""
     try:
-        _write_line(f"{_NAME}{text}", sys.stderr)
+        _write_line(_without_control(f"{_NAME}{text}"), sys.stderr)
     except BrokenPipeError:
         discard(sys.stderr)
+
+
+def _without_control(text: str) -> str:
+    """Lines whose words may be those of a file: what would steer a terminal is shown instead."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def _write_line(text: str, stream: TextIO) -> None:

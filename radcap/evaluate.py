@@ -58,8 +58,8 @@ def main(words: Sequence[str]) -> int:
 
     run, rest = take_run(words)
     overrides, _ = split_options(rest)
-    before = data_settings(run, overrides) if run is not None else []
-    config = read_command_line([*before, *rest])
+    settings = data_settings(run, overrides) if run is not None else {}
+    config = read_command_line(rest, settings=settings)
     if config is None:
         return EXIT_DONE
     if run is None and config.evaluate.weights is None:

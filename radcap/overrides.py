@@ -26,6 +26,7 @@ from hydra.errors import HydraException
 from radcap.errors import ConfigError, first_line
 
 MAX_COMBINATIONS = 1000
+_LONGEST_SHOWN = 60  # characters of a word
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ def parse(word: str) -> Override:
         return OverridesParser.create().parse_override(word)
     except HydraException as error:
         raise ConfigError(f"'{word}' is not of the form key=value: {first_line(error)}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; too deep
+        shown = word if len(word) <= _LONGEST_SHOWN else f"{word[:_LONGEST_SHOWN]}..."
+        raise ConfigError(f"'{shown}' cannot be read: {first_line(error)}") from None
 
 
 def parse_single(word: str) -> Override:

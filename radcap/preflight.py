@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from radcap.console import run_command, say
 from radcap.errors import EXIT_DOES_NOT_FIT, EXIT_DONE, ConfigError, RadcapError
+from radcap.mappings import MOST_BYTES, parse_json
+from radcap.reading import read_bytes
 
 if TYPE_CHECKING:
     from radcap.aot.chips import Topology
@@ -174,8 +176,11 @@ def _earlier(file: str | None) -> dict[str, Any] | None:
     if file is None:
         return None
     try:
-        before = json.loads(Path(file).read_text())
-    except (OSError, ValueError) as error:
+        before = parse_json(read_bytes(file, most=MOST_BYTES))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"preflight.compare={file}: not a readable preflight: {reason}") from None
+    except ValueError as error:
         raise ConfigError(f"preflight.compare={file}: not a readable preflight: {error}") from None
     if not isinstance(before, dict) or before.get("written_by") != WRITTEN_BY:
         raise ConfigError(f"preflight.compare={file}: not written by radcap.preflight")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -57,6 +56,7 @@ def main(words: Sequence[str]) -> int:
     """
     start = time.monotonic()
     from radcap.compose import read_command_line, split_options
+    from radcap.mappings import number_in
 
     overrides, options = split_options(words)
     if options.multirun:
@@ -87,9 +87,10 @@ def main(words: Sequence[str]) -> int:
     try:
         if folder.finished:
             summary = folder.summary()
-            loss = summary.get("val_loss", math.nan)
-            steps = summary.get("steps")
-            say(f"{folder.path} is finished: {steps} steps, validation loss {loss:.4f}")
+            loss, steps = number_in(summary, "val_loss"), number_in(summary, "steps")
+            reached = "unknown" if loss is None else f"{loss:.4f}"
+            done = "unknown" if steps is None else f"{steps:.0f}"
+            say(f"{folder.path} is finished: {done} steps, validation loss {reached}")
             say("a longer trainer.max_steps goes on from there, run.fresh=true starts anew")
             return EXIT_DONE
         if mirror is not None:

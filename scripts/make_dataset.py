@@ -21,9 +21,12 @@ from radcap.data.images import ImageError, decode_image
 from radcap.data.phantom_rows import SCHEMAS, rows
 from radcap.errors import EXIT_DONE, ConfigError, RadcapError
 from radcap.labels import Labels
+from radcap.reading import read_bytes
 
 _COLUMNS = ("file", "caption", "modality", "location", "pathology")
 _PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2"}
+_MOST_TABLE_BYTES = 1 << 30
+_MOST_PICTURE_BYTES = 2 << 30
 _ROWS_FOR_VAL = 10
 _ROWS_PER_FILE = 10_000
 _ROW_GROUPS_AT_LEAST = 8
@@ -112,7 +115,7 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
 def _read_table(path: Path) -> list[dict[str, str]]:
     """The rows of the CSV under the names of `_COLUMNS`; other columns are ignored."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path, most=_MOST_TABLE_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"CAPTIONS {path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -161,7 +164,7 @@ def _read_entry(folder: Path, name: str, row: dict[str, str]) -> Entry | str:
     if not row["caption"]:
         return "no caption"
     try:
-        image = path.read_bytes()
+        image = read_bytes(path, most=_MOST_PICTURE_BYTES)
         decode_image(image)
     except OSError as error:
         return f"cannot be read: {error.strerror}"

@@ -9,7 +9,6 @@ the image's memory set to zero, and by a linear probe that sees 32 x 32 thumbnai
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -21,13 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from radcap.compose import from_yaml
+from radcap.compose import read_config
+from radcap.console import say
 from radcap.data.collate import Batch
 from radcap.errors import ConfigError, RadcapError
+from radcap.mappings import read_mapping
 from radcap.runtime.select import open_runtime
 from radcap.scoring.probe import linear_probe, thumbnails
 from radcap.training.build import build_model
 from radcap.training.checkpoint import load_latest
+from radcap.training.folder import revision_in
 from radcap.training.inputs import Inputs
 from radcap.training.validate import validate
 
@@ -43,12 +45,17 @@ def figures(run: Path) -> dict[str, float]:
     """
     if not (run / "config.yaml").is_file():
         raise ConfigError(f"{run} holds no run")
-    config = from_yaml((run / "config.yaml").read_text())
-    restored = load_latest(run / "checkpoints", print, is_ours=False)
+    try:
+        config = read_config(run / "config.yaml")
+        versions = read_mapping(run / "versions.json") or {}
+    except ConfigError as error:
+        raise ConfigError(f"{run / 'config.yaml'}: {error}") from None
+    except OSError as error:
+        raise RadcapError(f"{run / 'versions.json'}: {error.strerror}") from None
+    restored = load_latest(run / "checkpoints", say, is_ours=False)
     if restored is None:
         raise RadcapError(f"{run} has no checkpoint yet")
-    versions = json.loads((run / "versions.json").read_text())
-    inputs = Inputs(config, revision=versions.get("data_revision"))
+    inputs = Inputs(config, revision=revision_in(versions))
     train_loader, val_loader = inputs.loaders(None)
     runtime = open_runtime(replace(config.runtime, name="auto", devices=None))
     model = build_model(config.model, vocab_size=len(inputs.tokenizer), weights=restored.model)

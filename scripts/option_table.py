@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from radcap.compose import compose
-from radcap.config import fields, options
+from radcap.config import options
+from radcap.options import fields
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- options: scripts/option_table.py -->", "<!-- end of options -->"

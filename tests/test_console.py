@@ -12,7 +12,7 @@ import pytest
 from command_line import run_python
 from waiting import PATIENCE_S, wait_until
 
-from radcap.console import heartbeat, last_words, printable, progress
+from radcap.console import heartbeat, last_words, printable, progress, put, report, say
 
 
 def test_a_long_block_gives_signs_of_life(capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,6 +197,15 @@ def test_control_characters_become_escapes() -> None:
         "é a\\tb\\r\\n\\x1b[31m\\u202e\\u2028\\x9b"
     )
     assert printable("\udcff") == "\udcff"
+
+
+def test_what_is_said_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("two\nlines \x1b]0;x\x07")
+    report("one \u202e\x9b31m\r")
+    put("as it\tstands \x1b[0m")
+    told = capsys.readouterr()
+    assert told.out == "two\nlines \\x1b]0;x\\x07\nas it\tstands \x1b[0m\n"
+    assert told.err == "radcap: one \\u202e\\x9b31m\\r\n"
 
 
 def test_the_last_words_of_a_failed_command_are_its_error() -> None:

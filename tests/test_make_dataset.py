@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,8 @@ def test_a_small_set_still_has_places_to_draw_from(pictures: Path, tmp_path: Pat
         ("no folder", 2, "no such folder"),
         ("no table", 2, "No such file"),
         ("no column", 2, "no column caption"),
+        ("pipe for a table", 2, "neither a file nor a folder"),
+        ("pipe for a picture", 1, "no usable picture"),
         ("not empty", 2, "--force"),
         ("nothing usable", 1, "no usable picture"),
     ],
@@ -128,6 +131,12 @@ def test_mistakes_are_told_in_one_line(
         pictures = tmp_path / "absent"
     elif change == "no table":
         path = tmp_path / "absent.csv"
+    elif change == "pipe for a table":
+        path.unlink()
+        os.mkfifo(path)
+    elif change == "pipe for a picture":
+        path.write_text("file,caption\npipe.png,x\n")
+        os.mkfifo(pictures / "pipe.png")
     elif change == "no column":
         path.write_text("file,text\na,b\n")
     elif change == "file in the way":

@@ -38,6 +38,7 @@ def figures(cwd: Path, name: str = "preflight.json") -> dict[str, Any]:
         ("preflight.keep=/dev/null", "preflight.keep"),
         ("runtime.devices=4", "runtime.devices"),
         ("preflight.compare=nowhere.json", "nowhere.json"),
+        ("preflight.compare=/dev/zero", "neither a file nor a folder"),
         ("preflight.out=nowhere/x.json", "nowhere/x.json"),
     ],
 )

@@ -171,10 +171,10 @@ def change_lines(before: Mapping[str, Any], report: Mapping[str, Any]) -> Iterat
     yield ""
     yield "change since the earlier preflight"
     for name in differ:
-        yield f"  {name}: {before.get(name)} -> {report[name]}"
+        yield f"  {name}: {str(before.get(name))[:60]} -> {report[name]}"
     for name, program in report["programs"].items():
-        earlier = (before.get("programs") or {}).get(name) or {}
-        if earlier.get("stablehlo_fingerprint") == program["stablehlo_fingerprint"]:
+        earlier = _entry(before, "programs", name, "stablehlo_fingerprint")
+        if earlier == program["stablehlo_fingerprint"]:
             yield f"  {name}: the very same program"
     for name, title in _COMPARED:
         old, new = _figure(before, name), _figure(report, name)
@@ -188,10 +188,18 @@ def change_lines(before: Mapping[str, Any], report: Mapping[str, Any]) -> Iterat
 
 def _figure(report: Mapping[str, Any], name: str) -> Any:
     if name == "needed":
-        return (report.get("memory") or {}).get("needed")
+        return _entry(report, "memory", "needed")
     if name in ("all-reduce", "all-gather"):
-        return ((report.get("collectives") or {}).get(name) or {}).get("count")
-    return report.get(name)
+        return _entry(report, "collectives", name, "count")
+    return _entry(report, name)
+
+
+def _entry(report: Any, *names: str) -> Any:
+    """An entry of nested mappings, as a file of unknown origin holds them."""
+    value = report
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _is_number(value: Any) -> bool:
@@ -199,6 +207,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if not _is_number(value):
-        return {None: "-", True: "yes", False: "no"}.get(value, str(value))
+        return str(value)[:60]
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"

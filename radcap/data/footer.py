@@ -14,6 +14,9 @@ REQUIRED_COLUMNS = ("image", "conversations")
 COLUMNS = (*REQUIRED_COLUMNS, "metadata")
 
 _MOST_ROWS_PER_BYTE = 8
+# A row group of more rows than bytes holds no pictures: its rows take memory and time, and nothing
+# on the disk.
+_MOST_EMPTY_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ def row_groups(file: str, footer: pq.FileMetaData, size: int) -> list[RowGroup]:
                 f"{file} is not a whole parquet file: row group {index} is said to have "
                 f"{group.num_rows:,} rows in the bytes {group.start:,} to {group.stop:,} of "
                 f"{size:,}"
+            )
+        if group.num_rows > _MOST_EMPTY_ROWS + group.num_bytes:
+            raise DataError(
+                f"row group {index} of {file} claims {group.num_rows:,} rows in"
+                f" {group.num_bytes:,} bytes: there are no pictures in it"
             )
         groups.append(group)
     return groups

@@ -28,6 +28,7 @@ from radcap.data.faults import DataError
 from radcap.data.images import IMAGE_SIZE
 from radcap.data.records import Example, Skipped
 from radcap.labels import Labels
+from radcap.reading import open_regular
 
 _MAGIC = b"radcaprows2\n"
 _PREFIX = struct.Struct("<II")
@@ -148,7 +149,7 @@ def _payload(pixels: np.ndarray) -> bytes:
 def open_rows(path: Path) -> RowFile | None:
     """Open a kept row file; None where there is none, or not a whole one."""
     try:
-        stream = path.open("rb", buffering=0)
+        stream = open_regular(path)
     except OSError:  # not there, or not to be had: it is read from where it came
         return None
     try:

@@ -298,8 +298,13 @@ def write_at(descriptor: int, at: int, data: bytes) -> None:
 def _try_lock(folder: Path) -> int | None:
     """Lock a folder without waiting; the descriptor holds the lock, None where another has it."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        # Anybody may put a pipe, a link or a folder of this name into a common TMPDIR.
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(folder, flags)
     except OSError:
+        return None
+    if os.fstat(descriptor).st_uid != os.getuid():
+        os.close(descriptor)
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

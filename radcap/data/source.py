@@ -19,6 +19,7 @@ from radcap.console import printable
 from radcap.data.faults import DataError, one_line
 from radcap.data.footer import COLUMNS, REQUIRED_COLUMNS, RowGroup, row_groups
 from radcap.names import fault_in_path, fault_in_split, shown
+from radcap.reading import check_regular
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -158,6 +159,11 @@ def _open_folder(folder: Path, split: str, config: str) -> Source:
             f"no split {split!r} in {folder}: looked for {config}/{split}-*.parquet,"
             f" data/{split}-*.parquet and {split}-*.parquet; {what_is_there(found, split)}"
         )
+    for file in files:
+        try:
+            check_regular(file)
+        except OSError as error:
+            raise DataError(f"{file} is not a parquet file: {error.strerror}") from None
     names = [str(file.resolve()) for file in files]
     footers = [_read_footer(str(file), partial(file.open, "rb")) for file in files]
     digest = hashlib.sha256()

@@ -13,12 +13,11 @@ from radcap.diagnosis.check import FAIL, OK, WARN, Check, gigabytes
 from radcap.errors import RadcapError
 from radcap.training.folder import RunFolder
 from radcap.training.inputs import cache_folder
+from radcap.training.room import BYTES_PER_PHANTOM_ROW
 
 # float32 weights and Adam's two moments.
 _BYTES_PER_PARAMETER = 12
 _CURVES_BYTES = 50e6
-# 8,000 training and 600 validation pictures take 200 MB.
-_BYTES_PER_PHANTOM_ROW = 25e3
 
 
 def run_folder(config: Config) -> Iterator[Check]:
@@ -82,7 +81,7 @@ def cache(config: Config) -> Iterator[Check]:
     """The folder of the phantom data set, and the cache or copy of the Hub's."""
     data = config.data
     if data.name == "phantom" and data.path is None:
-        need = (data.phantom.train_rows + data.phantom.val_rows) * _BYTES_PER_PHANTOM_ROW
+        need = (data.phantom.train_rows + data.phantom.val_rows) * BYTES_PER_PHANTOM_ROW
         yield _folder("cache", cache_folder(), need, "export RADCAP_CACHE=FOLDER")
     if data.cache is not None:
         yield _folder("data.cache", Path(data.cache), data.cache_gb * 1e9, "data.cache=FOLDER")

@@ -18,6 +18,7 @@ from typing import IO, Any
 from radcap.errors import ConfigError, RadcapError
 from radcap.evaluation.results import RowResult
 from radcap.mappings import read_mapping
+from radcap.reading import read_bytes, read_lines
 from radcap.training.durable import DurableFile
 from radcap.training.folder import move_aside, write_atomically
 from radcap.training.lock import check_held, lock_folder
@@ -25,6 +26,8 @@ from radcap.training.lock import check_held, lock_folder
 _IDENTITY, _ROWS, _PICTURES = "evaluation.json", "rows.jsonl", "pictures"
 _REMEDY = "choose another evaluate.out"
 _ANEW = "evaluate.fresh=true starts anew"
+_LONGEST_LINE = 1_000_000  # bytes
+_MOST_PICTURE_BYTES = 1_000_000  # of 224 x 224 pixels
 _PICTURE = re.compile(r"\d+\.png")
 
 
@@ -96,15 +99,16 @@ class EvaluationFolder:
 
     def _read(self) -> None:
         file = self.path / _IDENTITY
-        if not file.is_file():
+        if not file.exists():
             return
         identity = read_mapping(file)
         if identity is None:
             raise RadcapError(f"{file} is damaged; {_ANEW}")
         self.identity = identity
         rows = self.path / _ROWS
-        content = rows.read_bytes() if rows.is_file() else b""
-        for line in content.splitlines(keepends=True):
+        if not rows.exists():
+            return
+        for line in read_lines(rows, most=_LONGEST_LINE):
             if not line.endswith(b"\n"):
                 break  # of a process that was killed while writing
             try:
@@ -201,9 +205,11 @@ class EvaluationFolder:
     def read_picture(self, row: int) -> bytes | None:
         """A row's picture; None where it was not kept."""
         try:
-            return self.picture(row).read_bytes()
+            return read_bytes(self.picture(row), most=_MOST_PICTURE_BYTES)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise RadcapError(f"{self.picture(row)}: {error.strerror}") from None
 
     def keep_pictures(self, rows: Iterable[int]) -> None:
         """Delete the pictures of all other rows, and nothing else."""

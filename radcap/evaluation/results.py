@@ -9,6 +9,7 @@ from types import NoneType
 from typing import Any
 
 from radcap.labels import Labels
+from radcap.mappings import parse_json
 from radcap.scoring.slots import STATED, read_captions, right_slots
 
 _TEXT_OR_NONE = (str, NoneType)
@@ -62,9 +63,9 @@ class RowResult:
             ValueError: it did not.
         """
         try:
-            fields: dict[str, Any] = json.loads(line)
+            fields: dict[str, Any] = parse_json(line)
             row = cls(**{**fields, "labels": Labels(**fields["labels"])})
-        except (TypeError, KeyError, RecursionError) as error:
+        except (TypeError, KeyError) as error:
             raise ValueError(f"not a row's result: {error}") from None
         for name, allowed in _TYPES.items():
             if type(getattr(row, name)) not in allowed:

@@ -5,16 +5,15 @@ Imports no torch: a run that is not there is refused at once.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from radcap.config import Config
+from radcap.config import Config, DataConfig
 from radcap.errors import ConfigError
-from radcap.overrides import quoted
+from radcap.mappings import read_mapping
+from radcap.options import with_past
+from radcap.training.folder import revision_in
 
 # How a machine reads the data, not what the data is.
 _OF_THE_MACHINE = (
@@ -42,25 +41,30 @@ def take_run(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     return run, rest
 
 
-def data_settings(run: Path, words: Sequence[str]) -> list[str]:
-    """The run's settings of its data as overrides, to stand before those of the command line.
+def data_settings(run: Path, words: Sequence[str]) -> dict[str, Any]:
+    """The run's settings of its data, to stand below those of the command line.
 
     Args:
         run: the run folder.
         words: the user's overrides; a data group among them takes the place of the run's.
 
+    Returns:
+        Full name of an option -> plain value, as `radcap.compose.compose` takes them.
+
     Raises:
         ConfigError: the run's config.yaml cannot be read.
     """
     if any(word.startswith("data=") for word in words):
-        return []
+        return {}
     file = run / "config.yaml"
     try:
-        data = yaml.safe_load(file.read_text())["data"]
-        overrides = list(_overrides(data, "data."))
-    except (OSError, yaml.YAMLError, RecursionError, KeyError, TypeError, ValueError):
+        stored = read_mapping(file)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from None
+    try:
+        return dict(_leaves(with_past((stored or {})["data"], DataConfig), "data."))
+    except (KeyError, TypeError, ValueError):
         raise ConfigError(f"{file}: not the configuration of a run, it has no data") from None
-    return overrides
 
 
 def pinned_revision(run: Path | None, config: Config) -> str | None:
@@ -68,20 +72,21 @@ def pinned_revision(run: Path | None, config: Config) -> str | None:
     if run is None or config.data.name != "hub" or config.data.path is not None:
         return None
     try:
-        hub_id = yaml.safe_load((run / "config.yaml").read_text())["data"]["hub_id"]
-        versions = json.loads((run / "versions.json").read_text())
-        revision = versions["data_revision"]
-    except (OSError, ValueError, RecursionError, yaml.YAMLError, KeyError, TypeError):
+        stored, versions = (read_mapping(run / name) for name in ("config.yaml", "versions.json"))
+    except OSError:
         return None
-    is_same = hub_id == config.data.hub_id and isinstance(revision, str)
-    return revision if is_same else None
+    try:
+        hub_id = (stored or {})["data"]["hub_id"]
+    except (KeyError, TypeError):
+        return None
+    return revision_in(versions or {}) if hub_id == config.data.hub_id else None
 
 
-def _overrides(section: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    if not isinstance(section, Mapping):
-        raise ValueError("no section")
+def _leaves(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in section.items():
         if isinstance(value, Mapping):
-            yield from _overrides(value, f"{prefix}{name}.")
+            yield from _leaves(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            raise ValueError(f"{prefix}{name}: no option of the data is a list")
         elif name not in _OF_THE_MACHINE:
-            yield f"{prefix}{name}={quoted(value)}"
+            yield f"{prefix}{name}", value

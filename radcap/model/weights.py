@@ -4,41 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import pickle
 import socket
-import struct
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V3_Small_Weights
 
 from radcap.errors import RadcapError
 from radcap.model.captioner import ImageCaptioningModel
+from radcap.model.tensors import UNREADABLE, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _DOWNLOAD_TIMEOUT_S = 10.0  # for a connection, and for each answer on it
 _NAMES_IN_A_MESSAGE = 3
-
-# What the readers raise for bytes that are no weights: torch's unpickler runs into whatever the
-# first wrong byte means to it.
-UNREADABLE = (
-    RuntimeError,
-    EOFError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    struct.error,
-    pickle.UnpicklingError,
-    safetensors.SafetensorError,
-)
 
 
 class WeightsError(RadcapError):
@@ -168,10 +151,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_tensors(path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise WeightsUnavailable(f"{path}: cannot read the weights ({reason})") from None

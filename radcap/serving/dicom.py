@@ -41,6 +41,9 @@ _PER_FRAME = "PerFrameFunctionalGroupsSequence"
 _SHARED = "SharedFunctionalGroupsSequence"
 _SETTINGS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 _BYTES_A_PIXEL = 8  # of the widest there are
+_INFLATED_AT_ONCE = 1 << 20
+# Pictures are deflated to a third or a tenth; what grows a hundredfold and is large is none.
+_INFLATED_AT_LEAST, _MOST_GROWTH = 32 << 20, 100
 
 # Modality values of any shape -> their grey levels, uint8.
 _Shade: TypeAlias = Callable[[np.ndarray], np.ndarray]
@@ -197,7 +200,10 @@ def _take_frame_settings(dataset: Dataset, frame: int) -> None:
 
 
 def _check_inflated(data: bytes, most: int) -> None:
-    """Raise ImageError for a deflated file of more than `most` bytes: pydicom inflates it whole."""
+    """Raise ImageError for a deflated file of more than `most` bytes: pydicom inflates it whole.
+
+    And for one that grows as no picture does.
+    """
     from pydicom.filereader import read_dataset, read_preamble
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -208,10 +214,11 @@ def _check_inflated(data: bytes, most: int) -> None:
     meta = read_dataset(stream, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return
-    inflater, rest, size = zlib.decompressobj(-zlib.MAX_WBITS), stream.read(), 0
+    inflater, rest, size = zlib.decompressobj(-zlib.MAX_WBITS), stream.read(_INFLATED_AT_ONCE), 0
+    most = min(most, _INFLATED_AT_LEAST + _MOST_GROWTH * len(data))
     while rest and not inflater.eof:
-        size += len(inflater.decompress(rest, 1 << 20))
-        rest = inflater.unconsumed_tail
+        size += len(inflater.decompress(rest, _INFLATED_AT_ONCE))
+        rest = inflater.unconsumed_tail or stream.read(_INFLATED_AT_ONCE)
         if size > most:
             raise ImageError("too large")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from radcap.reading import open_regular
 from radcap.serving.dicom import is_dicom
 
 PICTURE_SUFFIXES = (
@@ -156,9 +158,7 @@ def _looks_like_picture(path: Path) -> bool:
     if path.name == _INDEX or (suffix and not suffix[1:].isdecimal()):
         return False
     try:
-        if not path.is_file():  # a pipe would be waited for
-            return False
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return is_dicom(stream.read(_HEAD))
-    except OSError:  # it will be named when it is read in earnest
-        return True
+    except OSError as error:  # it will be named when it is read in earnest
+        return error.errno != errno.EINVAL

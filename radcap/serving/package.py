@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 from radcap import __version__
 from radcap.config import MAX_POSITIONS
 from radcap.errors import ConfigError, RadcapError, first_line
+from radcap.mappings import read_mapping
 from radcap.model.encoder import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 from radcap.model.weights import fingerprint, load_captioner_weights
 from radcap.serving.card import RunFacts, model_card, read_facts
@@ -106,8 +107,8 @@ def export(
 
 def _is_export(folder: Path) -> bool:
     try:
-        return json.loads((folder / "config.json").read_text()).get("model_type") == MODEL_TYPE
-    except (OSError, ValueError, AttributeError):
+        return (read_mapping(folder / "config.json") or {}).get("model_type") == MODEL_TYPE
+    except OSError:
         return False
 
 

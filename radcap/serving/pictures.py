@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import stat
+import errno
 import warnings
 from os import PathLike
 from pathlib import Path
@@ -20,6 +20,7 @@ from radcap.data.images import (
     image_pixels,
 )
 from radcap.errors import RadcapError
+from radcap.reading import read_bytes
 from radcap.serving.dicom import is_dicom, read_dicom
 
 Picture: TypeAlias = "str | PathLike[str] | Image.Image | np.ndarray"
@@ -84,18 +85,13 @@ def _name_of(picture: Picture) -> str:
 
 def _read_file(path: Path, frame: int) -> np.ndarray:
     try:
-        status = path.stat()
-        # A pipe or a device may have no end; a folder says by itself what it is.
-        is_endless = not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode)
-        is_read = not is_endless and status.st_size <= _MAX_BYTES
-        data = path.read_bytes() if is_read else b""
+        data = read_bytes(path, most=_MAX_BYTES)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ImageError(f"more than {_MAX_BYTES >> 30} GiB") from None
         raise ImageError(error.strerror or type(error).__name__) from None
     except ValueError:  # a null byte in the name
         raise ImageError("no such file") from None
-    if not is_read:
-        too_long = f"more than {_MAX_BYTES >> 30} GiB"
-        raise ImageError("neither a file nor a folder" if is_endless else too_long)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of decoders, about files that then decode or do not
         if is_dicom(data):

@@ -35,6 +35,7 @@ from radcap.model.weights import (
     load_captioner_weights,
 )
 from radcap.names import shown
+from radcap.reading import check_regular
 from radcap.serving.hub import MODEL_FILES, download_model, hub_model_id
 from radcap.training.checkpoint import best_step, list_checkpoints, load_model
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 CARD_HEADS = 8
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
+_TOKENIZER_SUFFIXES = (".json", ".jsonl", ".txt", ".jinja")
+_MOST_TOKENIZER_BYTES = 16_000_000
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def load_pretrained(source: str | Path) -> Pretrained:
     """
     path = Path(source)
     try:
-        is_file, is_folder = path.is_file(), path.is_dir()
+        is_file, is_folder = path.exists() and not path.is_dir(), path.is_dir()
     except OSError as error:  # a name too long, a folder that may not be entered
         raise WeightsUnavailable(f"{printable(str(source))}: {error.strerror}") from None
     except ValueError as error:  # a NUL in it, or half a character
@@ -117,14 +120,14 @@ def load_pretrained(source: str | Path) -> Pretrained:
 
 
 def _load_folder(path: Path, name: str) -> Pretrained:
-    if (path / "manifest.json").is_file():
+    if (path / "manifest.json").exists():
         return _load_checkpoint(path, name)
     if list_checkpoints(path / "checkpoints"):
         return _load_run(path, name)
     for file in MODEL_FILES:
-        if (path / file).is_file():
+        if (path / file).exists():
             return _assemble(load_captioner_weights(path / file), name, path)
-    if (path / "config.yaml").is_file():
+    if (path / "config.yaml").exists():
         raise WeightsUnavailable(f"{name}: this run has no checkpoint yet")
     raise WeightsError(
         f"{name}: neither a run, a checkpoint nor an exported folder: it holds no checkpoints/, "
@@ -196,7 +199,8 @@ def _architecture(sizes: Mapping[str, int], facts: Mapping[str, Any], origin: st
     """The weights' own sizes, and what they do not show from the files beside them."""
     for key, size in sizes.items():
         if facts.get(key, size) != size:
-            raise WeightsError(f"{origin}: {key} is {size}, but beside it stands {facts[key]}")
+            found = str(facts[key])[:60]
+            raise WeightsError(f"{origin}: {key} is {size}, but beside it stands {found}")
     heads = facts.get("num_heads", CARD_HEADS)
     steps = facts.get("graph_steps", Architecture.graph_steps)
     for key, value, least, most in (
@@ -206,7 +210,8 @@ def _architecture(sizes: Mapping[str, int], facts: Mapping[str, Any], origin: st
     ):
         if type(value) is not int or not least <= value <= most:
             raise WeightsError(
-                f"{origin}: beside it stands {key} {value!r}, not a number from {least} to {most}"
+                f"{origin}: beside it stands {key} {repr(value)[:60]}, not a number from "
+                f"{least} to {most}"
             )
     return Architecture(**sizes, num_heads=heads, graph_steps=steps)
 
@@ -214,14 +219,14 @@ def _architecture(sizes: Mapping[str, int], facts: Mapping[str, Any], origin: st
 def _facts_beside(folder: Path) -> dict[str, Any]:
     """What config.json says about the model, or else the config.yaml of the run."""
     file = folder / "config.json"
-    if file.is_file():
+    if file.exists():
         return _read_mapping(file)
     # Beside a weights file it may be another program's: then it says nothing of heads.
     file = folder / "config.yaml"
-    facts = _heads_in(_read_mapping(file)) if file.is_file() else {}
+    facts = _heads_in(_read_mapping(file)) if file.exists() else {}
     above = folder.resolve().parent
     file = above.parent / "config.yaml"
-    if above.name == "checkpoints" and file.is_file():
+    if above.name == "checkpoints" and file.exists():
         facts = facts or _heads_in(_read_mapping(file))
         if not facts:
             raise WeightsError(f"{file} is damaged: no model.num_heads in it")
@@ -247,8 +252,17 @@ def _read_mapping(file: Path) -> dict[str, Any]:
 
 def _tokenizer_of(folder: Path) -> BertTokenizer:
     """The tokenizer whose files lie in a folder, else that of bert-base-uncased."""
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
         return load_tokenizer()
+    for file in sorted(folder.iterdir()):  # whichever of them it reads
+        if file.suffix not in _TOKENIZER_SUFFIXES:
+            continue
+        try:
+            size = check_regular(file)
+        except OSError as error:
+            raise WeightsError(f"{file}: {error.strerror}") from None
+        if size > _MOST_TOKENIZER_BYTES:
+            raise WeightsError(f"{file}: more than {_MOST_TOKENIZER_BYTES:,} bytes")
     from transformers import BertTokenizer
 
     try:

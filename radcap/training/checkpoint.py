@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -27,11 +26,13 @@ import safetensors.torch
 import torch
 
 from radcap.errors import RadcapError, first_line
-from radcap.model.weights import UNREADABLE
+from radcap.mappings import read_mapping
+from radcap.model.tensors import UNREADABLE, read_tensors
+from radcap.reading import open_regular
+from radcap.training.moment import read_progress
 
 _MODEL, _OPTIMIZER, _RANDOM = "model.safetensors", "optimizer.pt", "random.pt"
 _PROGRESS, _MANIFEST = "progress.json", "manifest.json"
-_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     _verify(path)
     try:
-        progress = json.loads((path / _PROGRESS).read_text())
-        _check_progress(progress, _step_of(path))
+        progress = read_progress(path / _PROGRESS, _step_of(path))
         return Checkpoint(
             step=progress.pop("step"),
-            model=safetensors.torch.load_file(path / _MODEL),
-            optimizer=torch.load(path / _OPTIMIZER, weights_only=True, map_location="cpu"),
-            random=torch.load(path / _RANDOM, weights_only=True, map_location="cpu"),
+            model=read_tensors(path / _MODEL),
+            optimizer=_dict_of(path / _OPTIMIZER),
+            random=_dict_of(path / _RANDOM),
             progress=progress,
         )
     except (OSError, *UNREADABLE) as error:
@@ -141,8 +141,8 @@ def load_model(path: Path) -> tuple[int, dict[str, torch.Tensor]]:
     """
     _verify(path, (_MODEL, _PROGRESS))
     try:
-        step = json.loads((path / _PROGRESS).read_text())["step"]
-        return step, safetensors.torch.load_file(path / _MODEL)
+        step = read_progress(path / _PROGRESS, _step_of(path))["step"]
+        return step, read_tensors(path / _MODEL)
     except (OSError, *UNREADABLE) as error:
         raise ValueError(f"{path} is not a checkpoint of radcap: {first_line(error)}") from None
 
@@ -219,8 +219,8 @@ def _remove(path: Path) -> None:
 def best_step(path: Path) -> int | None:
     """The step that had the lowest validation loss when a checkpoint was written, where known."""
     try:
-        best = json.loads((path / _PROGRESS).read_text()).get("best")
-    except (OSError, ValueError, AttributeError):  # damaged: reading the weights will say so
+        best = (read_mapping(path / _PROGRESS) or {}).get("best")
+    except OSError:  # damaged: reading the weights will say so
         return None
     return best.get("step") if isinstance(best, dict) else None
 
@@ -230,55 +230,19 @@ def _step_of(path: Path) -> int:
     return int(number) if number.isdecimal() else -1
 
 
-def _check_progress(progress: Any, step: int) -> None:
-    """Raise ValueError, naming the first entry that no run has written."""
-    checks = {
-        "step": lambda n: _is_count(n) and n == step,
-        "position": lambda p: p is None or (isinstance(p, dict) and _is_count(p.get("batch"))),
-        "schedule_steps": lambda n: _is_count(n) and n > 0,
-        "best": lambda b: b is None or _is_best(b),
-        "owed": lambda o: isinstance(o, bool),
-        "counts": lambda c: isinstance(c, dict) and _are_counts(dict(c)),
-        "seconds": _are_numbers,
-        "threads": lambda n: _is_count(n) and 0 < n <= _MOST_THREADS,
-        "processes": _is_count,
-    }
-    if not isinstance(progress, dict) or "step" not in progress:
-        raise ValueError(f"{_PROGRESS} names no step")
-    for name, value in progress.items():
-        if name in checks and not checks[name](value):
-            raise ValueError(f"{_PROGRESS}: {name} is {str(value)[:60]}")
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_best(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and _is_count(value.get("step"))
-        and _are_numbers({"val_loss": value.get("val_loss")})
-    )
-
-
-def _are_counts(value: dict[str, Any]) -> bool:
-    """Numbers, and masked rows by reason."""
-    return _are_numbers(value.pop("skipped", {})) and _are_numbers(value)
-
-
-def _are_numbers(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(number, int | float) and math.isfinite(number) for number in value.values()
-    )
+def _dict_of(file: Path) -> dict[str, Any]:
+    content = read_tensors(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file.name} holds no names and values")
+    return content
 
 
 def _verify(path: Path, names: Sequence[str] = (_MODEL, _OPTIMIZER, _RANDOM, _PROGRESS)) -> None:
     try:
-        manifest = json.loads((path / _MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: no readable {_MANIFEST} ({error})") from None
-    if not isinstance(manifest, dict):
+        manifest = read_mapping(path / _MANIFEST)
+    except OSError as error:
+        raise ValueError(f"{path} is damaged: no readable {_MANIFEST} ({error.strerror})") from None
+    if manifest is None:
         raise ValueError(f"{path} is damaged: {_MANIFEST} is not what was written")
     for name in names:
         try:
@@ -290,7 +254,7 @@ def _verify(path: Path, names: Sequence[str] = (_MODEL, _OPTIMIZER, _RANDOM, _PR
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {"bytes": file.stat().st_size, "sha256": digest}
 

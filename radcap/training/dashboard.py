@@ -26,8 +26,8 @@ from tensorboard.plugins.hparams import metadata as hparams
 
 from radcap.compose import to_yaml
 from radcap.config import RUN_LENGTHS, Config, options
+from radcap.options import bound_options
 from radcap.scoring.slots import SCORED
-from radcap.training.folder import bound_options
 
 if TYPE_CHECKING:
     from radcap.data.phantom import Floor
@@ -57,7 +57,7 @@ _CHARTS = {
 # Whatever changes the curve. A sweep over something else, such as data.workers, has that in the
 # names of its lines, which are those of the run folders.
 _TOLD = {
-    *bound_options(),
+    *bound_options(Config),
     *(f"trainer.{name}" for name in RUN_LENGTHS),
     "runtime.precision",
 }

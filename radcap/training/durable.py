@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -28,11 +29,16 @@ class DurableFile:
             RadcapError: it cannot be opened, or is a link.
         """
         self.path = path
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        # A pipe would be waited for.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             self._descriptor = os.open(path, flags, 0o666)
         except OSError as error:
             raise RadcapError(f"{path} cannot be written: {error.strerror}") from None
+        mode = os.fstat(self._descriptor).st_mode
+        if not stat.S_ISREG(mode) and path != Path(os.devnull):
+            os.close(self._descriptor)
+            raise RadcapError(f"{path} cannot be written: it is no file")
         self._size = os.fstat(self._descriptor).st_size
         self._waiting = bytearray()
         self._warned = -_SECONDS_BETWEEN_WARNINGS

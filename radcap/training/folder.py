@@ -12,49 +12,23 @@ import contextlib
 import json
 import os
 import platform
+import re
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
-from radcap.compose import from_yaml, to_yaml
-from radcap.config import RUN_LENGTHS, Config, option_names
+from radcap.compose import read_config, to_yaml
+from radcap.config import RUN_LENGTHS, Config
 from radcap.errors import ConfigError, RadcapError
 from radcap.mappings import read_mapping
+from radcap.options import bound_options
 from radcap.training.lock import check_held, holder, in_use, lock_folder
 
-_FREE = {
-    *(f"trainer.{name}" for name in RUN_LENGTHS),
-    "trainer.log_every",
-    "trainer.eval_every",
-    "trainer.save_every",
-    "trainer.keep_checkpoints",
-    "trainer.caption_rows",
-    "trainer.samples",
-    "trainer.profile_steps",
-    "data.workers",
-    "data.prefetch",
-    "data.hub_patience_s",
-    "data.hub_timeout_s",
-    "data.cache",
-    "data.cache_gb",
-    "data.cache_decoded",
-    "data.local_copy",
-    "data.accept_revision",
-    "data.max_skipped_fraction",
-    "debug.limit",
-}
-_FREE_SECTIONS = ("run.", "runtime.", "logger.", "preflight.", "rehearse.", "evaluate.")
-
+_REVISION = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,99}")
 _REMEDY = "choose another run.name"
 
 _PACKAGES = ("torch", "torchvision", "torch_xla", "transformers", "datasets", "hydra-core")
-
-
-def bound_options() -> list[str]:
-    """The options that a run keeps for life: those that change its curve."""
-    return [n for n in option_names() if n not in _FREE and not n.startswith(_FREE_SECTIONS)]
 
 
 class RunFolder:
@@ -91,7 +65,7 @@ class RunFolder:
         self._config = config
         self._made: list[Path] = []  # folders that were not there before
         self._lock = self._take() if is_ours else None
-        self.resumed = self.config_file.is_file() and not config.run.fresh
+        self.resumed = self.config_file.exists() and not config.run.fresh
         self.finished = False
         if self.resumed:
             before = _read_config(self.config_file)
@@ -100,6 +74,8 @@ class RunFolder:
             unchanged = all(_value(before, name) == _value(config, name) for name in lengths)
             self.finished = unchanged and bool(self.summary().get("finished"))
             self.versions = _read_json(self.path / "versions.json")
+            if self.versions.get("data_revision") and revision_in(self.versions) is None:
+                raise _damaged(self.path / "versions.json")
         else:
             self.versions = _versions()
 
@@ -163,7 +139,7 @@ class RunFolder:
                     f"{self.path / name} is a link, which would lead out of the run folder; link "
                     "the whole folder instead"
                 )
-        if self._config.run.fresh and self.config_file.is_file():
+        if self._config.run.fresh and self.config_file.exists():
             old = self._lock
             move_aside(self.path)
             self.path.mkdir()
@@ -248,8 +224,8 @@ def write_atomically(path: Path, text: str) -> None:
 
 def _read_config(path: Path) -> Config:
     try:
-        return from_yaml(path.read_text())
-    except (ConfigError, yaml.YAMLError, UnicodeDecodeError) as error:
+        return read_config(path)
+    except ConfigError as error:
         first = str(error).splitlines()[0]
         raise ConfigError(
             f"{path} is not a configuration of this version ({first}); run.fresh=true starts anew"
@@ -257,10 +233,25 @@ def _read_config(path: Path) -> Config:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    content = read_mapping(path) if path.is_file() else {}
+    try:
+        content = read_mapping(path)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise RadcapError(f"{path} cannot be read: {error.strerror}") from None
     if content is None:
-        raise RadcapError(f"{path} is damaged; put it right, or run.fresh=true starts anew")
+        raise _damaged(path)
     return content
+
+
+def _damaged(path: Path) -> RadcapError:
+    return RadcapError(f"{path} is damaged; put it right, or run.fresh=true starts anew")
+
+
+def revision_in(versions: Mapping[str, Any]) -> str | None:
+    """The commit or fingerprint of the data in a run's versions.json; None where it has none."""
+    revision = versions.get("data_revision")
+    return revision if isinstance(revision, str) and _REVISION.fullmatch(revision) else None
 
 
 def check_movable(path: Path) -> None:
@@ -286,7 +277,7 @@ def move_aside(path: Path) -> None:
 
 def _refuse_changes(path: Path, before: Config, now: Config) -> None:
     free = {"data.revision"} if now.data.accept_revision else set()
-    bound = [name for name in bound_options() if name not in free]
+    bound = [name for name in bound_options(Config) if name not in free]
     changed = [n for n in bound if _value(before, n) != _value(now, n)]
     if changed:
         shown = ", ".join(f"{n} ({_value(before, n)} -> {_value(now, n)})" for n in changed[:4])
@@ -314,6 +305,3 @@ def _versions() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             versions[package] = None
     return versions
-
-
-assert set(_FREE) <= set(option_names()), "a free option that does not exist"

@@ -19,6 +19,7 @@ from radcap.data.order import Order, wide_window
 from radcap.data.shelf import SPOOLED_BYTES, Cache
 from radcap.data.source import Source, open_source
 from radcap.runtime.launch import Launch, num_launched_here
+from radcap.training.room import check_batch_memory, check_phantom_disk
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
@@ -66,6 +67,7 @@ class Inputs:
             RadcapError: the data is out of reach or not of the right form; one line.
         """
         data = config.data
+        check_batch_memory(data.batch_size, launch.num_processes)
         self._config = config
         self.launch = launch
         self.floor: Floor | None = None
@@ -280,6 +282,7 @@ class Inputs:
         sizes = {"train_rows": size.train_rows, "val_rows": size.val_rows, "seed": size.seed}
         if not phantom_folder(cache_folder(), **sizes).is_dir():
             rows = size.train_rows + size.val_rows
+            check_phantom_disk(cache_folder(), rows)
             say(f"drawing the phantom data set, {rows:,} images, once ...")
         with progress("drawing", "images") as show:
             folder = ensure_phantom(cache_folder(), **sizes, progress=show)

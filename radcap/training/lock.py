@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import weakref
 from pathlib import Path
 from typing import IO
 
 from radcap.errors import RadcapError
+from radcap.reading import open_regular
+
+_LONGEST_NUMBER = 20  # digits of a process
 
 # A forked loader process shares the lock, and outlives a killed run by a moment: the same command
 # given again at once would be refused.
@@ -23,14 +28,20 @@ def holder(path: Path) -> str | None:
         OSError: the lock's file is there and cannot be read.
     """
     try:
-        with (path / ".lock").open() as lock:
+        with open_regular(path / ".lock") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return lock.read().strip() or "unknown"
+                return _number(lock.read(_LONGEST_NUMBER))
     except FileNotFoundError:
         pass
     return None
+
+
+def _number(held: str | bytes) -> str:
+    """The number of a process, as a lock's file holds it."""
+    text = held.decode(errors="replace") if isinstance(held, bytes) else held
+    return text.strip() if text.strip().isdecimal() else "unknown"
 
 
 def in_use(path: Path, number: str, remedy: str) -> RadcapError:
@@ -71,12 +82,15 @@ def lock_folder(path: Path, remedy: str, *, name: str = ".lock") -> IO[str]:
         RadcapError: another process has it; its number is named.
         OSError: the folder cannot be written.
     """
-    descriptor = os.open(path / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    descriptor = os.open(path / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"{name} is no file")
     lock = os.fdopen(descriptor, "r+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        number = lock.read().strip() or "unknown"
+        number = _number(lock.read(_LONGEST_NUMBER))
         lock.close()
         raise in_use(path, number, remedy) from None
     lock.truncate(0)

@@ -17,17 +17,21 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from radcap.errors import RadcapError
+from radcap.mappings import parse_json
+from radcap.reading import check_regular, read_lines
 from radcap.training import dashboard
 from radcap.training.durable import DurableFile
 from radcap.training.folder import write_atomically
@@ -35,6 +39,8 @@ from radcap.training.folder import write_atomically
 if TYPE_CHECKING:
     from radcap.data.phantom import Floor
     from radcap.training.captions import Sample
+
+_LONGEST_LINE = 100_000  # bytes
 
 _TAGS = {
     "loss": "train/loss",
@@ -68,8 +74,7 @@ class RunLog:
         self._steps = _open_after(folder / "metrics.jsonl", resume_step)
         self._validations = _open_after(folder / "val_metrics.jsonl", resume_step)
         self._health = _open_after(folder / "data_health.jsonl", resume_step)
-        lines = (folder / "val_metrics.jsonl").read_text().splitlines()
-        self._validated = {json.loads(line)["step"] for line in lines}
+        self._validated = {step for _, step in _numbered_lines(folder / "val_metrics.jsonl")}
         _drop_events_after(folder, resume_step)
         self._events = _Events(folder) if tensorboard else None
 
@@ -182,21 +187,36 @@ def _line(record: Mapping[str, Any]) -> bytes:
 
 def _open_after(path: Path, step: int) -> DurableFile:
     """Open a file of JSON lines for more, without the lines past a step or torn by a kill."""
-    if path.exists():
-        lines = path.read_text(errors="replace").splitlines()
-        kept = [line + "\n" for line in lines if 0 < _step_of(line) <= step]
-        write_atomically(path, "".join(kept))
+    try:
+        kept = [line for line, number in _numbered_lines(path) if number <= step]
+    except FileNotFoundError:
+        return DurableFile(path)
+    write_atomically(path, b"".join(kept).decode(errors="replace"))
     return DurableFile(path)
 
 
-def _step_of(line: str) -> int:
-    """The step of a JSON line, 0 for a line that a kill or a fault of the disk has torn."""
+def _numbered_lines(path: Path) -> Iterator[tuple[bytes, int]]:
+    """The whole lines of a file of JSON lines, each with its step.
+
+    Without those that a kill or a fault of the disk has torn, or that no run has written.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RadcapError: it cannot be read.
+    """
     try:
-        record = json.loads(line)
-    except ValueError:
-        return 0
-    step = record.get("step") if isinstance(record, dict) else None
-    return step if isinstance(step, int) else 0
+        for line in read_lines(path, most=_LONGEST_LINE):
+            try:
+                record = parse_json(line)
+            except ValueError:
+                continue
+            step = record.get("step") if isinstance(record, dict) else None
+            if isinstance(step, int) and step > 0:
+                yield line.rstrip(b"\r\n") + b"\n", step
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RadcapError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _stays(event: Any, step: int) -> bool:
@@ -212,11 +232,18 @@ def _drop_events_after(folder: Path, step: int) -> None:
     see both.
     """
     for path in sorted(folder.glob("events.out.tfevents.*")):
+        try:
+            check_regular(path)
+        except OSError as error:
+            raise RadcapError(f"{path} cannot be read: {error.strerror}") from None
         if step == 0:  # the run begins again, its texts at step 0 too
             path.unlink()
             continue
-        records = list(RawEventFileLoader(str(path)).Load())
-        kept = [record for record in records if _stays(Event.FromString(record), step)]
+        try:
+            records = list(RawEventFileLoader(str(path)).Load())
+            kept = [record for record in records if _stays(Event.FromString(record), step)]
+        except (DecodeError, MemoryError, OverflowError, ValueError):
+            raise RadcapError(f"{path} is damaged; delete it, and its curves with it") from None
         if len(kept) <= 1:  # its first record holds the format's version
             path.unlink()
             continue

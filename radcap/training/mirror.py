@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ import fsspec
 
 from radcap.console import heartbeat, say
 from radcap.errors import ConfigError, RadcapError, first_line
+from radcap.mappings import read_mapping
 
 _CHECKPOINTS = "checkpoints"
 _MANIFEST = "manifest.json"  # of a checkpoint: written last, read first
@@ -165,7 +165,7 @@ class Mirror:
         self._fs.makedirs(target, exist_ok=True)
         if self._fs.exists(f"{target}/{_MANIFEST}"):  # of another run's checkpoint
             self._fs.rm_file(f"{target}/{_MANIFEST}")
-        names = [*json.loads((source / _MANIFEST).read_text()), _MANIFEST]
+        names = [*(read_mapping(source / _MANIFEST) or {}), _MANIFEST]
         for file in names:
             self._fs.put_file(str(source / Path(file).name), f"{target}/{Path(file).name}")
 

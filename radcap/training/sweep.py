@@ -9,6 +9,7 @@ runs what is not finished. Imports no torch.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -162,9 +163,11 @@ def _damaged(folder: Path) -> Path | None:
     """The first file of a run folder that is no mapping, if there is one."""
     for file in (folder / "summary.json", folder / "versions.json"):
         try:
-            if file.is_file() and read_mapping(file) is None:
+            if file.exists() and read_mapping(file) is None:
                 return file
         except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EFBIG):  # a pipe, or what no run has written
+                return file
             raise RadcapError(f"{file} cannot be read: {error.strerror}") from None
     return None
 

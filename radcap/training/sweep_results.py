@@ -12,6 +12,7 @@ from typing import Any
 from radcap.config import Config
 from radcap.console import WIDTH, wrapped
 from radcap.errors import RadcapError
+from radcap.mappings import number_in
 from radcap.training.clock import duration_text
 from radcap.training.folder import write_atomically
 from radcap.training.sweep_jobs import Job
@@ -41,7 +42,7 @@ class Result:
     @property
     def loss(self) -> float:
         """The validation loss in nats a token; infinite where there is none."""
-        loss = _number(self.summary, "val_loss")
+        loss = number_in(self.summary, "val_loss")
         return math.inf if loss is None else loss
 
     def record(self) -> dict[str, Any]:
@@ -52,15 +53,15 @@ class Result:
             "overrides": dict(self.job.swept),
             "status": self.status,
             "error": self.error,
-            **{name: _number(self.summary, name) for name in names},
+            **{name: number_in(self.summary, name) for name in names},
             "slots": self._slots(),
         }
 
     def cells(self) -> list[str]:
         """Its figures in the table."""
-        steps = _number(self.summary, "steps")
-        perplexity = _number(self.summary, "val_perplexity")
-        wall = _number(self.summary, "wall_s")
+        steps = number_in(self.summary, "steps")
+        perplexity = number_in(self.summary, "val_perplexity")
+        wall = number_in(self.summary, "wall_s")
         right = self._slots().get("pathology")
         return [
             "-" if steps is None else f"{steps:,}",
@@ -75,17 +76,11 @@ class Result:
         """The share of right answers, by what was asked for."""
         slots = self.summary.get("slots")
         shares = {
-            name: _number(slot, "accuracy")
+            name: number_in(slot, "accuracy")
             for name, slot in (slots.items() if isinstance(slots, dict) else ())
             if isinstance(slot, dict)
         }
         return {name: share for name, share in shares.items() if share is not None}
-
-
-def _number(content: Mapping[str, Any], name: str) -> float | None:
-    """A figure of a file that anybody may have written; None where it is no number."""
-    value = content.get(name)
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def ranked(results: Sequence[Result]) -> list[Result]:

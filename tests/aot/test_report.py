@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from radcap.aot.report import change_lines
 
 
@@ -31,3 +33,15 @@ def test_the_change_names_what_cannot_be_compared_and_counts_the_rest() -> None:
     assert "  train: the very same program" in lines
     # An earlier refusal has no figures.
     assert list(change_lines({"fits": False, "flops_per_image": None}, report))
+
+
+@pytest.mark.parametrize("odd", [[], "x", 5, {"needed": []}, {"all-reduce": 5}, {"train": [1]}])
+def test_an_earlier_report_may_hold_anything(odd: object) -> None:
+    before = dict.fromkeys(
+        ("programs", "memory", "collectives", "topology", "fits", "estimated_ms"), odd
+    )
+    report = {
+        **{"topology": "v3-8", "graph": "train", "precision": "bf16", "memory": {"needed": 5}},
+        "programs": {"train": {"stablehlo_fingerprint": "x"}},
+    }
+    assert all(len(line) < 200 for line in change_lines(before, report))

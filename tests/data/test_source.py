@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bounds import bounded
 from watched import watch
 
 from radcap.data.faults import DataError
@@ -260,3 +261,32 @@ def test_no_network_names_the_address_and_the_way_without() -> None:
     message = open_hub("http://127.0.0.1:9")
     assert "http://127.0.0.1:9" in message
     assert "data=phantom or data.path=FOLDER" in message
+
+
+def test_rows_without_anything_in_them_are_not_counted_up(tmp_path: Path, row: Any) -> None:
+    folder = tmp_path / "alignment"
+    folder.mkdir()
+    schema = pa.Table.from_pylist([row(0)]).schema
+    columns = [pa.nulls(300_000, field.type) for field in schema]
+    file = folder / "train-00000-of-00001.parquet"
+    pq.write_table(pa.Table.from_arrays(columns, schema=schema), file, row_group_size=300_000)
+    assert file.stat().st_size < 50_000
+    with (
+        bounded(300),
+        pytest.raises(DataError, match=r"claims 300,000 rows in [\d,]+ bytes") as told,
+    ):
+        open_folder(tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_rows_of_which_many_are_empty_are_still_read(write: Any, row: Any) -> None:
+    empty = row(0, image=None, conversations=None, metadata=None)
+    source = open_folder(write([[[row(1), *[empty] * 400]]]))
+    assert len(list(source.read(0))) == 401
+
+
+def test_a_pipe_for_a_parquet_file_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "alignment").mkdir()
+    os.mkfifo(tmp_path / "alignment" / "train-00000-of-00001.parquet")
+    with bounded(300), pytest.raises(DataError, match="neither a file nor a folder"):
+        open_folder(tmp_path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 from pathlib import Path
 
 import pytest
+from bounds import bounded
 
 from radcap.errors import ConfigError, RadcapError
 from radcap.evaluation.folder import EvaluationFolder
@@ -46,6 +48,8 @@ def test_rows_come_back_exactly(tmp_path: Path) -> None:
         ([result(0).to_line(), result(0).to_line()], "lacks rows"),
         ([b"[1]\n"], "damaged"),
         ([b"[" * 100_000 + b"\n"], "damaged"),
+        ([b"x" * 2_000_000 + b"\n"], "damaged"),
+        ([result(0).to_line().replace(b'"tokens": 7', b'"tokens": 1' + b"0" * 400)], "damaged"),
         ([result(0).to_line().replace(b'"tokens": 7', b'"tokens": "7"')], "damaged"),
         ([result(0).to_line().replace(b'"knee"', b"5")], "damaged"),
         ([result(0).to_line().replace(b"a <b>", b"\\ud800")], "damaged"),
@@ -61,7 +65,7 @@ def test_damaged_rows_are_not_built_upon(tmp_path: Path, lines: list[bytes], sai
         EvaluationFolder(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["[1]", "5", "{", "[" * 100_000])
+@pytest.mark.parametrize("text", ["[1]", "5", "{", "[" * 100_000, '{"a": 1' + "0" * 99 + "}"])
 def test_a_damaged_identity_is_told_in_a_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "evaluation.json").write_text(text)
     with pytest.raises(RadcapError, match=r"evaluation.json is damaged.*fresh"):
@@ -193,3 +197,15 @@ def test_the_page_takes_text_for_text() -> None:
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "a <b>caption" not in page and "&lt;i&gt;" in page and "a &amp; b" in page
     assert "was not kept" in page
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "rows.jsonl", "pictures/0.png"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    folder = EvaluationFolder(tmp_path)
+    folder.accept({"weights": "a"})
+    folder.append([result(0)], {0: b"png"})
+    folder.close()
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with bounded(100), pytest.raises(RadcapError, match="neither a file nor a folder"):
+        EvaluationFolder(tmp_path, is_ours=False).read_picture(0)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+import yaml
+from bounds import bounded
+from test_mappings import LAUGHS
 
 from radcap.compose import compose, to_yaml
 from radcap.errors import ConfigError
@@ -33,7 +37,7 @@ def test_the_runs_data_is_taken_and_the_command_line_wins(tmp_path: Path) -> Non
         ),
         "runtime=tpu",
     )
-    config = compose([*data_settings(run, []), "data.batch_size=8"])
+    config = compose(["data.batch_size=8"], settings=data_settings(run, []))
     before = compose(["+experiment=epoch1"])
     assert config.data.hub_id == before.data.hub_id
     assert (config.data.max_length, config.data.batch_size) == (17, 8)
@@ -51,23 +55,76 @@ def test_odd_texts_come_through(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / "config.yaml").write_text(json.dumps({"data": {"path": text}}))
-        assert compose(data_settings(folder, [])).data.path == text
+        assert compose([], settings=data_settings(folder, [])).data.path == text
+
+
+HOSTILE = ["${oc.env:HF_TOKEN}", "x/${oc.env:HF_TOKEN}", "${seed}", "${.name}", "${oc.decode:1}"]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("name", ["path", "hub_id", "config", "revision", "max_length"])
+def test_nothing_of_this_machine_is_read_by_a_run(
+    tmp_path: Path, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    run = make_run(tmp_path / "run", "+experiment=epoch1")
+    stored = yaml.safe_load((run / "config.yaml").read_text())
+    stored["data"][name] = value
+    (run / "config.yaml").write_text(yaml.safe_dump(stored))
+    with pytest.raises(ConfigError, match="interpolations") as caught:
+        compose([], settings=data_settings(run, []))
+    assert "hf_secret" not in str(caught.value)
+    # The user's own word stands in the place of the run's.
+    mine = compose([f"data.{name}=17"], settings=data_settings(run, []))
+    assert str(getattr(mine.data, name)) == "17"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a,b", "choice(1,2)", "range(1,9)", "glob(*)", "'x'", "{a: 1}", "\x1b", "~", ""],
+)
+def test_values_of_a_run_are_read_once(tmp_path: Path, value: str) -> None:
+    (tmp_path / "config.yaml").write_text(json.dumps({"data": {"path": value, "batch_size": 3}}))
+    config = compose(["seed=2"], settings=data_settings(tmp_path, []))
+    assert (config.data.path, config.data.batch_size, config.seed) == (value, 3, 2)
+
+
+def test_a_run_names_options_of_its_data_alone(tmp_path: Path) -> None:
+    content = {"data": {"pathh": "x", "x" * 900: 1}}
+    (tmp_path / "config.yaml").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"data\.pathh: no such option; did you mean data\.path"):
+        compose([], settings=data_settings(tmp_path, []))
+    (tmp_path / "config.yaml").write_text(json.dumps({"data": {"a": {"b": 1}, "c.d": 2}}))
+    with pytest.raises(ConfigError, match=r"data\.a\.b: no such option"):
+        compose([], settings=data_settings(tmp_path, []))
+
+
+def test_an_odd_revision_is_none(tmp_path: Path) -> None:
+    for odd in ("../x", "a b", ["c0ffee"], {"a": 1}, 5, "", "${oc.env:HF_TOKEN}", "x" * 200):
+        run = make_run(tmp_path / str(abs(hash(str(odd)))), "+experiment=epoch1")
+        (run / "versions.json").write_text(json.dumps({"data_revision": odd}))
+        assert pinned_revision(run, compose([], settings=data_settings(run, []))) is None
+    os.mkfifo(tmp_path / "pipe")
+    (run / "versions.json").unlink()
+    (run / "versions.json").symlink_to(tmp_path / "pipe")
+    with bounded(100):
+        assert pinned_revision(run, compose(["+experiment=epoch1"])) is None
 
 
 def test_a_data_group_takes_the_place_of_the_runs(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "+experiment=epoch1")
     words = ["data=phantom"]
-    assert compose([*data_settings(run, words), *words]).data.name == "phantom"
+    assert compose(words, settings=data_settings(run, words)).data.name == "phantom"
 
 
 def test_the_revision_is_kept_for_the_same_data_set_alone(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "+experiment=epoch1")
-    same = compose(data_settings(run, []))
+    same = compose([], settings=data_settings(run, []))
     assert pinned_revision(run, same) == "c0ffee"
     assert pinned_revision(None, same) is None
     for word in ("data.path=here", "data.hub_id=me/mine", "data=phantom"):
-        words = data_settings(run, [word])
-        assert pinned_revision(run, compose([*words, word])) is None
+        other = compose([word], settings=data_settings(run, [word]))
+        assert pinned_revision(run, other) is None
 
 
 def test_run_is_a_word_of_its_own(tmp_path: Path) -> None:
@@ -79,7 +136,9 @@ def test_run_is_a_word_of_its_own(tmp_path: Path) -> None:
         take_run([f"run={tmp_path / 'file.bin'}"])
 
 
-@pytest.mark.parametrize("text", ["", "data: 5", "[", "model: {}", "data: {path: [1]}", "[" * 9999])
+@pytest.mark.parametrize(
+    "text", ["", "data: 5", "[", "model: {}", "data: {path: [1]}", "[" * 9999, LAUGHS]
+)
 def test_a_damaged_configuration_is_told_in_a_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"config.yaml: not the configuration of a run"):

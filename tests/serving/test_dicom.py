@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bounds import bounded
 from PIL import Image
 
 from radcap.data.images import ImageError
@@ -332,3 +333,17 @@ def test_the_patient_is_never_named(
     said = "".join(capfd.readouterr()) + "".join(str(warning.message) for warning in recwarn)
     assert "secret" not in said.lower()
     assert "jane" not in said.lower()
+
+
+@pytest.mark.parametrize("megabytes", [40, 390])
+def test_a_deflated_file_does_not_grow_as_no_picture_does(megabytes: int) -> None:
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    dataset = pydicom.dcmread(io.BytesIO(dicom(ramp())))
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.add_new(0x00091001, "OB", bytes(megabytes << 20))
+    data = saved(dataset)
+    del dataset
+    assert len(data) < megabytes << 11
+    with bounded(100), pytest.raises(ImageError, match="too large"):
+        read_dicom(data)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bounds import bounded
 from PIL import Image
 
 from radcap.data.images import decode_image
@@ -137,3 +138,13 @@ def test_files_without_an_end_are_refused_unread(tmp_path: Path) -> None:
     ]:
         with pytest.raises(PictureError, match=message):
             read_picture(path)
+
+
+@pytest.mark.parametrize("name", ["pipe.png", "zero.png", "pipe.dcm", "pipe"])
+def test_a_pipe_or_a_device_is_no_picture(tmp_path: Path, name: str) -> None:
+    if name.startswith("pipe"):
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).symlink_to("/dev/zero")
+    with bounded(100), pytest.raises(PictureError, match="neither a file nor a folder"):
+        read_picture(tmp_path / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
+from bounds import bounded
 from hub.stand_in import StandInHub, point_client_at, serving
 
 from radcap.data.collate import load_tokenizer
@@ -287,3 +289,38 @@ def test_a_repository_without_weights_is_refused(hub: StandInHub, tmp_path: Path
     hub.publish(tmp_path / "empty")
     with pytest.raises(WeightsError, match=r"holds no model.safetensors or pytorch_model.bin"):
         load_pretrained(HUB_ID)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "added.json"]
+)
+def test_a_pipe_beside_the_weights_is_not_waited_for(
+    small_model: ImageCaptioningModel, tmp_path: Path, name: str
+) -> None:
+    folder = write_exported(tmp_path / "out", small_model)
+    (folder / "vocab.txt").write_text("[PAD]\n")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with bounded(500), pytest.raises(RadcapError, match=f"{name}: neither a file nor a folder"):
+        load_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "manifest.json", "config.yaml"])
+def test_a_pipe_for_what_tells_a_folder_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with bounded(500), pytest.raises(RadcapError, match=r"neither a file|no checkpoint yet"):
+        load_pretrained(tmp_path)
+    os.mkfifo(tmp_path / "weights.bin")
+    with bounded(500), pytest.raises(WeightsUnavailable, match="neither a file nor a folder"):
+        load_pretrained(tmp_path / "weights.bin")
+
+
+def test_what_stands_beside_is_told_in_a_line(
+    small_model: ImageCaptioningModel, tmp_path: Path
+) -> None:
+    folder = write_exported(tmp_path / "out", small_model)
+    for facts in ({"embed_dim": ["x"] * 9_000}, {"num_heads": "x" * 9_000}):
+        (folder / "config.json").write_text(json.dumps(facts))
+        with pytest.raises(WeightsError) as caught:
+            load_pretrained(folder)
+        assert len(str(caught.value)) < 400

@@ -16,7 +16,8 @@ from waiting import PATIENCE_S
 from radcap.compose import compose
 from radcap.config import Config
 from radcap.errors import ConfigError, RadcapError
-from radcap.training.folder import RunFolder, bound_options
+from radcap.options import bound_options
+from radcap.training.folder import RunFolder
 
 
 def config_for(folder: Path, *words: str) -> Config:
@@ -31,7 +32,7 @@ def opened(folder: Path, *words: str) -> RunFolder:
 
 
 def test_bound_options_are_those_that_change_the_curve() -> None:
-    bound = set(bound_options())
+    bound = set(bound_options(Config))
     assert {
         "seed",
         "model.embed_dim",
