@@ -1,0 +1,304 @@
+"""Proves that a change of radcap's code changes nothing else: compares what two commits compute.
+
+usage: python scripts/compare_commits.py OLD [NEW] [--quick]
+
+OLD, NEW   any revision of git; NEW left out, or `.`: the working tree of this folder's checkout,
+           with files that are not committed yet
+--quick    leaves the compiled v3-8 step out, which takes the longest
+
+Both are checked out into a temporary folder and measured by their own code, OLD and NEW side by
+side on one core each, then OLD once more on two. Compared bit by bit, in the order of a row's way:
+
+    data set          the phantom's files
+    word pieces       captions as tokens
+    row order         which captions make which batch; tokens of each step of the default run
+    pixels            pictures as the model gets them: an epoch's, the phantom's, other files'
+    initial weights   as drawn from the seed
+    model outputs     on golden weights and inputs: memory, logits, loss, generated ids
+    gradients         likewise
+    optimizer update  what the optimizer makes of fixed weights and gradients
+    learning rate     the schedule
+    losses            and gradient norms: 50 steps of the default run, which has no dropout; 20 with
+                      dropout, clipping, weight decay and micro-batches
+    8 devices         5 steps of a tiny model on virtual XLA devices
+    captions          of 16 pictures, by golden weights
+    compiled step     epoch1's for v3-8, by radcap.preflight: program, FLOPs, bytes, collectives
+
+The first eight and the captions' weights are given, so that a difference there is the part's own;
+losses, devices and captions follow from all of them. Beside each difference stands that of OLD
+against itself on two threads: what rounding alone does.
+
+exit status:
+  0 nothing differs   1 something does, or NEW lacks what OLD has   2 wrong arguments
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import numpy as np
+from bench_pairs import machine_load
+
+from radcap.console import Arguments, run_command, say, wrapped
+from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+from radcap.handlers import STOPPING, handled
+
+WORKING_TREE = "."
+PARTS = (
+    *("data set", "word pieces", "row order", "pixels", "initial weights", "model outputs"),
+    *("gradients", "optimizer update", "learning rate", "losses", "8 devices", "captions"),
+    "compiled step",
+)
+# Where the number of threads has a say.
+_WITH_THREADS = ("default run", "dropout", "model", "captions")
+_ROW = "{:16.16s}  {:36.36s}  {:26.26s}  {:.18s}"
+_SAME, _NONE = "same", "-"
+_MEASURE = Path(__file__).with_name("compare_measure.py")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a commit computes: arrays by `PART|WHAT`, and the reason for each stage it lacks."""
+
+    arrays: Mapping[str, np.ndarray]
+    lacks: Mapping[str, str]
+
+    @classmethod
+    def read(cls, folder: Path) -> Measured:
+        with np.load(folder / "measured.npz") as stored:
+            arrays = {name: stored[name] for name in stored}
+        return cls(arrays, json.loads((folder / "lacks.json").read_text()))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        change: OLD to NEW, in words; `same` where every bit is.
+        spread: OLD on one thread to OLD on two, likewise; `-` where threads have no part.
+        counts: whether the change is a difference.
+    """
+
+    part: str
+    what: str
+    change: str
+    spread: str
+    counts: bool
+
+
+def difference(old: np.ndarray, new: np.ndarray) -> str:
+    """How two arrays differ, in words; `same` where every bit is."""
+    if old.shape != new.shape or old.dtype.kind != new.dtype.kind:
+        return f"{_form(old)} -> {_form(new)}"
+    if old.dtype == new.dtype and old.tobytes() == new.tobytes():
+        return _SAME
+    if old.dtype != new.dtype and old.dtype.kind != "U":
+        return f"{old.dtype} -> {new.dtype}"
+    one, other = np.atleast_1d(old), np.atleast_1d(new)
+    unequal = (one != other) & ~((one != one) & (other != other))  # NaN is NaN
+    entries = unequal.reshape(len(unequal), -1).any(axis=1)
+    if not entries.any():
+        return "signs of zeros or NaNs"
+    where = f"{entries.sum()}/{len(entries)} from {int(entries.argmax()) + 1}"
+    if old.dtype.kind == "U":
+        return where
+    apart = np.abs(one.astype(np.float64) - other.astype(np.float64)).max()
+    if old.dtype == np.uint8:
+        return f"{apart:.0f} of 255, {where}"
+    largest = np.abs(one.astype(np.float64)).max()
+    return f"{apart / largest if largest else apart:.1e}, {where}"
+
+
+def _form(array: np.ndarray) -> str:
+    return f"{'x'.join(map(str, array.shape)) or 1} {array.dtype.name.rstrip('0123456789')}"
+
+
+def compare(old: Measured, new: Measured, threads: Measured) -> list[Row]:
+    """The table: OLD to NEW, and beside it OLD on one thread to OLD on two (`threads`)."""
+    names = sorted({*old.arrays, *new.arrays}, key=lambda name: PARTS.index(name.split("|")[0]))
+    rows = []
+    for name in names:
+        part, _, what = name.partition("|")
+        spread = _NONE
+        if name not in old.arrays:
+            change = "OLD lacks it"
+        elif name not in new.arrays:
+            change = "NEW lacks it"
+        else:
+            change = difference(old.arrays[name], new.arrays[name])
+            if name in threads.arrays:
+                spread = difference(old.arrays[name], threads.arrays[name])
+        rows.append(Row(part, what, change, spread, change not in (_SAME, "OLD lacks it")))
+    return rows
+
+
+def lines(rows: Sequence[Row], old: Measured, new: Measured) -> Iterator[str]:
+    """The report, at most 100 columns wide."""
+    yield _ROW.format("part", "compared", "OLD to NEW", "OLD, 1 to 2 threads")
+    for row in rows:
+        yield _ROW.format(row.part, row.what, row.change, row.spread)
+    for name, measured in (("OLD", old), ("NEW", new)):
+        for stage, reason in measured.lacks.items():
+            yield wrapped(f"{name} lacks {stage}: {reason}")
+    found = list(dict.fromkeys(row.part for row in rows if row.counts))
+    if not found:
+        yield f"nothing differs in {len(rows)} comparisons"
+        return
+    first = next(row for row in rows if row.counts)
+    yield wrapped(f"differs: {', '.join(found)}")
+    yield wrapped(f"first in {first.part}, {first.what}: {first.change}")
+
+
+def main(words: Sequence[str]) -> int:
+    """Check out, measure, compare.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        ConfigError: wrong arguments, an unknown revision, no checkout.
+    """
+    parser = Arguments()
+    parser.add_argument("old")
+    parser.add_argument("new", nargs="?", default=WORKING_TREE)
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args(list(words))
+    start = time.monotonic()
+    with handled(dict.fromkeys(STOPPING, _stop)):
+        prefix = "radcap-compare-"
+        with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            root = _checkout_root()
+            for role, revision in (("OLD", options.old), ("NEW", options.new)):
+                say(f"{role} {check_out(root, revision, folder / role)}")
+            old, new, threads = measure(folder, quick=options.quick)
+    rows = compare(old, new, threads)
+    for line in lines(rows, old, new):
+        say(line)
+    say(f"{time.monotonic() - start:.0f} s, {machine_load()}")
+    return EXIT_FAILED if any(row.counts for row in rows) else EXIT_DONE
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def _checkout_root() -> Path:
+    """The top of the checkout that this is called in."""
+    try:
+        return Path(_git(Path.cwd(), "rev-parse", "--show-toplevel").decode().rstrip("\n"))
+    except subprocess.CalledProcessError:
+        raise ConfigError(f"{Path.cwd()}: not in a checkout of git") from None
+
+
+def check_out(root: Path, revision: str, folder: Path) -> str:
+    """Write the files of a revision, or of the working tree, into a new folder.
+
+    Returns:
+        What it is, in words.
+
+    Raises:
+        ConfigError: there is no such revision, or it has no radcap.
+    """
+    if revision == WORKING_TREE:
+        listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        for name in filter(None, listed.decode(errors="surrogateescape").split("\0")):
+            path = root / name
+            if path.is_file() and not path.is_symlink():  # not deleted, no link such as .venv
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(path.read_bytes())
+        described = f"the working tree of {root}"
+    else:
+        try:
+            words = ("rev-parse", "--verify", "--quiet", "--end-of-options")
+            commit = _git(root, *words, f"{revision}^{{commit}}").decode().strip()
+        except subprocess.CalledProcessError:
+            raise ConfigError(
+                f"{revision}: no such revision in {root}; git log --oneline --all lists them"
+            ) from None
+        with tarfile.open(fileobj=io.BytesIO(_git(root, "archive", commit))) as files:
+            files.extractall(folder, filter="data")
+        described = _git(root, "log", "-1", "--format=%h %s", commit).decode().strip()
+    if not (folder / "radcap" / "__init__.py").is_file():
+        raise ConfigError(f"{revision}: no radcap/ in it")
+    return described
+
+
+def _git(root: Path, *words: str) -> bytes:
+    """What git says.
+
+    Raises:
+        CalledProcessError: it refuses.
+        ConfigError: it is not installed.
+    """
+    try:
+        return subprocess.run(["git", "-C", root, *words], capture_output=True, check=True).stdout
+    except FileNotFoundError:
+        raise ConfigError("git is not installed, and the commits are its") from None
+
+
+def measure(folder: Path, *, quick: bool) -> tuple[Measured, Measured, Measured]:
+    """Measure the checkouts `OLD` and `NEW` in `folder`: both on one core, and OLD on two."""
+    cores = sorted(os.sched_getaffinity(0))
+    stages = ["feed", *_WITH_THREADS, "8 devices", *(() if quick else ("compiled step",))]
+    with (
+        measuring(folder, "OLD", cores[:1], stages) as old,
+        measuring(folder, "NEW", cores[-1:], stages) as new,
+    ):
+        _wait(old, new)
+    threads = Measured({}, {})
+    if len(cores) > 1:
+        with measuring(folder, "OLD", cores[:2], _WITH_THREADS) as twice:
+            _wait(twice)
+        threads = Measured.read(folder / "OLD-2")
+    return Measured.read(folder / "OLD-1"), Measured.read(folder / "NEW-1"), threads
+
+
+@contextmanager
+def measuring(
+    folder: Path, role: str, cores: Sequence[int], stages: Sequence[str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a measurement; whatever of it still runs at the end of the block is killed."""
+    out = folder / f"{role}-{len(cores)}"
+    spare = folder / f"{out.name}-tmp"
+    spare.mkdir()
+    name = role if len(cores) == 1 else f"{role}, {len(cores)} threads"
+    words = [_MEASURE, folder / role, out, ",".join(map(str, cores)), name, *stages]
+    environment = {**os.environ, "TMPDIR": str(spare)}
+    with ExitStack() as stack:
+        process = subprocess.Popen(
+            [sys.executable, *words], env=environment, start_new_session=True
+        )
+        stack.callback(process.wait)
+        stack.callback(_kill_session, process)
+        yield process
+
+
+def _kill_session(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):  # all of it has ended
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait(*processes: subprocess.Popen[bytes]) -> None:
+    for process in processes:
+        if process.wait():
+            raise RuntimeError(f"a measurement failed with status {process.returncode}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, __doc__ or ""))
