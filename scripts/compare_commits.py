@@ -44,7 +44,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -65,8 +65,10 @@ PARTS = (
 )
 # Where the number of threads has a say.
 _WITH_THREADS = ("default run", "dropout", "model", "captions")
-_ROW = "{:16.16s}  {:36.36s}  {:26.26s}  {:.18s}"
+_ROW = "{:16.16s}  {:33.33s}  {:24.24s}  {:.21s}"
 _SAME, _NONE = "same", "-"
+_LISTED = 9999  # entries up to which the first that differs is a place that tells something
+_KILLED_WITHIN_S = 10.0
 _MEASURE = Path(__file__).with_name("compare_measure.py")
 
 
@@ -115,6 +117,8 @@ def difference(old: np.ndarray, new: np.ndarray) -> str:
     if not entries.any():
         return "signs of zeros or NaNs"
     where = f"{entries.sum()}/{len(entries)} from {int(entries.argmax()) + 1}"
+    if len(entries) > _LISTED:
+        where = f"{100 * entries.mean():.3g}%"
     if old.dtype.kind == "U":
         return where
     apart = np.abs(one.astype(np.float64) - other.astype(np.float64)).max()
@@ -280,18 +284,22 @@ def measuring(
     name = role if len(cores) == 1 else f"{role}, {len(cores)} threads"
     words = [_MEASURE, folder / role, out, ",".join(map(str, cores)), name, *stages]
     environment = {**os.environ, "TMPDIR": str(spare)}
-    with ExitStack() as stack:
-        process = subprocess.Popen(
-            [sys.executable, *words], env=environment, start_new_session=True
-        )
-        stack.callback(process.wait)
-        stack.callback(_kill_session, process)
+    process = subprocess.Popen([sys.executable, *words], env=environment, start_new_session=True)
+    try:
         yield process
+    finally:
+        _kill_session(process)
 
 
 def _kill_session(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and those it started, and see them gone: they would still write files."""
+    deadline = time.monotonic() + _KILLED_WITHIN_S
     with suppress(ProcessLookupError):  # all of it has ended
         os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.02)
 
 
 def _wait(*processes: subprocess.Popen[bytes]) -> None:

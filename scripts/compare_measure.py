@@ -27,17 +27,17 @@ from PIL import Image
 
 _HERE = Path(__file__).parent
 _STEPS, _STEPS_WITH_DROPOUT, _STEPS_ON_DEVICES = 50, 20, 5
-_PHANTOM = ("data=phantom", "data.phantom.train_rows=320", "data.phantom.val_rows=40")
+_PHANTOM = ("data=phantom", "data.phantom.train_rows=640", "data.phantom.val_rows=40")
 _SHORT = (
     *("trainer.eval_every=null", "trainer.caption_rows=0", "trainer.samples=0"),
     "logger.tensorboard=false",
 )
 _TINY = ("model=tiny", *_PHANTOM, *_SHORT)
-# Two lanes and small windows, so that every rule of the order has a say; 21 steps are an epoch's 20
-# and the first of the next.
-_FEED = ("data.batch_size=16", "data.workers=0", "data.lanes=2", "data.window_gb=0.002")
+# Two lanes of four row groups each and small windows, so that every rule of the order has a say; 21
+# steps are an epoch's 20 and the first of the next.
+_FEED = ("data.batch_size=32", "data.workers=0", "data.lanes=2", "data.window_gb=0.002")
 _FEED = (*_FEED, "schedule=constant", "trainer.max_steps=21", *_TINY)
-_FEED_EPOCH = 320
+_FEED_EPOCH = 640
 _DROPOUT = ("model.dropout=0.1", "optimizer.clip_norm=1", "optimizer.weight_decay=0.01")
 _DROPOUT = (*_DROPOUT, "trainer.accumulate=2")
 _PICTURES = 16
