@@ -37,6 +37,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -54,7 +55,7 @@ import numpy as np
 from bench_pairs import machine_load
 
 from radcap.console import Arguments, run_command, say, wrapped
-from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RadcapError
 from radcap.handlers import STOPPING, handled
 
 WORKING_TREE = "."
@@ -134,7 +135,8 @@ def _form(array: np.ndarray) -> str:
 
 def compare(old: Measured, new: Measured, threads: Measured) -> list[Row]:
     """The table: OLD to NEW, and beside it OLD on one thread to OLD on two (`threads`)."""
-    names = sorted({*old.arrays, *new.arrays}, key=lambda name: PARTS.index(name.split("|")[0]))
+    every = dict.fromkeys((*old.arrays, *new.arrays))  # each once, in the order of measuring
+    names = sorted(every, key=lambda name: PARTS.index(name.partition("|")[0]))
     rows = []
     for name in names:
         part, _, what = name.partition("|")
@@ -194,7 +196,9 @@ def main(words: Sequence[str]) -> int:
     rows = compare(old, new, threads)
     for line in lines(rows, old, new):
         say(line)
-    say(f"{time.monotonic() - start:.0f} s, {machine_load()}")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cost = f"{time.monotonic() - start:.0f} s, {used.ru_utime + used.ru_stime:.0f} of a core"
+    say(f"{cost}, {machine_load()}")
     return EXIT_FAILED if any(row.counts for row in rows) else EXIT_DONE
 
 
@@ -305,7 +309,7 @@ def _kill_session(process: subprocess.Popen[bytes]) -> None:
 def _wait(*processes: subprocess.Popen[bytes]) -> None:
     for process in processes:
         if process.wait():
-            raise RuntimeError(f"a measurement failed with status {process.returncode}")
+            raise RadcapError("a measurement failed; its last words stand above")
 
 
 if __name__ == "__main__":

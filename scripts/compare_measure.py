@@ -218,11 +218,11 @@ class Measurement:
         """Make sure that it is the checkout's radcap that is measured.
 
         Raises:
-            RuntimeError: it is another one's.
+            Lacking: it is another one's, or cannot be imported.
         """
         found = self._python("-c", "import radcap; print(radcap.__file__)").strip()
         if not Path(found).is_relative_to(self.checkout):
-            raise RuntimeError(f"radcap comes from {found}, not from {self.checkout}")
+            raise Lacking(f"{found} is found before {self.checkout}")
 
 
 STAGES: dict[str, Callable[[Measurement], Arrays]] = {
@@ -291,7 +291,10 @@ def main() -> None:
     chosen = [int(core) for core in cores.split(",")]
     os.sched_setaffinity(0, chosen)
     measurement = Measurement(Path(checkout), Path(out), len(chosen))
-    measurement.check_origin()
+    try:
+        measurement.check_origin()
+    except Lacking as error:
+        sys.exit(f"{name}: cannot be imported: {error}")
     found: Arrays = {}
     lacks: dict[str, str] = {}
     for stage in stages:
