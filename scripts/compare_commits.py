@@ -34,14 +34,12 @@ exit status:
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,16 +47,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 import numpy as np
 from bench_pairs import machine_load
+from compare_checkout import WORKING_TREE, check_out, checkout_root
 
 from radcap.console import Arguments, run_command, say, wrapped
-from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RadcapError
+from radcap.errors import EXIT_DONE, EXIT_FAILED, RadcapError
 from radcap.handlers import STOPPING, handled
 
-WORKING_TREE = "."
 PARTS = (
     *("data set", "word pieces", "row order", "pixels", "initial weights", "model outputs"),
     *("gradients", "optimizer update", "learning rate", "losses", "8 devices", "captions"),
@@ -185,14 +182,15 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args(list(words))
     start = time.monotonic()
-    with handled(dict.fromkeys(STOPPING, _stop)):
+    stop = _Stop()
+    with handled(dict.fromkeys(STOPPING, stop)):
         prefix = "radcap-compare-"
         with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
             folder = Path(name)
-            root = _checkout_root()
+            root = checkout_root()
             for role, revision in (("OLD", options.old), ("NEW", options.new)):
                 say(f"{role} {check_out(root, revision, folder / role)}")
-            old, new, threads = measure(folder, quick=options.quick)
+            old, new, threads = measure(folder, stop, quick=options.quick)
     rows = compare(old, new, threads)
     for line in lines(rows, old, new):
         say(line)
@@ -202,65 +200,21 @@ def main(words: Sequence[str]) -> int:
     return EXIT_FAILED if any(row.counts for row in rows) else EXIT_DONE
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)
+class _Stop:
+    """Takes a signal that asks to end, until a moment when nothing is half done."""
+
+    number = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+
+    def check(self) -> None:
+        """End the program if it was asked to."""
+        if self.number:
+            sys.exit(128 + self.number)
 
 
-def _checkout_root() -> Path:
-    """The top of the checkout that this is called in."""
-    try:
-        return Path(_git(Path.cwd(), "rev-parse", "--show-toplevel").decode().rstrip("\n"))
-    except subprocess.CalledProcessError:
-        raise ConfigError(f"{Path.cwd()}: not in a checkout of git") from None
-
-
-def check_out(root: Path, revision: str, folder: Path) -> str:
-    """Write the files of a revision, or of the working tree, into a new folder.
-
-    Returns:
-        What it is, in words.
-
-    Raises:
-        ConfigError: there is no such revision, or it has no radcap.
-    """
-    if revision == WORKING_TREE:
-        listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-        for name in filter(None, listed.decode(errors="surrogateescape").split("\0")):
-            path = root / name
-            if path.is_file() and not path.is_symlink():  # not deleted, no link such as .venv
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(path.read_bytes())
-        described = f"the working tree of {root}"
-    else:
-        try:
-            words = ("rev-parse", "--verify", "--quiet", "--end-of-options")
-            commit = _git(root, *words, f"{revision}^{{commit}}").decode().strip()
-        except subprocess.CalledProcessError:
-            raise ConfigError(
-                f"{revision}: no such revision in {root}; git log --oneline --all lists them"
-            ) from None
-        with tarfile.open(fileobj=io.BytesIO(_git(root, "archive", commit))) as files:
-            files.extractall(folder, filter="data")
-        described = _git(root, "log", "-1", "--format=%h %s", commit).decode().strip()
-    if not (folder / "radcap" / "__init__.py").is_file():
-        raise ConfigError(f"{revision}: no radcap/ in it")
-    return described
-
-
-def _git(root: Path, *words: str) -> bytes:
-    """What git says.
-
-    Raises:
-        CalledProcessError: it refuses.
-        ConfigError: it is not installed.
-    """
-    try:
-        return subprocess.run(["git", "-C", root, *words], capture_output=True, check=True).stdout
-    except FileNotFoundError:
-        raise ConfigError("git is not installed, and the commits are its") from None
-
-
-def measure(folder: Path, *, quick: bool) -> tuple[Measured, Measured, Measured]:
+def measure(folder: Path, stop: _Stop, *, quick: bool) -> tuple[Measured, Measured, Measured]:
     """Measure the checkouts `OLD` and `NEW` in `folder`: both on one core, and OLD on two."""
     cores = sorted(os.sched_getaffinity(0))
     stages = ["feed", *_WITH_THREADS, "8 devices", *(() if quick else ("compiled step",))]
@@ -268,11 +222,11 @@ def measure(folder: Path, *, quick: bool) -> tuple[Measured, Measured, Measured]
         measuring(folder, "OLD", cores[:1], stages) as old,
         measuring(folder, "NEW", cores[-1:], stages) as new,
     ):
-        _wait(old, new)
+        _wait(stop, old, new)
     threads = Measured({}, {})
     if len(cores) > 1:
         with measuring(folder, "OLD", cores[:2], _WITH_THREADS) as twice:
-            _wait(twice)
+            _wait(stop, twice)
         threads = Measured.read(folder / "OLD-2")
     return Measured.read(folder / "OLD-1"), Measured.read(folder / "NEW-1"), threads
 
@@ -297,19 +251,35 @@ def measuring(
 
 def _kill_session(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and those it started, and see them gone: they would still write files."""
-    deadline = time.monotonic() + _KILLED_WITHIN_S
     with suppress(ProcessLookupError):  # all of it has ended
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        while time.monotonic() < deadline:
-            os.killpg(process.pid, 0)
-            time.sleep(0.02)
+    process.wait()
+    deadline = time.monotonic() + _KILLED_WITHIN_S
+    while _is_alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
-def _wait(*processes: subprocess.Popen[bytes]) -> None:
-    for process in processes:
-        if process.wait():
-            raise RadcapError("a measurement failed; its last words stand above")
+def _is_alive(group: int) -> bool:
+    """Whether a process of a group still runs; proc(5): state and process group in stat."""
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            state, _, member_of = file.read_text().rpartition(")")[2].split()[:3]
+            if int(member_of) == group and state not in "ZX":
+                return True
+    return False
+
+
+def _wait(stop: _Stop, *processes: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of measurements.
+
+    Raises:
+        RadcapError: one failed.
+    """
+    while None in (states := [process.poll() for process in processes]) and not any(states):
+        stop.check()
+        time.sleep(0.1)
+    if any(states):
+        raise RadcapError("a measurement failed; its last words stand above")
 
 
 if __name__ == "__main__":
