@@ -13,9 +13,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from command_line import ROOT
+from command_line import ROOT, environment
+from torch import Tensor
+
+from radcap.serving.pictures import read_picture
 
 SCRIPT = ROOT / "scripts" / "compare_commits.py"
+WATCH = ROOT / "scripts" / "compare_watch.py"
 
 # One array of each kind that the measurements hold.
 ARRAYS = {
@@ -234,3 +238,65 @@ def processes_of(folder: Path) -> list[Path]:
             if str(folder).encode() in (process / "cmdline").read_bytes():
                 found.append(process)
     return found
+
+
+def test_the_models_answers_are_golden(
+    monkeypatch: pytest.MonkeyPatch, golden_answers: dict[str, Tensor]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from compare_golden import golden_answers as answers
+
+    found = answers()
+    memory = golden_answers["memory"].numpy()
+    assert found["model outputs|memory, float64"] == pytest.approx(memory, rel=1e-8)
+    loss = golden_answers["train_losses"][0].item()
+    assert found["model outputs|loss in training, float64"] == pytest.approx(loss, rel=1e-8)
+    greedy = golden_answers["greedy_1"].tolist()
+    assert found["model outputs|ids, greedy"][1].tolist() == greedy
+    assert np.abs(found["gradients|of all parameters, float64"]).max() > 0
+
+
+def test_pictures_of_many_forms_are_read_and_no_two_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from compare_measure import write_pictures
+
+    read = [read_picture(path) for path in write_pictures(tmp_path / "pictures")]
+    assert len(read) == 8
+    assert len({pixels.tobytes() for pixels in read}) == 8
+    assert min(pixels.std() for pixels in read) > 20
+
+
+def watched(tmp_path: Path, cache: Path, *words: str) -> dict[str, np.ndarray]:
+    """What the model and the optimizer are given in four steps of the smoke run."""
+    out = tmp_path / "seen.npz"
+    short = ("+experiment=smoke", "runtime=cpu", "runtime.threads=1", "trainer.max_steps=4")
+    short = (*short, "trainer.caption_rows=0", "trainer.samples=0", "run.fresh=true")
+    done = subprocess.run(
+        [sys.executable, str(WATCH), str(out), "radcap.train", *short, *words],
+        cwd=tmp_path,
+        env=environment(cache),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(out) as stored:
+        return {name: stored[name] for name in stored}
+
+
+@pytest.mark.slow
+def test_order_and_optimizer_are_seen_apart(tmp_path: Path, cache: Path) -> None:
+    before = watched(tmp_path, cache)
+    assert before["pictures"].shape == (4 * 8 + 40, 3, 224, 224)
+    assert before["captions"].shape == (4 * 8 + 40,)
+    again = watched(tmp_path, cache)
+    assert all(np.array_equal(before[name], again[name]) for name in before)
+    eps = watched(tmp_path, cache, "optimizer.eps=2e-8")
+    assert {name for name in before if not np.array_equal(before[name], eps[name])} == {"updated"}
+    batch = watched(tmp_path, cache, "data.lanes=1")
+    assert np.array_equal(before["updated"], batch["updated"])
+    assert not np.array_equal(before["captions"][:32], batch["captions"][:32])
+    assert np.array_equal(before["captions"][32:], batch["captions"][32:])  # of validation
