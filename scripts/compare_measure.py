@@ -67,7 +67,7 @@ class Measurement:
 
     def feed(self) -> Arrays:
         """The phantom's files; the rows, pictures and updates of a run of the tiny model."""
-        seen = self._watched("radcap.train", *_FEED, *self._cpu, "run.name=feed")
+        seen, _ = self._watched("radcap.train", *_FEED, *self._cpu, "run.name=feed")
         files = sorted(p for p in self._cache.rglob("*") if p.suffix in (".parquet", ".json"))
         pictures = [hashlib.sha256(p.tobytes()).hexdigest() for p in seen["pictures"]]
         found = {
@@ -100,9 +100,8 @@ class Measurement:
         others = write_pictures(self.folder / "others")
         files = [str(path) for path in (*phantom, *others)]
         options = ("--json", "--device", "cpu", "--max-len", "12", "--batch-size", "8")
-        said: list[str] = []
-        seen = self._watched("radcap.caption", str(self._weights), *files, *options, said=said)
-        records = [json.loads(line) for line in said[0].splitlines()][:_PICTURES]
+        seen, text = self._watched("radcap.caption", str(self._weights), *files, *options)
+        records = [json.loads(line) for line in text.splitlines()][:_PICTURES]
         return {
             "pixels|16 pictures of the phantom": seen["pictures"][:_PICTURES],
             f"pixels|{len(others)} files of other forms": seen["pictures"][_PICTURES:],
@@ -174,17 +173,22 @@ class Measurement:
         lines = [json.loads(line) for line in text.splitlines()]
         return {key: np.array([line[key] for line in lines]) for key in lines[0]}
 
-    def _watched(self, module: str, *words: str, said: list[str] | None = None) -> Arrays:
-        """Run a command under compare_watch.py; what the model was given, by name."""
+    def _watched(self, module: str, *words: str) -> tuple[Arrays, str]:
+        """Run a command under compare_watch.py.
+
+        Returns:
+            What the model and the optimizer were given, and what the command printed.
+
+        Raises:
+            Lacking: it failed, or what it gives to the model is not seen.
+        """
         out = self.folder / f"{module}.npz"
         text = self._python(str(_HERE / "compare_watch.py"), str(out), module, *words)
-        if said is not None:
-            said.append(text)
         seen = _load(out)
         missing = {"pictures", "captions"} - set(seen)
         if missing:
             raise Lacking(f"no {' and no '.join(sorted(missing))} seen on their way to the model")
-        return seen
+        return seen, text
 
     def _python(self, *words: str) -> str:
         """Run Python with the commit's radcap; what it prints.
