@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -205,8 +206,7 @@ class Measurement:
             check=False,
         )
         if done.returncode:
-            lines = (done.stderr.strip() or done.stdout.strip() or "no word").splitlines()
-            raise Lacking(f"status {done.returncode}: {lines[-1]}")
+            raise Lacking(f"status {done.returncode}: {last_line(done.stderr) or 'no word'}")
         return done.stdout
 
     def _environment(self) -> dict[str, str]:
@@ -238,6 +238,13 @@ STAGES: dict[str, Callable[[Measurement], Arrays]] = {
     "8 devices": Measurement.devices,
     "compiled step": Measurement.compiled,
 }
+
+
+def last_line(text: str) -> str:
+    """The error of a command that failed: radcap's own line, else the last one with a word in it."""
+    lines = [line for line in text.splitlines() if re.search(r"\w", line)]
+    own = [line for line in lines if line.startswith("radcap: ")]
+    return (own or lines or [""])[-1]
 
 
 def write_phantom_pictures(cache: Path, folder: Path, count: int) -> list[Path]:

@@ -268,6 +268,15 @@ def test_pictures_of_many_forms_are_read_and_no_two_are_the_same(
     assert min(pixels.std() for pixels in read) > 20
 
 
+def test_a_failed_commands_reason_is_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from compare_measure import last_line
+
+    assert last_line("a\nradcap: no such option\nmore\n****\n") == "radcap: no such option"
+    assert last_line("Traceback\nValueError: x\n****\n") == "ValueError: x"
+    assert last_line("") == ""
+
+
 def watched(tmp_path: Path, cache: Path, *words: str) -> dict[str, np.ndarray]:
     """What the model and the optimizer are given in four steps of the smoke run."""
     out = tmp_path / "seen.npz"
