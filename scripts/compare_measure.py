@@ -241,7 +241,7 @@ STAGES: dict[str, Callable[[Measurement], Arrays]] = {
 
 
 def last_line(text: str) -> str:
-    """The error of a command that failed: radcap's own line, else the last one with a word in it."""
+    """The error of a command that failed: radcap's own line, else the last with a word."""
     lines = [line for line in text.splitlines() if re.search(r"\w", line)]
     own = [line for line in lines if line.startswith("radcap: ")]
     return (own or lines or [""])[-1]
