@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import golden_formulas
 import numpy as np
 import pytest
 import torch
@@ -97,54 +97,23 @@ if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def golden_fill(model: ImageCaptioningModel) -> None:
-    """Fill a model with the golden weights."""
-    state = model.state_dict()
-    filled = {}
-    for k, name in enumerate(sorted(state)):
-        entry = state[name]
-        if not entry.is_floating_point():
-            filled[name] = torch.zeros_like(entry)
-            continue
-        index = torch.arange(entry.numel(), dtype=torch.float64)
-        s = 43758.5453 * torch.sin(12.9898 * index + 78.233 * k)
-        x = 2 * (s - s.floor()) - 1
-        if name == "pos_encoder":
-            value = 0.5 * x
-        elif entry.ndim == 2 and name.startswith(("vis_proj.", "graph_layer.")):
-            value = 1.2 * x / math.sqrt(entry.shape[1])
-        elif entry.ndim >= 2:
-            value = 2.4 * x / math.sqrt(entry[0].numel())
-        elif name.endswith("running_var"):
-            value = 1 + 0.5 * x
-        elif name.endswith(".weight"):
-            value = 1 + 0.1 * x
-        else:
-            value = 0.1 * x
-        filled[name] = value.view(entry.shape)
-    filled["fc_out.bias"][2] += 4.6
-    model.load_state_dict(filled)
-
-
 @pytest.fixture
 def golden_model() -> ImageCaptioningModel:
     """The golden model in float64, evaluation mode, no dropout."""
     model = ImageCaptioningModel(211, embed_dim=32, num_layers=2, num_heads=4, dropout=0.0)
     model.double()
-    golden_fill(model)
+    golden_formulas.fill(model)
     return model.eval()
 
 
 @pytest.fixture(scope="session")
 def golden_images() -> Tensor:
-    i = torch.arange(3 * 224 * 224, dtype=torch.float64)
-    images = [torch.cos(0.013 * i), 1.5 * torch.sin(0.0021 * i) + torch.cos(0.4 * i)]
-    return torch.stack(images).view(2, 3, 224, 224)
+    return golden_formulas.images()
 
 
 @pytest.fixture(scope="session")
 def golden_tokens() -> Tensor:
-    return torch.tensor([[1, 5, 7, 9, 11, 2, 0], [1, 6, 8, 10, 2, 0, 0]])
+    return golden_formulas.tokens()
 
 
 @pytest.fixture(scope="session")
