@@ -14,7 +14,7 @@ import stat
 import sys
 import time
 from contextlib import suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 from radcap.handlers import begin, end_is_asked
 
@@ -44,7 +44,7 @@ class PatientFile(io.RawIOBase):
     def isatty(self) -> bool:
         return os.isatty(self._descriptor)
 
-    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
+    def write(self, data: Any) -> int:
         """Write some of it, or nothing of it anywhere where nobody reads and the end is asked for.
 
         Raises:

@@ -116,10 +116,10 @@ def _known(path: str, sent: Mapping[str, Any], uploads: Path) -> dict[str, Any]:
     if path == _RESET:
         return {"event_id": _name(sent, "event_id")}
     if path == _CANCEL:
-        known = {name: _name(sent, name) for name in ("session_hash", "event_id")}
-        return known | {"fn_index": _function(sent)}
+        names = {name: _name(sent, name) for name in ("session_hash", "event_id")}
+        return {**names, "fn_index": _function(sent)}
     number = 0 if path == _CALL else _function(sent)
-    known = {"data": _data(sent, number, uploads)}
+    known: dict[str, Any] = {"data": _data(sent, number, uploads)}
     if path == _JOIN or sent.get("session_hash") is not None:
         known["session_hash"] = _name(sent, "session_hash")
     if path == _JOIN:
