@@ -313,8 +313,8 @@ def test_without_captions_there_is_a_loss(words: list[str], tmp_path: Path) -> N
         (["run=nowhere"], "run=nowhere: no run folder"),
         (["run=a", "run=b"], "one run at a time"),
         (["evaluate.split=test"], "no split 'test'"),
-        (["evaluate.split=../../esc"], "no name of a split"),
-        (["data.val_split=/etc/x"], "no name of a split"),
+        (["evaluate.split=../../esc"], r"evaluate.split='../../esc': no such name is possible"),
+        (["data.val_split=/etc/x"], "data.val_split='/etc/x': no such name is possible"),
         (["evaluate.rows=0"], "evaluate.rows"),
         (["evaluate.weight=x"], "evaluate.weights"),
         (["evaluate.beams=0"], "evaluate.beams"),
@@ -331,14 +331,17 @@ def test_wrong_words_are_refused_in_a_line(
 
 def test_results_beside_a_run_do_not_leave_it(words: list[str], tmp_path: Path) -> None:
     run, theirs = tmp_path / "run", tmp_path / "theirs"
+    run.mkdir()
     theirs.mkdir()
     model = looking_model(num_layers=1, num_heads=8)
     best = {"best": {"step": 9, "val_loss": 1.0}}
     save_checkpoint(run / "checkpoints", Checkpoint(9, model.state_dict(), {}, {}, best))
     sizes = ["model=tiny", "model.embed_dim=16", "model.num_layers=1", "model.num_heads=8"]
-    (run / "config.yaml").write_text(to_yaml(compose([*sizes, "data.val_split=../../x"])))
+    text = to_yaml(compose(sizes))
+    assert "val_split: val\n" in text
+    (run / "config.yaml").write_text(text.replace("val_split: val\n", "val_split: ../../x\n"))
     words = [f"run={run}", *words, "evaluate.weights=null", "evaluate.out=null"]
-    with pytest.raises(ConfigError, match="no name of a split"):
+    with pytest.raises(ConfigError, match=r"data.val_split='../../x': no such name is possible"):
         main(words)
     (run / "evaluation").symlink_to(theirs)
     with pytest.raises(ConfigError, match="evaluation is a link"):

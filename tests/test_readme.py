@@ -151,8 +151,8 @@ def test_the_two_scripts(tmp_path: Path) -> None:
     asked = (tmp_path / "asked").read_text().splitlines()
     assert [line for line in asked if "install" not in line] == [
         "python -m radcap.train seed=1",
-        "python -m pytest -m not slow -k x",
-        "python -m pytest",
+        "python -m pytest -n auto --dist worksteal -m not slow -k x",
+        "python -m pytest -n auto --dist worksteal",
     ]
     installed = [line.split()[-1] for line in asked if line.startswith("uv pip install")]
     assert installed == [".", ".[dev]"]

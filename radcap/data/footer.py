@@ -57,11 +57,6 @@ def row_groups(file: str, footer: pq.FileMetaData, size: int) -> list[RowGroup]:
                 f"{group.num_rows:,} rows in the bytes {group.start:,} to {group.stop:,} of "
                 f"{size:,}"
             )
-        if group.num_rows > _MOST_EMPTY_ROWS + group.num_bytes:
-            raise DataError(
-                f"row group {index} of {file} claims {group.num_rows:,} rows in"
-                f" {group.num_bytes:,} bytes: there are no pictures in it"
-            )
         groups.append(group)
     return groups
 
@@ -70,7 +65,10 @@ def _is_possible(group: RowGroup, size: int) -> bool:
     """Whether a file of `size` bytes can hold a row group: a footer may state anything."""
     if not 0 <= group.start <= group.stop <= size or group.num_bytes < 0:
         return False
-    return 0 <= group.num_rows <= _MOST_ROWS_PER_BYTE * (group.stop - group.start)
+    most_rows = min(
+        _MOST_ROWS_PER_BYTE * (group.stop - group.start), _MOST_EMPTY_ROWS + group.num_bytes
+    )
+    return 0 <= group.num_rows <= most_rows
 
 
 def _row_group(file: str, index: int, group: Any) -> RowGroup:

@@ -71,7 +71,6 @@ class Evaluation:
         assert source is not None, "the command has seen to it"
         self.launch = launch
         self.split = options.split or config.data.val_split
-        _check_split(self.split)
         data = replace(config.data, train_split=self.split, val_split=self.split)
         trainer = replace(config.trainer, eval_rows=options.rows)
         self.config = replace(config, data=data, trainer=trainer)
@@ -275,13 +274,6 @@ class Evaluation:
         """Append what is new: a batch that was half scored before is scored again as a whole."""
         known = len(self.folder.results)
         self.folder.append([one for one in results if one.row >= known], pictures)
-
-
-def _check_split(split: str) -> None:
-    """Refuse what is no name: it becomes part of the names of files."""
-    parts = split.split("/")
-    if any(part.startswith(".") or not re.fullmatch(r"[\w.-]+", part) for part in parts):
-        raise ConfigError(f"the split {split!r} is no name of a split, such as val")
 
 
 def _vocabulary_hash(tokenizer: BertTokenizer) -> str:

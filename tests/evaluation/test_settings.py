@@ -30,7 +30,7 @@ def test_the_runs_data_is_taken_and_the_command_line_wins(tmp_path: Path) -> Non
             "+experiment=epoch1",
             "data.max_length=17",
             "data.workers=5",
-            "data.train_split='a, [b]'",
+            "data.train_split=b_c.d-e",
             "data.cache=/scratch",
             "data.local_copy=/scratch/copy",
             "data.hub_timeout_s=7",
@@ -41,7 +41,7 @@ def test_the_runs_data_is_taken_and_the_command_line_wins(tmp_path: Path) -> Non
     before = compose(["+experiment=epoch1"])
     assert config.data.hub_id == before.data.hub_id
     assert (config.data.max_length, config.data.batch_size) == (17, 8)
-    assert config.data.train_split == "a, [b]"
+    assert config.data.train_split == "b_c.d-e"
     # The machine's own are not the run's.
     assert (config.data.cache, config.data.local_copy) == (None, None)
     assert config.data.hub_timeout_s == compose([]).data.hub_timeout_s

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from waiting import wait_until
 
 from radcap.config import OptimizerConfig, RuntimeConfig
 from radcap.errors import ConfigError
@@ -279,7 +280,12 @@ def pieces() -> Any:
     left = runtime.batches(draw(range(10**6)))
     next(left)
     runtime.close()
-    found["threads"] = [t.name for t in threading.enumerate() if "transfer" in t.name]
+
+    # It is not waited for: it ends when it is told to, in a moment of its own.
+    def has_ended() -> bool:
+        return not any("transfer" in thread.name for thread in threading.enumerate())
+
+    found["threads_end"] = wait_until(has_ended, "the end of the transfer's thread")
     try:
         next(runtime.batches([RandomBatch.draw(0, rows=6)]))
     except ConfigError as error:

@@ -384,6 +384,7 @@ def test_no_password_in_an_address(address: str) -> None:
 
 def test_a_mirror_replaces_no_hidden_file(tmp_path: Path) -> None:
     there = tmp_path / "there"
+    there.mkdir()
     save_checkpoint(there / "checkpoints", moment(4))
     (there / ".lock").write_text("forged")
     (there / "metrics.jsonl").write_text("{}\n")
