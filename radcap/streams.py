@@ -7,6 +7,7 @@ block: after a signal that asks for the end it is given up, and a run saves in t
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import select
@@ -50,7 +51,16 @@ class PatientFile(io.RawIOBase):
         Raises:
             OSError: as of any write.
         """
-        piece = memoryview(data).cast("B")[:_PIECE]
+        try:
+            return self._write(memoryview(data).cast("B")[:_PIECE])
+        except OSError as error:
+            # A closed terminal. What lies in the buffer is written again at the end, and would turn
+            # the exit status into Python's own 120.
+            if error.errno == errno.EIO and stat.S_ISCHR(os.fstat(self._descriptor).st_mode):
+                self.discard()
+            raise
+
+    def _write(self, piece: memoryview) -> int:
         while True:
             began = time.monotonic()
             if self._own is None:

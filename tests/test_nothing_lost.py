@@ -259,7 +259,7 @@ def test_a_run_whose_output_nobody_reads_saves_at_a_signal(
     assert status == 75 and "Traceback" not in told, told
     last = metrics(run)[-1]["step"]
     assert (run / "checkpoints" / f"step-{last}" / "manifest.json").is_file()
-    assert train(tmp_path, cache, *WORDS).returncode == 0
+    assert train(tmp_path, cache, *words).returncode == 0
     assert same_curve(run, unbroken)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from radcap.config import RuntimeConfig
@@ -10,6 +11,8 @@ from radcap.runtime.launch import check_compiler, check_devices
 from radcap.runtime.tpu import prepare_environment, tpu_is_usable
 
 _CPU_INFO = Path("/proc/cpuinfo")
+# Values of ONEDNN_MAX_CPU_ISA begin so where they allow products of bf16.
+_ISA_WITH_BF16 = ("DEFAULT", "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX10")
 
 
 def open_runtime(config: RuntimeConfig, *, threads: int | None = None) -> Runtime:
@@ -71,7 +74,14 @@ def default_training_precision(name: str) -> str:
 
 
 def _cpu_multiplies_bf16() -> bool:
-    """Whether the CPU has instructions for it; without them it is emulated, and slow."""
+    """Whether the CPU has instructions for it and oneDNN, which makes the products, may use them.
+
+    Without them bf16 is emulated, and slow. oneDNN keeps to the instructions that its variable
+    names (https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html).
+    """
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    if most and not most.startswith(_ISA_WITH_BF16):
+        return False
     try:
         words = _CPU_INFO.read_text().split()
     except OSError:

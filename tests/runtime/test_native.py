@@ -91,12 +91,26 @@ def test_padding_that_all_rows_share_is_cut(multiple: int, width: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "precision"),
-    [("fpu avx512f avx512_bf16 amx_tile", "bf16"), ("fpu avx512f", "fp32"), (None, "fp32")],
+    ("flags", "most", "precision"),
+    [
+        ("fpu avx512f avx512_bf16 amx_tile", None, "bf16"),
+        ("fpu avx512f avx512_bf16 amx_tile", "avx512_core_bf16", "bf16"),
+        ("fpu avx512f avx512_bf16 amx_tile", "AVX2", "fp32"),  # it would be emulated
+        ("fpu avx512f avx512_bf16 amx_tile", "AVX512_CORE", "fp32"),
+        ("fpu avx512f", None, "fp32"),
+        (None, None, "fp32"),
+    ],
 )
 def test_a_cpu_trains_in_bf16_where_it_multiplies_it_and_scores_in_float32(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str | None, precision: str
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    flags: str | None,
+    most: str | None,
+    precision: str,
 ) -> None:
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if most is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
     cpuinfo = tmp_path / "cpuinfo"
     if flags is not None:
         cpuinfo.write_text(f"processor : 0\nflags : {flags}\n\n")
