@@ -1,6 +1,6 @@
 """A run that is killed at random moments draws the curve of an unbroken one, bit for bit.
 
-`RADCAP_KILLS=100 pytest tests/test_kills.py -k "many or variant" -rP` prints the table of a
+`RADCAP_KILLS=100 scripts/test.sh --all tests/test_kills.py -rP` prints the table of a
 hundred and those of twenty for each way of a run: accumulated gradients, dropout, a local folder,
 caches, a local copy, a run that is lengthened. Without the variable one kill of several together
 has to do.

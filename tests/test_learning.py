@@ -33,8 +33,9 @@ def run(tmp_path: Path, *words: str) -> str:
 
 @pytest.mark.slow(minutes=10)
 @pytest.mark.timeout(13 * PATIENCE_S)
-def test_the_default_run_learns_what_the_image_shows(tmp_path: Path) -> None:
-    said = run(tmp_path, "-m", "radcap.train")
+@pytest.mark.parametrize("seed", os.environ.get("RADCAP_SEEDS", "0").split(","))
+def test_the_default_run_learns_what_the_image_shows(tmp_path: Path, seed: str) -> None:
+    said = run(tmp_path, "-m", "radcap.train", f"seed={seed}")
     end = json.loads((tmp_path / "runs" / "default" / "summary.json").read_text())
     excess = end["val_loss_per_caption"] - end["floor"]["nats_per_caption"]
     assert 0 < excess <= 0.6
