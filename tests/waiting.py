@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 # A watchdog for one process or event: what takes longer hangs, on a slow machine too. The tests
 # that need more for a whole training say so.
-PATIENCE_S = 1800.0
+PATIENCE_S = 900.0
 
 
 def wait_until(condition: Callable[[], T], what: str, *, every_s: float = 0.02) -> T:

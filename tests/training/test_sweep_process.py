@@ -117,7 +117,10 @@ def test_a_killed_sweep_takes_its_job_along(tmp_path: Path, on_terminal: bool) -
     master, slave = pty.openpty() if on_terminal else os.pipe()
     process = start_sweep(SAVER.format(told=str(told)), tmp_path / "log", stdout=slave)
     os.close(slave)
-    assert os.read(master, 100).startswith(b"ready")
+    said = b""
+    while not said.endswith(b"\n"):  # which the job writes by itself
+        said += os.read(master, 100)
+    assert said.strip() == b"ready"
     process.kill()
     process.wait(PATIENCE_S)
     wait_until(told.exists, "the job's last line")
