@@ -28,6 +28,7 @@ def losses(run: Path) -> list[float]:
 
 
 @needs_xla
+@pytest.mark.slow(minutes=8)
 def test_the_first_twenty_losses_are_the_same_everywhere(tmp_path: Path, cache: Path) -> None:
     """The default run, shortened. A smaller batch would be chaos in float32 before step 20."""
     words = (
