@@ -26,14 +26,9 @@ WORDS = (
 )
 
 
-def command(words: Sequence[str], processes: int = 1) -> list[str]:
-    """The trainer's line, by torchrun for several processes."""
-    return [sys.executable, *module_words("radcap.train", words, processes)]
-
-
-def module_words(module: str, words: Sequence[str], processes: int = 1) -> list[str]:
-    """What follows `python` in a command's line, by torchrun for several processes."""
-    return programs.launched(["-m", module, *words], processes)
+def command(words: Sequence[str]) -> list[str]:
+    """The trainer's line, in one process."""
+    return [sys.executable, "-m", "radcap.train", *words]
 
 
 def environment(cache: Path) -> dict[str, str]:

@@ -228,9 +228,7 @@ def _matter(env: Mapping[str, str], beginnings: tuple[str, ...]) -> dict[str, st
     return {k: v for k, v in env.items() if k.startswith(beginnings) and k not in _HARMLESS}
 
 
-def launched(
-    words: Sequence[str], processes: int, env: MutableMapping[str, str] | None = None
-) -> list[str]:
+def launched(words: Sequence[str], processes: int, env: MutableMapping[str, str]) -> list[str]:
     """What follows `python` for a program in so many processes: torchrun's words before its own.
 
     Args:
@@ -239,7 +237,7 @@ def launched(
     if processes == 1:
         return list(words)
     line = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *words]
-    if env is not None and (server := server_for(line, env)) is not None:
+    if (server := server_for(line, env)) is not None:
         env["PYTHON_EXEC"] = str(server.python())
     return line
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import programs
 import pytest
-from programs import launched
 
 PROGRAM = Path(__file__).with_name("runtime_program.py")
 
@@ -26,7 +25,7 @@ def run_program() -> Callable[..., Any]:
         line = [str(PROGRAM), part, *map(str, words)]
         settings = {"RADCAP_STRICT_GRAPHS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
         env = os.environ | programs.QUICK_XLA | settings | environment
-        done = programs.run(launched(line, processes, env), env=env)
+        done = programs.run(programs.launched(line, processes, env), env=env)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
