@@ -20,6 +20,7 @@ PRECISIONS = ("fp32", "bf16")
 MAX_POSITIONS = 2000  # the word pieces that the decoder knows a place for, as the model card's
 GRAPHS = ("train", "eval", "generate")
 _LONGEST = 1e12  # of a duration, in whatever unit
+_MAX_BATCH_SIZE = 1_000_000
 
 # The same key in different units; one of them sets the length of a run.
 RUN_LENGTHS = ("max_steps", "max_examples", "max_epochs")
@@ -116,7 +117,7 @@ class DataConfig:
     train_split: str = option("split to train on")
     val_split: str = option("split to validate on")
     revision: str | None = option("commit of the Hub data set; null for the newest")
-    batch_size: int = option("rows in a global batch", at_least=1, at_most=65_536)
+    batch_size: int = option("rows in a global batch", at_least=1, at_most=_MAX_BATCH_SIZE)
     workers: int = free(
         "loader processes of each training process; 0: none", at_least=0, at_most=1024
     )
@@ -223,7 +224,7 @@ class PreflightConfig:
     topology: str = free("the TPU: a name such as v3-8, or a raw topology such as v3:2x2")
     graph: str = free("the program to compile", choices=GRAPHS)
     batch_sizes: list[int] | None = free(
-        "global batches to compile in turn", at_least=1, at_most=1_000_000
+        "global batches to compile in turn", at_least=1, at_most=_MAX_BATCH_SIZE
     )
     out: str = free("file of the figures, JSON")
     compare: str | None = free("file of an earlier preflight to show the change against")
