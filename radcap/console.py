@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import resource
 import signal
@@ -181,6 +182,7 @@ def run_command(
     is a fault of radcap and keeps its traceback (status 1, by Python itself).
     """
     open_streams()
+    _show_warnings()
     words = sys.argv[1:]
     if "-h" in words or "--help" in words:
         say(usage.strip())
@@ -218,6 +220,21 @@ def run_command(
         ask_for_end()  # nobody may read of it
         _tell("interrupted")
         return 128 + signal.SIGINT
+
+
+class _OnOneLine(logging.Formatter):
+    """What is logged names files, rows and answers of others."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _without_control(super().format(record))
+
+
+def _show_warnings() -> None:
+    """Print what the library logs on standard error, also in data workers, which inherit it."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(_OnOneLine())
+    logging.getLogger("radcap").addHandler(handler)
 
 
 def _open_files() -> int:

@@ -208,6 +208,19 @@ def test_what_is_said_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[
     assert told.err == "radcap: one \\u202e\\x9b31m\\r\n"
 
 
+def test_what_is_logged_does_not_steer_the_terminal_either() -> None:
+    program = (
+        "import logging\n"
+        "from radcap.console import run_command\n"
+        "def main(words):\n"
+        "    logging.getLogger('radcap.data.loader').warning('row %s', 'x\x1b[31m\u202e')\n"
+        "    logging.getLogger('radcap.data.loader').info('not this')\n"
+        "    return 0\n"
+        "raise SystemExit(run_command(main, 'usage'))\n"
+    )
+    assert run_python(program).stderr == "row x\\x1b[31m\\u202e\n"
+
+
 def test_the_last_words_of_a_failed_command_are_its_error() -> None:
     crash = "Traceback (most recent call last):\n  File x\nKeyError: 'fault'\n"
     assert last_words("radcap: no room\nsome library's goodbye\n\n") == "no room"

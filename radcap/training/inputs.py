@@ -7,8 +7,10 @@ a gated data set is told within seconds.
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from radcap.data.download import Hub, Traffic
 from radcap.data.order import Order, wide_window
 from radcap.data.shelf import SPOOLED_BYTES, Cache
 from radcap.data.source import Source, open_source
+from radcap.errors import ConfigError
 from radcap.runtime.launch import Launch, num_launched_here
 from radcap.training.room import check_batch_memory, check_phantom_disk
 
@@ -293,8 +296,11 @@ class Inputs:
 def cache_folder() -> Path:
     """Where radcap keeps what it can make again: `RADCAP_CACHE`, or the user's cache folder.
 
-    Where neither can be written (a read-only home is common on clusters), the temporary folder.
-    Nothing is made here.
+    Where neither can be written (a read-only home is common on clusters), one in the temporary
+    folder, which is made here: what others may have put in its place would be read as radcap's.
+
+    Raises:
+        ConfigError: that one is somebody else's.
     """
     given = os.environ.get("RADCAP_CACHE")
     if given:
@@ -305,4 +311,13 @@ def cache_folder() -> Path:
         nearest = nearest.parent
     if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
         return folder
-    return Path(tempfile.gettempdir()) / f"radcap-cache-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / f"radcap-cache-{os.getuid()}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    others_write = stat.S_IMODE(found.st_mode) & (stat.S_IWGRP | stat.S_IWOTH)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or others_write:
+        raise ConfigError(
+            f"{folder} is no folder that you alone may write to; RADCAP_CACHE names another one"
+        )
+    return folder
