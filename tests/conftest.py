@@ -141,6 +141,14 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return tried
 
 
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """SIGHUP has its usual effect, which `nohup` takes from all that it starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for what all test processes use; who writes there first takes a lock."""

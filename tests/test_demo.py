@@ -67,6 +67,7 @@ def test_weights_that_are_not_there_end_it_in_a_line_and_leave_nothing(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_the_weights_load_ends_it_in_good_order(
     tmp_path: Path, number: signal.Signals

@@ -200,6 +200,7 @@ def test_a_signal_in_the_last_validation_leaves_the_end_to_the_next_process(
     assert not kept["step-8"].progress["owed"]
 
 
+@pytest.mark.usefixtures("hangups")
 def test_a_terminal_that_is_closed_loses_nothing(
     tmp_path: Path, cache: Path, unbroken: Path
 ) -> None:

@@ -196,6 +196,7 @@ def hostile(demo: Demo) -> list[object]:
     ]
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_in_good_order(
     looking_weights: Path, tmp_path: Path, number: signal.Signals

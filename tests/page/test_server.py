@@ -28,6 +28,7 @@ def test_a_port_that_is_taken_and_hosts_that_are_not_here_are_told_in_a_line() -
         assert address_of(everywhere).startswith("http://localhost:")
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_a_block_as_ctrl_c_does(number: signal.Signals) -> None:
     before = signal.getsignal(number)

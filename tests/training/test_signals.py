@@ -22,6 +22,7 @@ clock = signals.time = Clock()
 """
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_first_signal_is_remembered_and_the_handlers_come_back(number: int) -> None:
     before = signal.getsignal(number)

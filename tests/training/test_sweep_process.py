@@ -100,6 +100,7 @@ def test_a_helper_that_outlives_its_job_is_not_waited_for(tmp_path: Path) -> Non
         os.kill(helper, signal.SIGKILL)
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_reaches_the_job_once(tmp_path: Path, number: signal.Signals) -> None:
     # As Ctrl-C does: it goes to the whole group of the terminal.
