@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,6 @@ needs_xla = pytest.mark.skipif(
     importlib.util.find_spec("torch_xla") is None, reason="torch_xla is not installed"
 )
 
-# Of a large batch: what XLA compiles with the quickest of settings would take twice as long.
-MANY_STEPS = {"XLA_FLAGS": "--xla_backend_optimization_level=1"}
 # A second training graph ends a run.
 STRICT = {"RADCAP_STRICT_GRAPHS": "1"}
 
@@ -28,28 +27,58 @@ def losses(run: Path) -> list[float]:
 
 
 @needs_xla
-@pytest.mark.slow(minutes=8)
+@pytest.mark.slow(minutes=3)
 def test_the_first_twenty_losses_are_the_same_everywhere(tmp_path: Path, cache: Path) -> None:
-    """The default run, shortened. A smaller batch would be chaos in float32 before step 20."""
+    """A smaller batch would be chaos in float32 before step 20."""
     words = (
-        *("trainer.max_steps=20", "trainer.eval_every=null", "trainer.caption_rows=0"),
-        *("trainer.samples=0", "data.phantom.train_rows=640", "data.phantom.val_rows=40"),
+        *("+experiment=smoke", "trainer.eval_every=null", "trainer.caption_rows=0"),
+        *("trainer.samples=0", "data.batch_size=32", "data.phantom.train_rows=640"),
         "runtime.precision=fp32",
     )
+    same_losses(
+        tmp_path,
+        cache,
+        words,
+        {
+            "cpu": (1, ("runtime=cpu",)),
+            "torchrun": (2, ("runtime=cpu", "runtime.threads=1")),
+            "one": (1, ("runtime=xla_cpu", "runtime.devices=1")),
+            "eight": (1, ("runtime=xla_cpu", "runtime.devices=8")),
+        },
+        num_steps=20,
+    )
+
+
+@needs_xla
+@pytest.mark.slow(minutes=3)
+def test_the_default_run_begins_alike_on_eight_devices(tmp_path: Path, cache: Path) -> None:
+    """The whole model, at its own batch."""
+    words = (
+        *("trainer.max_steps=5", "trainer.eval_every=null", "trainer.caption_rows=0"),
+        *("trainer.samples=0", "data.phantom.train_rows=640", "data.phantom.val_rows=16"),
+        *("runtime.precision=fp32", "schedule.warmup=0steps"),
+    )
+    eight = ("runtime=xla_cpu", "runtime.devices=8")
+    runtimes = {"cpu": (1, ("runtime=cpu",)), "eight": (1, eight)}
+    same_losses(tmp_path, cache, words, runtimes, num_steps=5)
+
+
+def same_losses(
+    cwd: Path,
+    cache: Path,
+    words: Sequence[str],
+    runtimes: Mapping[str, tuple[int, Sequence[str]]],
+    num_steps: int,
+) -> None:
+    """Assert that the same words draw the same curve, by so many processes and such options."""
     curves: dict[str, list[float]] = {}
-    for name, processes, runtime in (
-        ("cpu", 1, ("runtime=cpu",)),
-        ("torchrun", 2, ("runtime=cpu", "runtime.threads=1")),
-        ("one", 1, ("runtime=xla_cpu", "runtime.devices=1")),
-        ("eight", 1, ("runtime=xla_cpu", "runtime.devices=8")),
-    ):
-        done = train(
-            tmp_path, cache, *words, *runtime, f"run.name={name}", processes=processes, **MANY_STEPS
-        )
+    for name, (processes, runtime) in runtimes.items():
+        done = train(cwd, cache, *words, *runtime, f"run.name={name}", processes=processes)
         assert done.returncode == 0, done.stderr
-        curves[name] = losses(tmp_path / "runs" / name)
-        assert len(curves[name]) == 20
+        curves[name] = losses(cwd / "runs" / name)
+        assert len(curves[name]) == num_steps
     for name, curve in curves.items():
+        print(name, max(abs(c / e - 1) for c, e in zip(curve, curves["cpu"], strict=True)))
         assert curve == pytest.approx(curves["cpu"], rel=1e-3), name
 
 
@@ -89,6 +118,7 @@ def test_a_killed_run_goes_on_with_dropout_bit_for_bit(tmp_path: Path, cache: Pa
     words = (
         *("+experiment=smoke", "runtime=xla_cpu", "runtime.devices=2", "trainer.max_steps=24"),
         *("trainer.save_every=4", "trainer.eval_every=9", "trainer.log_every=4"),
+        *("trainer.caption_rows=0", "trainer.samples=0"),
     )
     assert train(tmp_path, cache, *words, "run.name=unbroken").returncode == 0
     process = start(tmp_path, cache, *words)
