@@ -34,7 +34,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from radcap.data.phantom import write_phantom
 
-MANY = int(os.environ.get("RADCAP_KILLS", "10"))
+MANY = int(os.environ.get("RADCAP_KILLS", "6"))
 EACH = max(1, MANY // 5) if "RADCAP_KILLS" in os.environ else 1
 TRIED = [(name,) for name in VARIANTS] if "RADCAP_KILLS" in os.environ else [COMBINED]
 
