@@ -16,7 +16,7 @@ _SHOWN = 80
 _OWNER_OR_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-# What git allows in no branch and no tag, beside what no path may hold.
+# What git forbids in branches and tags, in addition to what no path may hold.
 _NOT_IN_A_REVISION = re.compile(r"[\s~^:?*\[]|\.\.|@\{")
 _NOT_IN_A_SPLIT = re.compile(r"[/*?\[\]]")
 

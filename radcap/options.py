@@ -33,7 +33,7 @@ def option(
         then: of an option that came after the first release, what stands for it where the
             config.yaml of an older run lacks it: the value that does what was done then, which
             may be another one than new runs get.
-        is_free: whether a run may go on after it changed.
+        is_free: whether a run may resume after it changed.
     """
     rules = {
         "at_least": at_least,
@@ -49,7 +49,7 @@ def option(
     return field(default="???", metadata={"meaning": meaning, **rules, **past})
 
 
-# An option that may be another one when a run goes on: it does not change its curve.
+# An option that may change when a run resumes: it has no effect on the curve.
 free = partial(option, is_free=True)
 
 

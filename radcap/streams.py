@@ -46,7 +46,7 @@ class PatientFile(io.RawIOBase):
         return os.isatty(self._descriptor)
 
     def write(self, data: Any) -> int:
-        """Write some of it, or nothing of it anywhere where nobody reads and the end is asked for.
+        """Write some of it; drop it where the reader does not read and the end is requested.
 
         Raises:
             OSError: as of any write.
@@ -54,7 +54,7 @@ class PatientFile(io.RawIOBase):
         try:
             return self._write(memoryview(data).cast("B")[:_PIECE])
         except OSError as error:
-            # A closed terminal. What lies in the buffer is written again at the end, and would turn
+            # A closed terminal. What is in the buffer is written again at the end, and would turn
             # the exit status into Python's own 120.
             if error.errno == errno.EIO and stat.S_ISCHR(os.fstat(self._descriptor).st_mode):
                 self.discard()
@@ -85,8 +85,8 @@ class PatientFile(io.RawIOBase):
 
 
 def open_streams() -> None:
-    """Let closed standard streams lead nowhere, and the others take names that are no text and
-    give up what nobody reads once the end is asked for, which no earlier command's counts for."""
+    """Make the standard streams safe: closed ones lead nowhere, the others take names that are no
+    text, and drop output without a reader once the end of this command is requested."""
     begin()
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
@@ -108,7 +108,7 @@ def open_streams() -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Let what is still written to a stream lead nowhere, what lies in its buffer too."""
+    """Send what is still written to a stream nowhere, with the content of its buffer."""
     descriptor = stream.fileno()
     if descriptor in _files:
         _files[descriptor].discard()

@@ -28,7 +28,7 @@ def check_out(root: Path, revision: str, folder: Path) -> str:
     """Write the files of a revision, or of the working tree, into a new folder.
 
     Returns:
-        What it is, in words.
+        What it is, as text.
 
     Raises:
         ConfigError: there is no such revision, or it has no radcap.

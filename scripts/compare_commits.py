@@ -25,8 +25,8 @@ side on one core each, then OLD once more on two. Compared bit by bit, in the or
     compiled step     epoch1's for v3-8, by radcap.preflight: program, FLOPs, bytes, collectives
 
 The first eight and the captions' weights are given, so that a difference there is the part's own;
-losses, devices and captions follow from all of them. Beside each difference stands that of OLD
-against itself on two threads: what rounding alone does.
+losses, devices and captions follow from all of them. The last column compares OLD with itself on
+two threads: what rounding alone does.
 
 exit status:
   0 nothing differs   1 something does, or NEW lacks what OLD has   2 wrong arguments
@@ -65,7 +65,7 @@ PARTS = (
 _WITH_THREADS = ("default run", "dropout", "model", "captions")
 _ROW = "{:16.16s}  {:33.33s}  {:24.24s}  {:.21s}"
 _SAME, _NONE = "same", "-"
-_LISTED = 9999  # entries up to which the first that differs is a place that tells something
+_LISTED = 9999  # entries up to which the index of the first difference is of use
 _KILLED_WITHIN_S = 10.0
 _MEASURE = Path(__file__).with_name("compare_measure.py")
 
@@ -89,7 +89,7 @@ class Row:
     """A line of the table.
 
     Attributes:
-        change: OLD to NEW, in words; `same` where every bit is.
+        change: OLD to NEW, as text; `same` where every bit is.
         spread: OLD on one thread to OLD on two, likewise; `-` where threads have no part.
         counts: whether the change is a difference.
     """
@@ -102,7 +102,7 @@ class Row:
 
 
 def difference(old: np.ndarray, new: np.ndarray) -> str:
-    """How two arrays differ, in words; `same` where every bit is."""
+    """How two arrays differ, as text; `same` where every bit is."""
     if old.shape != new.shape or old.dtype.kind != new.dtype.kind:
         return f"{_form(old)} -> {_form(new)}"
     if old.dtype == new.dtype and old.tobytes() == new.tobytes():
@@ -131,7 +131,7 @@ def _form(array: np.ndarray) -> str:
 
 
 def compare(old: Measured, new: Measured, threads: Measured) -> list[Row]:
-    """The table: OLD to NEW, and beside it OLD on one thread to OLD on two (`threads`)."""
+    """The table: OLD to NEW, then OLD on one thread to OLD on two (`threads`)."""
     every = dict.fromkeys((*old.arrays, *new.arrays))  # each once, in the order of measuring
     names = sorted(every, key=lambda name: PARTS.index(name.partition("|")[0]))
     rows = []
@@ -279,7 +279,7 @@ def _wait(stop: _Stop, *processes: subprocess.Popen[bytes]) -> None:
         stop.check()
         time.sleep(0.1)
     if any(states):
-        raise RadcapError("a measurement failed; its last words stand above")
+        raise RadcapError("a measurement failed; its last lines are above")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def golden_answers() -> dict[str, np.ndarray]:
     model.eval()
     images, tokens = golden.images(), golden.tokens()
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
-    valid = inputs != golden.PAD_ID  # what stands at padded positions is nobody's business
+    valid = inputs != golden.PAD_ID  # values at padded positions do not count
     shapes = [f"{name} {list(entry.shape)}" for name, entry in sorted(model.state_dict().items())]
     found: dict[str, Tensor] = {}
     with torch.no_grad():

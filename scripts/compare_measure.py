@@ -5,7 +5,7 @@
 OUT becomes a folder with measured.npz, arrays by `PART|WHAT`, and lacks.json, what could not be
 measured: a line for each stage. CORES, such as 0,1, are those to run on, a thread each. NAME is
 what the commit is called in what is printed. Run by scripts/compare_commits.py, in a process of its
-own. Whatever is known of radcap stands here: its commands, its options, the files of a run folder
+own. All knowledge of radcap is here: its commands, its options, the files of a run folder
 and of the phantom data set.
 """
 

@@ -75,7 +75,7 @@ class Watch:
                 if self._steps == 0:
                     parameter.copy_(0.1 * torch.sin(12.9898 * index))
                 if parameter.grad is not None:
-                    # Of many sizes: Adam's eps only shows beside small ones.
+                    # Of many sizes: Adam's eps has an effect on small ones alone.
                     gradient = torch.sin(0.7 * index + 78.233 * self._steps)
                     parameter.grad.copy_(gradient * 10.0 ** -(index % 9))
 

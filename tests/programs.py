@@ -232,7 +232,7 @@ def launched(words: Sequence[str], processes: int, env: MutableMapping[str, str]
     """What follows `python` for a program in so many processes: torchrun's words before its own.
 
     Args:
-        env: is told by which python torchrun starts them.
+        env: receives the python with which torchrun starts them.
     """
     if processes == 1:
         return list(words)

@@ -1,4 +1,4 @@
-"""scripts/compare_commits.py: a difference is named, with what rounding does beside it."""
+"""scripts/compare_commits.py: a difference is named, with the effect of rounding."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_same_on_both_sides_is_no_difference(script: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "place", "value", "told"),
+    ("name", "place", "value", "expected"),
     [
         ("row order|captions in the order of training", 2, "x9", "1/4 from 3"),
         ("pixels|pictures", (1, 0, 0, 0), 15, "3 of 255, 1/2 from 2"),
@@ -78,13 +78,13 @@ def test_the_same_on_both_sides_is_no_difference(script: ModuleType) -> None:
     ],
 )
 def test_a_difference_is_named_with_its_size_and_place(
-    script: ModuleType, name: str, place: object, value: object, told: str
+    script: ModuleType, name: str, place: object, value: object, expected: str
 ) -> None:
     lines, parts = report(script, changed(name, place, value))
     part, _, what = name.partition("|")
     assert parts == [part]
-    assert f"{part:16s}  {what:33s}  {told:24s}  -" in lines
-    assert lines[-2:] == [f"differs: {part}", f"first in {part}, {what}: {told}"]
+    assert f"{part:16s}  {what:33s}  {expected:24s}  -" in lines
+    assert lines[-2:] == [f"differs: {part}", f"first in {part}, {what}: {expected}"]
 
 
 def test_zeros_of_the_other_sign_and_other_shapes_differ(script: ModuleType) -> None:
@@ -150,8 +150,8 @@ def checkout(tmp_path: Path) -> Path:
 def test_a_commit_is_checked_out_as_it_was_and_the_working_tree_as_it_is(
     script: ModuleType, checkout: Path, tmp_path: Path
 ) -> None:
-    told = script.check_out(checkout, "HEAD", tmp_path / "old")
-    assert told.split(maxsplit=1)[1] == "first"
+    expected = script.check_out(checkout, "HEAD", tmp_path / "old")
+    assert expected.split(maxsplit=1)[1] == "first"
     assert (tmp_path / "old/radcap/__init__.py").read_text() == "committed = True\n"
     script.check_out(checkout, ".", tmp_path / "new")
     assert (tmp_path / "new/radcap/__init__.py").read_text() == "committed = False\n"
@@ -172,7 +172,7 @@ def run_script(cwd: Path, *words: str, tmp: Path) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize(
-    ("words", "outside", "told"),
+    ("words", "outside", "expected"),
     [
         (("nonsense",), False, "nonsense: no such revision in "),
         (("HEAD", "--upload-pack=x"), False, "unrecognized arguments: --upload-pack=x"),
@@ -181,14 +181,14 @@ def run_script(cwd: Path, *words: str, tmp: Path) -> subprocess.CompletedProcess
     ],
 )
 def test_wrong_arguments_are_told_in_one_line(
-    checkout: Path, tmp_path: Path, words: tuple[str, ...], outside: bool, told: str
+    checkout: Path, tmp_path: Path, words: tuple[str, ...], outside: bool, expected: str
 ) -> None:
     spare = tmp_path / "spare"
     spare.mkdir()
     done = run_script(tmp_path if outside else checkout, *words, tmp=spare)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("radcap: ") and told in line
+    assert line.startswith("radcap: ") and expected in line
     assert list(spare.iterdir()) == []
 
 

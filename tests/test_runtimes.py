@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -44,31 +45,36 @@ def alone(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     return cwd / "runs" / "smoke"
 
 
+# Name of each runtime: processes, options.
+RUNTIMES = {
+    "eight": (1, ("runtime=xla_cpu", "runtime.devices=8")),
+    "one": (1, ("runtime=xla_cpu", "runtime.devices=1")),
+    "torchrun": (2, ("runtime=cpu", "runtime.threads=1")),
+}
+FULL = "RADCAP_STEPS"
+
+
 @needs_xla
 @pytest.mark.slow(minutes=2)
 def test_the_first_losses_are_the_same_everywhere(tmp_path: Path, cache: Path, alone: Path) -> None:
-    runtimes = {
-        "torchrun": (2, ("runtime=cpu", "runtime.threads=1")),
-        "one": (1, ("runtime=xla_cpu", "runtime.devices=1")),
-        "eight": (1, ("runtime=xla_cpu", "runtime.devices=8")),
-    }
-    same_losses(tmp_path, cache, ALIKE, runtimes, losses(alone))
+    same_losses(tmp_path, cache, ALIKE, RUNTIMES, losses(alone))
 
 
 @needs_xla
 @pytest.mark.slow(minutes=3)
-def test_the_default_run_begins_alike_on_eight_devices(tmp_path: Path, cache: Path) -> None:
-    """The whole model, at its own batch."""
+def test_the_default_run_begins_alike_everywhere(tmp_path: Path, cache: Path) -> None:
+    """The whole model, at its own batch: 5 steps on eight devices, RADCAP_STEPS on everything."""
+    steps = int(os.environ.get(FULL, "5"))
+    runtimes = RUNTIMES if FULL in os.environ else {"eight": RUNTIMES["eight"]}
     words = (
-        *("trainer.max_steps=5", "trainer.eval_every=null", "trainer.caption_rows=0"),
-        *("trainer.samples=0", "data.phantom.train_rows=640", "data.phantom.val_rows=16"),
-        *("runtime.precision=fp32", "schedule.warmup=0steps"),
+        *(f"trainer.max_steps={steps}", "trainer.eval_every=null", "trainer.caption_rows=0"),
+        *("trainer.samples=0", f"data.phantom.train_rows={max(640, 32 * steps)}"),
+        *("data.phantom.val_rows=16", "runtime.precision=fp32", "schedule.warmup=0steps"),
     )
-    eight = ("runtime=xla_cpu", "runtime.devices=8")
     assert train(tmp_path, cache, *words, "runtime=cpu", "run.name=cpu").returncode == 0
     expected = losses(tmp_path / "runs" / "cpu")
-    assert len(expected) == 5
-    same_losses(tmp_path, cache, words, {"eight": (1, eight)}, expected)
+    assert len(expected) == steps
+    same_losses(tmp_path, cache, words, runtimes, expected)
 
 
 def same_losses(

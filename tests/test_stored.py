@@ -1,4 +1,4 @@
-"""What earlier commits wrote: later ones go on with it, score it, caption with it and export it."""
+"""What earlier commits wrote: later ones resume, score, caption with and export it."""
 
 from __future__ import annotations
 

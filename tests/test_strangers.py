@@ -16,7 +16,7 @@ SECRET = "hf_secretsecret"
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A working folder with a run in it that evaluates, captions and goes on."""
+    """A working folder with a run in it that evaluates, captions and resumes."""
     with tarfile.open(ARCHIVE) as packed:
         members = [one for one in packed if one.name.startswith(("runs", "data"))]
         packed.extractall(tmp_path, members, filter="data")

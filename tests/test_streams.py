@@ -1,4 +1,4 @@
-"""Streams that nobody reads: waited for, until a signal asks for the end."""
+"""Streams without a reader: waited for, until a signal requests the end."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Waiting for what a test has set going.
 
 No test measures seconds: a machine may be slow, or busy with something else. What must be quick is
-told by what is done: requests, rows, modules loaded (watched.py).
+measured by what is done: requests, rows, modules loaded (watched.py).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def is_asleep(pid: int) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process has not ended; one that nobody has waited for yet has."""
+    """Whether a process has not ended; a zombie has."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):

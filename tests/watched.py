@@ -1,4 +1,4 @@
-"""A command in a process of its own, that tells at its end what it did."""
+"""A command in a process of its own, that reports at its end what it did."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def watch(event, words):
     if event == "socket.connect" and isinstance(words[1], tuple):
         connections.append(list(words[1][:2]))
 
-def tell(process=os.getpid()):
+def report(process=os.getpid()):
     if os.getpid() == process:
-        with open(os.environ["RADCAP_TEST_TOLD"], "w") as file:
+        with open(os.environ["RADCAP_TEST_REPORT"], "w") as file:
             json.dump({"modules": sorted(sys.modules), "connections": connections}, file)
 
 sys.addaudithook(watch)
-atexit.register(tell)
+atexit.register(report)
 """
 
 
@@ -62,8 +62,8 @@ def watch(cwd: Path, *words: object, variables: Mapping[str, str] = os.environ) 
     """
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "sitecustomize.py").write_text(_WATCH)
-        told = Path(folder) / "told.json"
-        paths = {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "RADCAP_TEST_TOLD": str(told)}
+        report = Path(folder) / "report.json"
+        paths = {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "RADCAP_TEST_REPORT": str(report)}
         done = subprocess.run(
             [sys.executable, *map(str, words)],
             cwd=cwd,
@@ -73,6 +73,6 @@ def watch(cwd: Path, *words: object, variables: Mapping[str, str] = os.environ) 
             check=False,
             timeout=PATIENCE_S,
         )
-        found = json.loads(told.read_text())
+        found = json.loads(report.read_text())
     connections = [(host, port) for host, port in found["connections"]]
     return Watched(done, set(found["modules"]), connections)

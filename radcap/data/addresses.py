@@ -1,4 +1,4 @@
-"""Addresses that the Hub gives, or that stand for it."""
+"""Addresses that the Hub gives, and the address of the Hub."""
 
 from __future__ import annotations
 

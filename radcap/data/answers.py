@@ -122,7 +122,7 @@ def read_answer(response: Any, url: str, most: int, timeout_s: float) -> bytes:
 
 
 class Pace:
-    """Tells an answer that comes byte by byte, and would be waited for without end."""
+    """Ends the wait for an answer that comes byte by byte."""
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
@@ -227,15 +227,15 @@ def content_range(response: Any, url: str) -> tuple[int, int]:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an exception stands for, if any."""
+    """The HTTP status behind an exception, if any."""
     if isinstance(error, StatusError):
         return error.status
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether no connection came about: no such name, no route, nobody there, or offline mode."""
-    # By name: the client stands on httpx or httpx2, as its version has it.
+    """Whether there is no connection: an unknown name, no route, no listener, or offline mode."""
+    # By name: depending on its version, the client uses httpx or httpx2.
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"ConnectError", "ConnectTimeout", "ProxyError", "OfflineModeIsEnabled"})
 
@@ -272,7 +272,7 @@ def is_malformed(error: BaseException) -> bool:
 
 
 def _refusal(response: Any, url: str, timeout_s: float) -> Exception:
-    """The error that an answer of 400 and above stands for, with the start of what it says."""
+    """The error for an answer of status 400 or above, with the start of its text."""
     from huggingface_hub.errors import HTTPError
 
     try:

@@ -26,7 +26,7 @@ class RowGroup:
     file: a path, or an address on the Hub.
     index: number within the file.
     num_bytes: size without parquet's compression.
-    start, stop: where the bytes of the columns in use lie in the file, half-open.
+    start, stop: range of bytes of the columns in use within the file, half-open.
     """
 
     file: str

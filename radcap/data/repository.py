@@ -36,7 +36,7 @@ class Repository:
 
     Attributes:
         hub: where it is.
-        commit: what the revision stands for.
+        commit: that of the revision.
         listed: name -> what the Hub says of the file.
     """
 
@@ -76,7 +76,7 @@ class Repository:
 
 
 def list_repository(hub: Hub, revision: str | None) -> Repository:
-    """The commit that a revision stands for, and its files.
+    """The commit of a revision, and its files.
 
     Args:
         hub: the repository. HF_ENDPOINT and HF_TOKEN are respected.

@@ -24,13 +24,13 @@ def fetch_verified(
     part: Path,
     show: Callable[[int, int], object] = lambda at, size: None,
 ) -> Digest:
-    """Fetch a file, or go on with what is there of it, until its bytes have the stated hash.
+    """Fetch a file, or the rest of a partial copy, until its bytes have the stated hash.
 
     Args:
         hub: where it is.
         file: what the Hub states.
         part: gets the bytes; what it holds is taken for the beginning of the file.
-        show: is told bytes that are there and bytes of the whole.
+        show: receives the number of bytes present and that of the whole file.
 
     Returns:
         The hash; where the Hub states none, the SHA-256 of what came.

@@ -32,7 +32,7 @@ _READ = re.compile(
     re.ASCII,
 )
 _WRITTEN = (UPLOAD, _CALL, _JOIN, _CANCEL, _RESET)
-_ASKED = {  # what may stand behind the question mark, where gradio looks there
+_ASKED = {  # allowed in the query string, which gradio reads
     "session_hash": re.compile(_NAME),
     "upload_id": re.compile(_NAME),
     "event_id": re.compile(_NAME),
@@ -91,7 +91,7 @@ def read_body(path: str, body: bytes, uploads: Path) -> bytes:
     Args:
         path: one that `has_form`.
         body: what was sent.
-        uploads: the folder that uploads lie in, each in a folder of its own.
+        uploads: the folder of uploads, each in a folder of its own.
 
     Raises:
         RequestError: 400 for what is no JSON, 422 for what is not of the known form.

@@ -1,4 +1,4 @@
-"""What the data of a run takes of memory and disk, told before any of it is taken."""
+"""What the data of a run takes of memory and disk, reported before any of it is taken."""
 
 from __future__ import annotations
 

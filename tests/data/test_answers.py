@@ -18,7 +18,7 @@ from radcap.data.download import Hub
 from radcap.data.faults import DataError
 from radcap.data.source import Source, open_source
 
-# What the sockets of both sides hold beside what is read.
+# What the sockets of both sides hold in addition to what is read.
 IN_FLIGHT = 16_000_000
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 JSON = {"Content-Type": "application/json"}

@@ -76,7 +76,7 @@ def fill(checkpoint: Path) -> None:
             moment = filled(state[name], scale)
             state[name] = moment.abs() if name == "exp_avg_sq" else moment
     save_checkpoint(checkpoint.parent, dataclasses.replace(found, model=model, optimizer=optimizer))
-    prune(checkpoint.parent, keep=1, best_step=None)  # the one before lies beside
+    prune(checkpoint.parent, keep=1, best_step=None)  # the one before is in the same folder
 
 
 def command(name: str, *words: str) -> str:
