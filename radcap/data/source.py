@@ -99,6 +99,10 @@ class Source:
                 f" {where.num_rows}: the file has changed while in use"
             )
 
+    def forget(self, path: Path) -> None:
+        """Drop what is kept of a local file that `read` was given and will not be given again."""
+        self._streams.pop(str(path), None)
+
     def _row_group_stream(self, where: RowGroup, path: Path | None) -> IterableDataset:
         file = str(path) if path is not None else where.file
         if file not in self._streams:
@@ -120,6 +124,7 @@ def open_source(
     config: str,
     hub: Hub | None = None,
     revision: str | None = None,
+    footers: Path | None = None,
 ) -> Source:
     """Open one split and list its row groups; reads the files' footers and nothing else.
 
@@ -130,6 +135,7 @@ def open_source(
         config: "alignment" for captions.
         hub: the data set on the Hub.
         revision: branch, tag or commit on the Hub; None: the newest. A folder has none.
+        footers: a folder that keeps the Hub's footers for the next time; None keeps nothing.
 
     Raises:
         DataError: nothing there, not allowed, no network, or not of the data set's form.
@@ -142,7 +148,7 @@ def open_source(
     from radcap.data.hub import open_hub
 
     assert hub is not None, "a split lies in a folder or on the Hub"
-    return open_hub(hub, split, config, revision)
+    return open_hub(hub, split, config, revision, footers)
 
 
 def _open_folder(folder: Path, split: str, config: str) -> Source:
@@ -250,6 +256,8 @@ def _open_stream(file: str) -> IterableDataset:
     whole = pq.read_schema(file).remove_metadata()
     schema = pa.schema([whole.field(name) for name in COLUMNS if name in whole.names])
 
+    # Or each load of a file here would count a download at a server far away, and wait for it.
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     # The builder wants a cache folder though a stream stores nothing; the usual one may lie on a
     # read-only home.
     with tempfile.TemporaryDirectory(prefix="radcap-") as scratch:

@@ -291,3 +291,15 @@ def test_a_pipe_for_a_parquet_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "alignment" / "train-00000-of-00001.parquet")
     with bounded(300), pytest.raises(DataError, match="neither a file nor a folder"):
         open_folder(tmp_path)
+
+
+def test_reading_asks_nobody_for_anything(numbered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` would count each load as a download, at a server that may be out of reach."""
+    import datasets
+
+    asked: list[int] = []
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.load, "get_session", lambda: asked.append(1))
+    source = open_folder(numbered(3, 1))
+    assert captions(source, 0) == [f"row number {n}" for n in range(3)]
+    assert asked == []
