@@ -118,10 +118,27 @@ class DataConfig:
     val_split: str = option("split to validate on")
     revision: str | None = option("commit of the Hub data set; null for the newest")
     batch_size: int = option("rows in a global batch", at_least=1, at_most=_MAX_BATCH_SIZE)
-    workers: int = free(
-        "loader processes of each training process; 0: none", at_least=0, at_most=1024
+    workers: int | None = free(
+        "loader processes of each training process; 0: none; null: as many as are of use",
+        at_least=0,
+        at_most=1024,
+    )
+    val_workers: int = free(
+        "loader processes of a run's validations; 0: none", at_least=0, at_most=1024, then=2
     )
     prefetch: int = free("batches that each loader process reads ahead", at_least=1, at_most=1024)
+    read_ahead_mb: float = free(
+        "encoded megabytes read before they are needed, over all loader processes",
+        above=0,
+        at_most=1e6,
+        then=500,
+    )
+    connections: int = free(
+        "connections to the Hub, over all loader processes; at least one each",
+        at_least=1,
+        at_most=1024,
+        then=16,
+    )
     lanes: int = option(
         "places of the sorted split that every batch draws from", at_least=1, at_most=65_536
     )

@@ -71,5 +71,6 @@ def test_what_a_run_keeps_for_life_stands_where_the_option_does() -> None:
 
 
 def test_a_section_may_be_filled_alone() -> None:
-    assert with_past({"path": "x"}, LaterData) == {"path": "x", "sharpen": 0.0, "hint": None}
-    assert with_past({"task": 5}, Later) == {"task": 5, "data": {"sharpen": 0.0, "hint": None}}
+    past = with_past({}, DataConfig) | {"sharpen": 0.0, "hint": None}
+    assert with_past({"path": "x"}, LaterData) == {"path": "x"} | past
+    assert with_past({"task": 5}, Later) == {"task": 5, "data": past}

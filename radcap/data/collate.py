@@ -26,13 +26,16 @@ VOCABULARY = Path(__file__).parent.parent / "assets" / "vocab.txt"
 class BatchCounts:
     """What became of one batch's rows, and what was asked of the Hub for it.
 
-    `skipped`: reason -> (rows, id of the first).
+    `skipped`: reason -> (rows, id of the first). `waited_s` and `worked_s`: seconds that loaders
+    waited for its rows to arrive, and that they took to decode them, summed over the loaders.
     """
 
     rows: int = 0
     truncated: int = 0
     skipped: dict[str, tuple[int, str]] = field(default_factory=dict)
     traffic: Traffic = field(default_factory=Traffic)
+    waited_s: float = field(default=0.0, compare=False)
+    worked_s: float = field(default=0.0, compare=False)
 
 
 @dataclass

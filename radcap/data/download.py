@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from radcap.data.answers import (
@@ -27,6 +28,7 @@ from radcap.data.answers import (
     read_json,
     status_of,
 )
+from radcap.data.connections import Connections
 from radcap.data.faults import OFFLINE_HINT, DataError, one_line
 from radcap.errors import RadcapError
 
@@ -34,7 +36,8 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_TRANSIENT = {408, 425, 429}  # and all of 500 and above
+_TOO_MANY = 429
+_TRANSIENT = {408, 425, _TOO_MANY}  # and all of 500 and above
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
 _SECONDS_BETWEEN_WARNINGS = 30.0
 _MOST_MALFORMED = 2  # answers that are no HTTP, after which to ask no more
@@ -48,34 +51,30 @@ class Traffic:
     Attributes:
         requests: requests sent.
         bytes: bytes of data that arrived.
+        used: those of them that were needed; the rest was read ahead and is waiting.
         retries: requests sent again.
-        wait_s: seconds spent waiting for the Hub, pauses included.
+        wait_s: seconds that connections spent waiting for the Hub, pauses included; of several
+            at a time the sum.
     """
 
     requests: int = 0
     bytes: int = 0
+    used: int = 0
     retries: int = 0
     wait_s: float = 0.0
 
     def __iadd__(self, other: Traffic) -> Traffic:
-        self.requests += other.requests
-        self.bytes += other.bytes
-        self.retries += other.retries
-        self.wait_s += other.wait_s
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
         return self
 
     def copy(self) -> Traffic:
         """A snapshot."""
-        return Traffic(self.requests, self.bytes, self.retries, self.wait_s)
+        return replace(self)
 
     def since(self, before: Traffic) -> Traffic:
         """What was added since a snapshot."""
-        return Traffic(
-            self.requests - before.requests,
-            self.bytes - before.bytes,
-            self.retries - before.retries,
-            self.wait_s - before.wait_s,
-        )
+        return Traffic(**{name: v - getattr(before, name) for name, v in vars(self).items()})
 
 
 @dataclass
@@ -90,7 +89,8 @@ class Hub:
         patience_to_connect_s: as `patience_s`, until a first connection has come about.
         met: whether the Hub has given what it was asked for before.
         reached: whether a connection to it has come about.
-        traffic: what was asked so far.
+        traffic: what was asked so far; several threads may ask.
+        connections: how many may be open.
     """
 
     hub_id: str
@@ -101,21 +101,44 @@ class Hub:
     met: bool = False
     reached: bool = False
     traffic: Traffic = field(default_factory=Traffic)
+    connections: Connections = field(default_factory=Connections)
     _warned: float = -_SECONDS_BETWEEN_WARNINGS
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def fetch(self, url: str, start: int, stop: int, write: Callable[[int, bytes], object]) -> None:
+    def own(self, connections: int) -> Hub:
+        """The same repository for a reader that counts for itself.
+
+        Args:
+            connections: how many it may have open.
+        """
+        return replace(self, traffic=Traffic(), connections=Connections(connections))
+
+    def count(self, **added: float) -> None:
+        """Add to what `traffic` counts."""
+        with self._lock:
+            self.traffic += Traffic(**added)  # type: ignore[arg-type]
+
+    def fetch(
+        self,
+        url: str,
+        start: int,
+        stop: int,
+        write: Callable[[int, bytes], object],
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
         """Fetch the bytes [start, stop) of a file.
 
         Args:
             url: of the file at a commit.
             start, stop: half-open range.
             write: takes each piece with its place in the file; pieces come in order.
+            sleep: pauses before another attempt.
 
         Raises:
             DataError: a final fault, or patience is at an end.
         """
         position = start
-        attempts = _Patience(self)
+        attempts = _Patience(self, sleep)
 
         def rest() -> None:
             nonlocal position
@@ -128,20 +151,23 @@ class Hub:
                     raise DataError(
                         f"{url} answers with bytes from {first} on instead of {position}"
                     )
+                # One that ends where it should leaves the connection for the next request.
+                is_exact = response.headers.get("content-length") == str(stop - position)
                 pace.restart()
                 # As it comes: in chunks of a size, the last one of a torn answer would be lost.
                 for piece in response.iter_raw():
                     piece = piece[: stop - position]
                     write(position, piece)
                     position += len(piece)
-                    self.traffic.bytes += len(piece)
+                    self.count(bytes=len(piece))
                     if piece:
                         attempts.restart()
-                    if position >= stop:
+                    if position >= stop and not is_exact:
                         return  # and hang up: a server may go on for ever
                     if pace.is_lost(len(piece)):
                         raise DataError(f"{url} sends less than {SLOWEST} bytes a second")
-            raise EOFError(f"the answer ends at byte {position} of {stop}")
+            if position < stop:
+                raise EOFError(f"the answer ends at byte {position} of {stop}")
 
         for _ in range(_MOST_ANSWERS):
             if position >= stop:
@@ -165,7 +191,7 @@ class Hub:
                 data = read_answer(response, url, size, self.timeout_s)
             if len(data) != min(size, total):
                 raise EOFError(f"{len(data)} bytes of {min(size, total)}")
-            self.traffic.bytes += len(data)
+            self.count(bytes=len(data), used=len(data))
             return data, total
 
         return self.ask(tail)
@@ -190,21 +216,22 @@ class Hub:
         """
 
         def ask() -> Any:
-            self.traffic.requests += 1
+            self.count(requests=1)
             return read_json(url, self.timeout_s)
 
         return self.ask(ask)
 
     @contextmanager
     def _get(self, url: str, wanted: str) -> Iterator[Any]:
-        self.traffic.requests += 1
-        with open_answer(url, timeout_s=self.timeout_s, wanted=wanted) as response:
-            if response.status_code != 206:
-                raise DataError(
-                    f"{url} was asked for {wanted} and answered {response.status_code} with all "
-                    "of it: this server cannot be streamed from; set data.local_copy=FOLDER"
-                )
-            yield response
+        with self.connections.one():
+            self.count(requests=1)
+            with open_answer(url, timeout_s=self.timeout_s, wanted=wanted) as response:
+                if response.status_code != 206:
+                    raise DataError(
+                        f"{url} was asked for {wanted} and answered {response.status_code} with "
+                        "all of it: this server cannot be streamed from; set data.local_copy=FOLDER"
+                    )
+                yield response
 
     def explain(self, error: BaseException) -> RadcapError:
         """A final fault in one line."""
@@ -246,8 +273,8 @@ class Hub:
 class _Patience:
     """Attempts at one thing: when to pause, and when to give up."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, hub: Hub, sleep: Callable[[float], object] = time.sleep) -> None:
+        self._hub, self._sleep = hub, sleep
         self.restart()
 
     def restart(self) -> None:
@@ -264,10 +291,10 @@ class _Patience:
             answer = request()
         # Not every OSError: a full disk on this side is no fault of the Hub.
         except (StatusError, HTTPError, ConnectionError, TimeoutError, EOFError) as error:
-            self._hub.traffic.wait_s += time.monotonic() - began
+            self._hub.count(wait_s=time.monotonic() - began)
             self.failed(error)
             return False, None
-        self._hub.traffic.wait_s += time.monotonic() - began
+        self._hub.count(wait_s=time.monotonic() - began)
         self._hub.met = self._hub.reached = True
         return True, answer
 
@@ -286,15 +313,17 @@ class _Patience:
         if waited >= patience or (is_malformed(error) and self._tries >= _MOST_MALFORMED):
             raise hub.explain(error) from error
         self._tries += 1
-        hub.traffic.retries += 1
+        hub.count(retries=1)
+        if status == _TOO_MANY:
+            hub.connections.fewer()
         pause = min(_FIRST_PAUSE_S * 2 ** (self._tries - 1), _LONGEST_PAUSE_S)
         pause *= random.uniform(0.75, 1.25)  # or all workers would come back together
         if isinstance(error, StatusError):
             pause = max(pause, error.retry_after)
         pause = min(pause, max(0.05, patience - waited))
         self._warn(error, pause)
-        time.sleep(pause)
-        hub.traffic.wait_s += pause
+        self._sleep(pause)
+        hub.count(wait_s=pause)
 
     def _warn(self, error: Exception, pause: float) -> None:
         now = time.monotonic()

@@ -4,45 +4,71 @@ from __future__ import annotations
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from radcap.data.download import Hub
 from radcap.data.faults import DataError, one_line
+from radcap.data.kept_footers import KeptFooters
 from radcap.data.repository import RemoteFile, Repository, list_repository
 from radcap.data.source import Source, StoredFile, make_source, what_is_there
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-_FOOTER_READERS = 8
-_USUAL_FOOTER = 1 << 16
+# Side by side: each waits for a round trip.
+_FOOTER_READERS = 16
+# Asked for at first: the footers of the data set's files are a 4,100th of them.
+_LEAST_TAIL = 1 << 16
+_TAIL_SHARE = 1 / 2048
 # A file of 1,000 row groups has a footer of about 3 MB.
 _MOST_FOOTER_BYTES = 16_000_000
 _MOST_FOOTERS_BYTES = 256_000_000
 _END = 8  # a parquet file ends with the footer's length (4 bytes, little endian) and 'PAR1'
 
 
-def open_hub(hub: Hub, split: str, config: str, revision: str | None) -> Source:
+def open_hub(
+    hub: Hub, split: str, config: str, revision: str | None, footers: Path | None = None
+) -> Source:
     """Open one split and list its row groups; reads listings and footers and nothing else.
 
     Args:
         hub: the data set. HF_ENDPOINT and HF_TOKEN are respected.
         split, config: see `radcap.data.source.open_source`.
         revision: branch, tag or commit; None: the newest. The answer is pinned to its commit.
+        footers: a folder that keeps footers for the next time; None keeps nothing.
 
     Raises:
         DataError: not there, not allowed, no network, or not of the data set's form.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     repository = list_repository(hub, revision)
     files = repository.files(split_files(repository, split, config))
     left = _Allowance(_MOST_FOOTERS_BYTES)
+    kept = KeptFooters(footers, repository) if footers is not None else None
+
+    def read(file: RemoteFile) -> tuple[pq.FileMetaData, StoredFile]:
+        known = _kept_tail(file, kept, left)
+        stored = known or _fetch_tail(hub, file, left)
+        try:
+            footer = pq.read_metadata(pa.BufferReader(stored.tail))
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{file.url} is not a whole parquet file: {one_line(error)}") from error
+        if kept is not None and known is None:
+            kept.put(file, stored.tail)
+        return footer, stored
+
     with ThreadPoolExecutor(_FOOTER_READERS) as pool:
-        answers = list(pool.map(lambda file: _read_footer(hub, file, left), files))
+        answers = list(pool.map(read, files))
+    if kept is not None:
+        kept.forget_old()
     urls = [file.url for file in files]
     stored = {url: stored for url, (_, stored) in zip(urls, answers, strict=True)}
-    footers = [footer for footer, _ in answers]
-    return make_source(hub.hub_id, repository.commit, urls, footers, stored)
+    found = [footer for footer, _ in answers]
+    return make_source(hub.hub_id, repository.commit, urls, found, stored)
 
 
 def split_files(repository: Repository, split: str, config: str) -> list[str]:
@@ -72,13 +98,18 @@ class _Allowance:
             return self._left >= 0
 
 
-def _read_footer(
-    hub: Hub, file: RemoteFile, left: _Allowance
-) -> tuple[pq.FileMetaData, StoredFile]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _kept_tail(file: RemoteFile, kept: KeptFooters | None, left: _Allowance) -> StoredFile | None:
+    """From the last start; the Hub has to list the same size then."""
+    if kept is None or file.size is None:
+        return None
+    tail = kept.get(file, _MOST_FOOTER_BYTES)
+    return StoredFile(file.size, tail) if tail is not None and left.take(len(tail)) else None
 
-    tail, size = hub.fetch_tail(file.url, _USUAL_FOOTER)
+
+def _fetch_tail(hub: Hub, file: RemoteFile, left: _Allowance) -> StoredFile:
+    """The end of a file from its footer on."""
+    guess = max(_LEAST_TAIL, min(int((file.size or 0) * _TAIL_SHARE), _MOST_FOOTER_BYTES))
+    tail, size = hub.fetch_tail(file.url, guess)
     if file.size not in (None, size):
         raise DataError(f"{file.url} has {size:,} bytes; the Hub lists it with {file.size:,}")
     length = int.from_bytes(tail[-_END:-4], "little") + _END
@@ -97,8 +128,4 @@ def _read_footer(
         pieces = io.BytesIO()
         hub.fetch(file.url, size - length, size - len(tail), lambda _, piece: pieces.write(piece))
         tail = pieces.getvalue() + tail
-    tail = tail[-length:]
-    try:
-        return pq.read_metadata(pa.BufferReader(tail)), StoredFile(size, tail)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file.url} is not a whole parquet file: {one_line(error)}") from error
+    return StoredFile(size, tail[-length:])

@@ -14,8 +14,9 @@ from radcap.data.download import Hub
 from radcap.data.faults import DataError
 from radcap.data.images import IMAGE_SIZE, MAX_PIXELS
 from radcap.data.order import Order
-from radcap.data.parts import Part, PartMaker, Share, useful_workers
+from radcap.data.parts import Part, PartMaker
 from radcap.data.recycled import Recycled
+from radcap.data.share import Share, useful_workers
 from radcap.data.shelf import Cache, Shelf, Spool
 from radcap.data.source import Source
 from radcap.data.workers import WorkerPool
@@ -39,7 +40,8 @@ class Loader:
     is opened. Without `max_rows` batches come without end, epoch after epoch, and a new iteration
     goes on where the last one stopped. With it, each iteration is one pass over the first
     `max_rows` rows of epoch 0 (of a part of a split: take a shuffled order, since stored order
-    begins with one class); the first one may begin later, at `first_batch`.
+    begins with one class); the first one may begin later, at `first_batch`. Between passes nothing
+    is read.
 
     Args:
         source, order: the split and its order; `order` must be made of `source.row_groups`.
@@ -49,6 +51,9 @@ class Loader:
         prefetch: batches that each worker may have ready.
         position: `Batch.position` of the last batch trained on; None: from the beginning.
         max_rows, first_batch: see above.
+        is_parked: nothing is read before the first iteration either; needs `max_rows`.
+        ahead_bytes: what may be read before it is needed, over all workers; see `ReadAhead`.
+        connections: to the Hub, over all workers; at least one each.
         max_pixels: larger images are skipped ("too large").
         hub: where the source's files are; None for local files.
         cache: keeps what was read; None keeps nothing.
@@ -72,6 +77,9 @@ class Loader:
         position: Mapping[str, Any] | None = None,
         max_rows: int | None = None,
         first_batch: int = 0,
+        is_parked: bool = False,
+        ahead_bytes: int = 256_000_000,
+        connections: int = 8,
         max_pixels: int = MAX_PIXELS,
         hub: Hub | None = None,
         cache: Cache | None = None,
@@ -96,6 +104,7 @@ class Loader:
         self._seen = 0
         self._skipped: dict[str, int] = {}
         self._next = first_batch
+        self._is_parked = is_parked
         self._begun = False
         if position is not None:
             self._next = self._batch_after(position, accept_revision)
@@ -108,20 +117,27 @@ class Loader:
                 self.effective_workers,
                 "lane" if order.shuffle else "row group",
             )
+        processes = max(1, self.effective_workers)
         self._spool = Spool()
         self._makers = [
             PartMaker(
                 source,
-                # A worker has its own from the fork on.
-                Shelf(source, hub=hub, spool=self._spool, cache=cache, max_pixels=max_pixels),
+                Shelf(
+                    source,
+                    hub=hub.own(max(1, connections // processes)) if hub else None,
+                    spool=self._spool,
+                    cache=cache,
+                    max_pixels=max_pixels,
+                ),
                 self._share,
                 tokenizer,
                 max_length=max_length,
                 max_pixels=max_pixels,
                 worker=worker,
-                workers=max(1, self.effective_workers),
+                workers=processes,
+                ahead_bytes=ahead_bytes // processes,
             )
-            for worker in range(max(1, self.effective_workers))
+            for worker in range(processes)
         ]
         shape = (len(self._share.places), *_IMAGE_SHAPE)
         self._images = Recycled(shape)
@@ -129,16 +145,17 @@ class Loader:
         if self.effective_workers:
             import datasets  # noqa: F401  imported once here, not by every worker anew
 
-            self._pool = WorkerPool(self._makers, shape, max(1, prefetch), self._next)
+            first = None if is_parked else self._next
+            self._pool = WorkerPool(
+                self._makers, shape, max(1, prefetch), first, self._end_of_pass(self._next)
+            )
 
     def __iter__(self) -> Iterator[Batch]:
         share = self._share
         stop = None
         if share.max_rows is not None:
-            if self._begun:
-                self._finish_pass()
-            self._begun = True
-            stop = (self._next // share.batches_per_pass + 1) * share.batches_per_pass
+            self._begin_pass()
+            stop = self._end_of_pass(self._next)
         while stop is None or self._next < stop:
             batch = self._make_batch(self._next)
             self._next += 1
@@ -150,17 +167,24 @@ class Loader:
         if self._pool is not None:
             self._pool.close()
         else:
-            # A stream left half read may abort the interpreter at its exit.
             self._makers[0].close()
         self._spool.close()
 
-    def _finish_pass(self) -> None:
-        """Go to the beginning of a pass, if the last one was left early."""
+    def _begin_pass(self) -> None:
+        """Go to the beginning of the next pass, also where the last one was left early."""
+        if self._begun:
+            self._next = self._after_pass(self._next - 1)
+        if self._pool is not None and (self._begun or self._is_parked):
+            self._pool.restart(self._next, self._end_of_pass(self._next))
+        self._begun = True
+
+    def _end_of_pass(self, number: int) -> int | None:
+        """The first batch after the pass that a batch is of; None where there are no passes."""
+        return None if self._share.max_rows is None else self._after_pass(number)
+
+    def _after_pass(self, number: int) -> int:
         per_pass = self._share.batches_per_pass
-        if self._next % per_pass:
-            self._next += per_pass - self._next % per_pass
-            if self._pool is not None:
-                self._pool.restart(self._next)
+        return (number // per_pass + 1) * per_pass
 
     def _make_batch(self, number: int) -> Batch:
         images = self._images.take()
@@ -190,6 +214,8 @@ class Loader:
                 labels[slot] = part.labels[i]
             counts.truncated += part.truncated
             counts.traffic += part.traffic
+            counts.waited_s += part.waited_s
+            counts.worked_s += part.worked_s
         skipped = sorted(row for part in parts for row in part.skipped)
         for slot, row_id, reason in skipped:
             row_ids[slot] = row_id

@@ -178,6 +178,54 @@ class Order:
             yield group, max(0, offset - int(visit.ends[place]) + size)
             place += 1
 
+    def rows_in(self, stream: int) -> int:
+        """Rows of a stream in an epoch."""
+        return int(self.lane_rows[stream] if self.shuffle else self.group_rows[stream])
+
+    def rows_before(self, stream: int, number: int) -> int:
+        """How many rows of a stream come before row `number` of an epoch."""
+        if not self.shuffle:
+            start = int(self._ends[stream] - self.group_rows[stream])
+            return min(max(0, number - start), self.rows_in(stream))
+        rows = 0
+        for first, stop, _, active in self._phases:
+            place = np.searchsorted(active, stream)
+            if number > first and place < len(active) and active[place] == stream:
+                rounds, rest = divmod(min(number, stop) - first, len(active))
+                rows += rounds + int(place < rest)
+        return rows
+
+    def numbers(self, epoch: int, stream: int, start: int, stop: int) -> np.ndarray:
+        """When the rows [start, stop) of a stream come: their numbers within the epoch, int64."""
+        if not self.shuffle:
+            return int(self._ends[stream] - self.group_rows[stream]) + np.arange(start, stop)
+        rounds = np.empty(stop - start, dtype=np.int64)
+        at = start
+        while at < stop:
+            first, end = self.window(stream, at)
+            order = self._window_order(end - first, self.seed, 1, epoch, stream, first)
+            turns = np.empty_like(order)
+            turns[order] = np.arange(first, end)
+            end = min(end, stop)
+            rounds[at - start : end - start] = turns[at - first : end - first]
+            at = end
+        return self._numbers_of(stream, rounds)
+
+    def number_of_turn(self, stream: int, turn: int) -> int:
+        """The number within the epoch of the row that a stream gives as its `turn`-th, from 0."""
+        if not self.shuffle:
+            return int(self._ends[stream] - self.group_rows[stream]) + turn
+        return int(self._numbers_of(stream, np.array([turn]))[0])
+
+    def _numbers_of(self, stream: int, rounds: np.ndarray) -> np.ndarray:
+        numbers = np.empty_like(rounds)
+        for first, _, first_round, active in self._phases:
+            place = np.searchsorted(active, stream)
+            if place < len(active) and active[place] == stream:
+                later = rounds >= first_round
+                numbers[later] = first + (rounds[later] - first_round) * len(active) + place
+        return numbers
+
     def window(self, stream: int, offset: int) -> tuple[int, int]:
         """The window [start, stop) of offsets around `offset`: the rows to hold at one time."""
         if not self.shuffle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,10 @@ import numpy as np
 from radcap.data.collate import CaptionEncoder
 from radcap.data.download import Traffic
 from radcap.data.images import ImageError, decode_image
-from radcap.data.order import Order, Slots
+from radcap.data.plan import Plan
 from radcap.data.reader import RowReader
 from radcap.data.records import Example, Skipped
+from radcap.data.share import Share
 from radcap.data.shelf import Shelf
 from radcap.data.source import Source
 from radcap.labels import Labels
@@ -21,64 +23,12 @@ if TYPE_CHECKING:
     from transformers import BertTokenizer
 
 
-@dataclass(frozen=True)
-class Share:
-    """One host's rows of the batches of an order, and how batches are numbered.
-
-    Slot k of a global batch belongs to host k mod num_hosts. Batches are numbered on and on:
-    through the epochs, or with `max_rows` through passes over the first rows of epoch 0.
-    """
-
-    order: Order
-    max_rows: int | None = None
-    host: int = 0
-    num_hosts: int = 1
-
-    @property
-    def places(self) -> range:
-        """This host's slots of a global batch."""
-        return range(self.host, self.order.batch_size, self.num_hosts)
-
-    @property
-    def batches_per_pass(self) -> int:
-        rows = self.order.num_rows if self.max_rows is None else self.max_rows
-        return -(-rows // self.order.batch_size)
-
-    def locate(self, number: int) -> tuple[int, int]:
-        """(epoch, batch in it) of batch number `number`."""
-        rounds, batch = divmod(number, self.batches_per_pass)
-        return (rounds if self.max_rows is None else 0), batch
-
-    def slots(self, number: int, streams: np.ndarray | None = None) -> Slots:
-        """This host's slots of a batch: padding beyond `max_rows` and, with `streams` (see
-        `Order.slots`), for rows of other streams."""
-        epoch, batch = self.locate(number)
-        slots = self.order.slots(epoch, batch, streams)
-        if self.max_rows is not None:
-            slots = slots.first(self.max_rows - batch * self.order.batch_size)
-        return slots.take(self.places)
-
-    def deal(self, workers: int) -> np.ndarray:
-        """The worker that reads each stream: int64 [streams].
-
-        Lanes are dealt longest first: towards the end of an epoch the longest alone have rows
-        left, and no worker should have them all. (In stored order a stream is a row group.)
-        """
-        if not self.order.shuffle:
-            return np.arange(len(self.order.group_rows)) % workers
-        dealt = np.empty(self.order.lanes, dtype=np.int64)
-        for host in range(self.num_hosts):
-            lanes = np.arange(host, self.order.lanes, self.num_hosts)
-            longest_first = lanes[np.argsort(-self.order.lane_rows[lanes], kind="stable")]
-            dealt[longest_first] = np.arange(len(lanes)) % workers
-        return dealt
-
-
 @dataclass
 class Part:
     """Some rows of a batch. `slots` are the good ones; the n-th has the n-th image, row of
     `tokens` (int32 [N, T + 1]), row id, caption and labels, and is grey where `grey` says so.
-    `skipped` are the others: slot, row id, reason."""
+    `skipped` are the others: slot, row id, reason. `waited_s` and `worked_s` are the seconds that
+    its rows were waited for, and the others that it took."""
 
     slots: list[int] = field(default_factory=list)
     grey: list[bool] = field(default_factory=list)
@@ -89,6 +39,8 @@ class Part:
     tokens: np.ndarray = field(default_factory=lambda: np.empty((0, 0), dtype=np.int32))
     truncated: int = 0
     traffic: Traffic = field(default_factory=Traffic)
+    waited_s: float = 0.0
+    worked_s: float = 0.0
 
     def fill(self, images: np.ndarray, prepared: np.ndarray) -> None:
         """Put pictures as a `PartMaker` left them into their slots; both uint8 [., 3, 224, 224]."""
@@ -110,26 +62,33 @@ class PartMaker:
         max_pixels: int,
         worker: int,
         workers: int,
+        ahead_bytes: int,
     ) -> None:
-        self._reader = RowReader(shelf, source.row_groups, share.order)
-        self._shelf = shelf
+        self._is_mine = share.deal(workers) == worker
+        self._reader = RowReader(
+            shelf,
+            Plan(source.row_groups, share, self._is_mine),
+            ahead_bytes=ahead_bytes,
+            # Local files gain nothing from more: they are parsed one after the other.
+            num_threads=shelf.hub.connections.most if shelf.hub else 1,
+        )
+        self._hub = shelf.hub
         self._source = source
         self._share = share
         self._encode = CaptionEncoder(tokenizer, max_length)
         self._max_pixels = max_pixels
-        self._is_mine = share.deal(workers) == worker
-        self._expected = 0
+        self._expected = -1
+        self._told = Traffic()
 
     def __call__(self, number: int, images: np.ndarray) -> Part:
         """Fill `images` (uint8 [B, 3, 224, 224]) from the front with the good rows of batch
         `number`, and say what they are. Of a grey one only the first channel is written: memory
         that no cache holds costs more than the rest of a row's way to the trainer."""
+        began, waited_s = time.monotonic(), self._reader.waited_s
         repeats = self._share.max_rows is not None and self._share.locate(number)[1] == 0
         if number != self._expected or repeats:
-            self._reader.forget()
+            self._reader.begin(number)
         self._expected = number + 1
-        hub = self._shelf.hub
-        before = hub.traffic.copy() if hub else Traffic()
         slots = self._share.slots(number, self._is_mine)
         columns = (slots.group, slots.row, slots.stream, slots.offset)
         part = Part()
@@ -140,13 +99,16 @@ class PartMaker:
                 self._add_row(part, slot, row_id, found, images)
         part.tokens, cut = self._encode(part.captions)
         part.truncated = int(cut.sum())
-        if hub:
-            part.traffic = hub.traffic.since(before)
+        if self._hub is not None:
+            now = self._hub.traffic.copy()
+            part.traffic, self._told = now.since(self._told), now
+        part.waited_s = self._reader.waited_s - waited_s
+        part.worked_s = time.monotonic() - began - part.waited_s
         return part
 
     def close(self) -> None:
         """Close what is open."""
-        self._reader.forget()
+        self._reader.close()
 
     def _add_row(
         self, part: Part, slot: int, row_id: str, row: Example | Skipped, images: np.ndarray
@@ -171,11 +133,3 @@ class PartMaker:
         if row.pixels is not None:
             return row.pixels
         return decode_image(row.image, max_pixels=self._max_pixels)
-
-
-def useful_workers(workers: int, share: Share) -> int:
-    """At most one worker for each lane of the share (in stored order: each row group)."""
-    order = share.order
-    if order.shuffle:
-        return min(workers, max(1, order.lanes // share.num_hosts))
-    return min(workers, len(order.group_rows))

@@ -2,91 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
 from dataclasses import dataclass
-from itertools import islice
 
-from radcap.data.footer import RowGroup
-from radcap.data.order import Order
+from radcap.data.ahead import Cancel, ReadAhead
+from radcap.data.plan import Plan, Stretch
 from radcap.data.rowfile import RowFile
-from radcap.data.shelf import Row, Shelf
-
-# Neighbouring row groups up to this many bytes are fetched together.
-_FETCHED_BYTES = 32_000_000
+from radcap.data.shelf import Loaded, Row, Shelf
 
 
 @dataclass
-class _Window:
-    """The rows [start, start + len(rows)) of a stream, taken ones set to None; `rest` goes on."""
+class _Held:
+    """A stretch in use: its rows, taken ones set to None, and how many will still be requested."""
 
-    epoch: int
-    stream: int
-    start: int
+    stretch: Stretch
     rows: list[Row | RowFile.Row | None]
-    rest: Iterator[Row | RowFile.Row]
-
-    def holds(self, epoch: int, stream: int, offset: int) -> bool:
-        stop = self.start + len(self.rows)
-        return (self.epoch, self.stream) == (epoch, stream) and self.start <= offset < stop
+    left: int
 
 
 class RowReader:
-    """Gives the rows that an `Order` asks for, each once; holds one window of encoded rows for
-    each lane and what is left of the row groups read with it."""
+    """Gives the rows that an `Order` asks for, in its order and each once.
 
-    def __init__(self, shelf: Shelf, groups: Sequence[RowGroup], order: Order) -> None:
+    Holds the stretches that are partly used, about a window of each lane, and what is read
+    ahead.
+    """
+
+    def __init__(self, shelf: Shelf, plan: Plan, *, ahead_bytes: int, num_threads: int) -> None:
         """Args:
         shelf: gives the rows of row groups.
-        groups: the row groups that `order` was made of.
-        order: which row comes when.
+        plan: which stretch comes when.
+        ahead_bytes, num_threads: see `ReadAhead`.
         """
-        self._shelf = shelf
-        self._groups = groups
-        self._order = order
-        self._windows: dict[int, _Window] = {}
+        self._shelf, self._plan = shelf, plan
+        self._ahead_bytes, self._num_threads = ahead_bytes, num_threads
+        self._held: dict[tuple[int, int], list[_Held]] = defaultdict(list)
+        self._ahead: ReadAhead[Stretch, Loaded] | None = None
+        self._waited_s = 0.0
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds spent waiting for rows so far."""
+        return self._waited_s + (self._ahead.waited_s if self._ahead else 0.0)
+
+    def begin(self, number: int) -> None:
+        """Continue with batch `number`: what is held and under way is dropped."""
+        self.close()
+        self._ahead = ReadAhead(
+            self._plan.stretches(number),
+            lambda stretch: stretch.num_bytes,
+            self._load,
+            most_bytes=self._ahead_bytes,
+            num_threads=self._num_threads,
+        )
 
     def take(self, epoch: int, stream: int, offset: int) -> Row:
         """Row number `offset` of a stream (`Order.segments`); it is then forgotten."""
-        lane = stream if self._order.shuffle else 0  # stored order needs one group at a time
-        window = self._windows.get(lane)
-        if window is None or not window.holds(epoch, stream, offset):
-            window = self._next_window(lane, epoch, stream, offset)
-        row = window.rows[offset - window.start]
+        held = self._holder(epoch, stream, offset)
+        place = offset - held.stretch.start
+        row = held.rows[place]
         assert row is not None, "a row was asked for twice"
-        window.rows[offset - window.start] = None
+        held.rows[place] = None
+        held.left -= 1
+        if held.left == 0:
+            self._held[epoch, stream].remove(held)
+            if not self._held[epoch, stream]:
+                del self._held[epoch, stream]
         return row.load() if isinstance(row, RowFile.Row) else row
 
-    def forget(self) -> None:
-        """Drop all rows and close what is open."""
-        self._windows.clear()
+    def close(self) -> None:
+        """Drop all rows and end what is under way."""
+        self._held.clear()
+        if self._ahead is not None:
+            self._ahead.close()
+            self._waited_s += self._ahead.waited_s
+            self._ahead = None
+            self._shelf.settle()
 
-    def _next_window(self, lane: int, epoch: int, stream: int, offset: int) -> _Window:
-        start, stop = self._order.window(stream, offset)
-        last = self._windows.pop(lane, None)
-        if last is not None and last.holds(epoch, stream, start - 1):
-            rest = last.rest
-        else:
-            rest = self._read(epoch, stream, start)
-        del last  # free the old rows before reading the new ones
-        window = _Window(epoch, stream, start, list(islice(rest, stop - start)), rest)
-        self._windows[lane] = window
-        return window
+    def _holder(self, epoch: int, stream: int, offset: int) -> _Held:
+        for held in self._held.get((epoch, stream), ()):
+            if held.stretch.holds(epoch, stream, offset):
+                return held
+        # Rows are requested in the order of need, which stretches have too: the next one holds it.
+        assert self._ahead is not None, "begin comes first"
+        stretch, loaded = next(self._ahead)
+        assert stretch.holds(epoch, stream, offset), "rows were asked for out of turn"
+        self._shelf.used(loaded)
+        held = _Held(stretch, list(loaded.rows), stretch.wanted)
+        self._held[epoch, stream].append(held)
+        return held
 
-    def _read(self, epoch: int, stream: int, offset: int) -> Iterator[Row | RowFile.Row]:
-        segments = self._order.segments(epoch, stream, offset)
-        following = next(segments, None)
-        while following is not None:
-            first, together, size = following[1], list[int](), 0
-            while following is not None and self._belongs(following[0], together, size):
-                together.append(following[0])
-                size += self._groups[following[0]].num_bytes
-                following = next(segments, None)
-            yield from self._shelf.rows(together, first)
-
-    def _belongs(self, group: int, together: Sequence[int], size: int) -> bool:
-        """Whether a row group is fetched together with those before it."""
-        if not together:
-            return True
-        where, last = self._groups[group], self._groups[together[-1]]
-        near = group == together[-1] + 1 and where.file == last.file
-        return near and size + where.num_bytes <= _FETCHED_BYTES
+    def _load(self, stretch: Stretch, cancel: Cancel) -> Loaded:
+        return self._shelf.load(stretch.groups, stretch.first, cancel)

@@ -16,14 +16,16 @@ import os
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from radcap.data.ahead import Cancel, side_by_side
 from radcap.data.download import Hub
 from radcap.data.faults import DataError
 from radcap.data.footer import RowGroup
@@ -37,8 +39,17 @@ Row = Example | Skipped
 
 _log = logging.getLogger(__name__)
 
+# Held while rows are read, which is Python's work and gains nothing from a second thread. A fork
+# waits for it, or what the reader holds at that moment would be held in the new process for ever.
+_reading = threading.Lock()
+os.register_at_fork(
+    before=_reading.acquire, after_in_parent=_reading.release, after_in_child=_reading.release
+)
+
 # A row group above this many bytes is held in a file.
 SPOOLED_BYTES = 16_000_000
+# More are fetched over several connections: a large row group would wait for one.
+_REQUEST_BYTES = 32_000_000
 _DECODED_ROW_BYTES = IMAGE_SIZE * IMAGE_SIZE + 200
 _PART_LIFE_S = 86_400.0  # of a file that some process, here or elsewhere, may be writing
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -63,6 +74,11 @@ class Spool:
         self.folder = Path(tempfile.mkdtemp(prefix=start, dir=home))
         self._lock = _try_lock(self.folder)
         atexit.register(self.close)  # a start that fails later on has nobody else to do it
+
+    def new_file(self) -> Path:
+        """A name that no other process or thread uses."""
+        # Not by the name of what it holds, which may be too long for this file system.
+        return self.folder / f"{os.getpid()}-{secrets.token_hex(8)}.parquet"
 
     def close(self) -> None:
         """Remove the folder. Safe to call twice."""
@@ -134,6 +150,14 @@ class Cache:
             return True
 
 
+@dataclass
+class Loaded:
+    """Rows of neighbouring row groups, and the bytes that were fetched for them."""
+
+    rows: list[Row | RowFile.Row]
+    fetched: int
+
+
 class Shelf:
     """Gives the checked rows of row groups."""
 
@@ -157,12 +181,16 @@ class Shelf:
         self._cache, self._max_pixels = cache, max_pixels
         self._keeps = cache is not None
 
-    def rows(self, groups: Sequence[int], first: int) -> Iterator[Row | RowFile.Row]:
+    def load(self, groups: Sequence[int], first: int, cancel: Cancel) -> Loaded:
         """The rows of neighbouring row groups of one file, whose bytes are fetched together.
+
+        Several threads may load at a time: they fetch side by side, and read what is fetched one
+        after the other, since it is Python that reads.
 
         Args:
             groups: numbers of the row groups, one after the other.
             first: number of the first row wanted of the first group.
+            cancel: ends it with `Dropped`.
 
         Raises:
             DataError: they cannot be read.
@@ -172,17 +200,36 @@ class Shelf:
             if (kept := self._from_cache(group)) is not None:
                 ready[group] = self._at_hand(kept, self._source.row_groups[group])
         missing = [group for group in groups if group not in ready]
-        if missing and self.hub is not None:
-            copy = self._fetch(missing)
-            try:
-                ready |= {group: self._read(group, copy) for group in missing}
-            finally:
+        copy, fetched = None, 0
+        try:
+            if missing and self.hub is not None:
+                copy = self._spool.new_file()
+                fetched = self._fetch(missing, copy, cancel)
+            for group in missing:
+                with _reading:
+                    cancel.check()
+                    ready[group] = self._read(group, copy)
+        finally:
+            if copy is not None:
                 copy.unlink(missing_ok=True)
+                self._source.forget(copy)
+        loaded = Loaded([], fetched)
         for group in groups:
-            # A local group is read when its turn comes.
-            rows = ready.pop(group) if group in ready else self._read(group, None)
-            yield from rows.rows(first) if isinstance(rows, RowFile) else rows[first:]
+            rows = ready.pop(group)
+            loaded.rows += rows.rows(first) if isinstance(rows, RowFile) else rows[first:]
             first = 0
+        return loaded
+
+    def used(self, loaded: Loaded) -> None:
+        """Count what was fetched for rows that are now in use."""
+        if self.hub is not None:
+            self.hub.count(used=loaded.fetched)
+
+    def settle(self) -> None:
+        """Wait until nothing is being read, after all loads were cancelled: a file that is left
+        half read may abort the interpreter at its exit."""
+        with _reading:
+            pass
 
     def _from_cache(self, group: int) -> RowFile | None:
         if self._cache is None:
@@ -199,29 +246,39 @@ class Shelf:
         rows.close()
         return loaded
 
-    def _fetch(self, groups: Sequence[int]) -> Path:
-        """A local file in which these row groups are whole; the others are holes."""
-        assert self.hub is not None
+    def _fetch(self, groups: Sequence[int], path: Path, cancel: Cancel) -> int:
+        """Make a local file in which these row groups are whole; the others are holes.
+
+        Returns:
+            Bytes fetched.
+        """
+        hub = self.hub
+        assert hub is not None
         wheres = [self._source.row_groups[group] for group in groups]
         url = wheres[0].file
         stored = self._source.files[url]
-        # Not by the file's own name, which may be too long for this file system.
-        path = self._spool.folder / f"{os.getpid()}-{secrets.token_hex(8)}.parquet"
-        ranges = list(_joined((where.start, where.stop) for where in wheres))
+        parts = list(_parts(_joined((where.start, where.stop) for where in wheres)))
+        size = sum(stop - start for start, stop in parts)
         try:
-            if sum(b - a for a, b in ranges) > shutil.disk_usage(self._spool.folder).free:
+            if size > shutil.disk_usage(self._spool.folder).free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             with path.open("wb", buffering=0) as local:
                 local.truncate(stored.size)
                 write_at(local.fileno(), stored.size - len(stored.tail), stored.tail)
-                put = partial(write_at, local.fileno())
-                for start, stop in ranges:
-                    self.hub.fetch(url, start, stop, put)
+
+                def put(at: int, piece: bytes) -> None:
+                    cancel.check()
+                    write_at(local.fileno(), at, piece)
+
+                def fetch(part: tuple[int, int]) -> None:
+                    hub.fetch(url, *part, put, cancel.sleep)
+
+                side_by_side(parts, fetch, num_threads=hub.connections.most)
         except OSError as error:
             if error.errno in _NO_SPACE:
                 raise self._no_space(error) from None
             raise
-        return path
+        return size
 
     def _read(self, group: int, path: Path | None) -> list[Row] | RowFile:
         where = self._source.row_groups[group]
@@ -312,6 +369,14 @@ def _try_lock(folder: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _parts(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The same ranges, large ones in equal parts."""
+    for start, stop in ranges:
+        count = -(-(stop - start) // _REQUEST_BYTES)
+        cuts = [start + (stop - start) * part // count for part in range(count + 1)]
+        yield from pairwise(cuts)
 
 
 def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -3,7 +3,7 @@
 Images come back through memory shared since the fork (an anonymous mapping: /dev/shm, often 64 MB
 in containers, is not used), the rest through a pipe. A worker ignores SIGINT, SIGTERM and SIGHUP,
 which reach the whole process group while the trainer still wants to save, and ends when its parent
-does.
+does, whatever it waits for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ import mmap
 import multiprocessing
 import os
 import signal
+import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -28,6 +32,9 @@ from radcap.handlers import STOPPING
 Work = Callable[[int, np.ndarray], Any]
 
 _PARENT_CHECK_S = 1.0
+# Decoding lets other threads run, and would wait for a thread that reads ahead for up to Python's
+# 5 ms, ten times as long as a picture takes.
+_SWITCH_S = 0.0005
 
 
 class WorkerPool:
@@ -37,11 +44,17 @@ class WorkerPool:
         works: one for each worker. They are forked, not pickled.
         shape: of the images that a worker may return for one batch, uint8.
         ahead: batches that a worker may have ready or in hand.
-        first: number of the first batch.
+        first: number of the first batch; None: wait for `restart`.
+        stop: number after the last one, where they wait for `restart`; None: there is none.
     """
 
     def __init__(
-        self, works: Sequence[Work], shape: tuple[int, ...], ahead: int, first: int
+        self,
+        works: Sequence[Work],
+        shape: tuple[int, ...],
+        ahead: int,
+        first: int | None,
+        stop: int | None = None,
     ) -> None:
         context = multiprocessing.get_context("fork")
         size = ahead * int(np.prod(shape))
@@ -60,7 +73,7 @@ class WorkerPool:
             ours, theirs = context.Pipe()
             process = context.Process(
                 target=_run,
-                args=(work, shared, theirs, first, os.getpid()),
+                args=(work, shared, theirs, _Stint(first, stop), os.getpid()),
                 name=f"radcap-data-{number}",
                 daemon=True,
             )
@@ -97,10 +110,10 @@ class WorkerPool:
         """Let the buffers of the batch last got be filled again."""
         self._tell(None)
 
-    def restart(self, first: int) -> None:
-        """Go on with batch `first` instead; what is under way is dropped."""
+    def restart(self, first: int, stop: int | None = None) -> None:
+        """Continue with batch `first` instead, up to `stop`; what is under way is dropped."""
         self._generation += 1
-        self._tell((self._generation, first))
+        self._tell((self._generation, _Stint(first, stop)))
 
     def close(self) -> None:
         """End the processes at once. They hold nothing that would need an orderly end."""
@@ -128,27 +141,36 @@ class WorkerPool:
             if -status == signal.SIGKILL:
                 how += " (out of memory? lower data.workers, data.prefetch or data.window_gb)"
         else:
-            how = f"ended with status {status}; its own message stands above"
+            how = f"ended with status {status}; its own message is above"
         return f"data worker {worker} (process {process.pid}) {how}"
 
 
-def _run(work: Work, shared: np.ndarray, pipe: Connection, number: int, parent: int) -> None:
+@dataclass
+class _Stint:
+    """What is to be done: batches from `number` on, before `stop`. None: nothing; no end."""
+
+    number: int | None
+    stop: int | None
+
+
+def _run(work: Work, shared: np.ndarray, pipe: Connection, stint: _Stint, parent: int) -> None:
     """A worker's life: wait for a free buffer or an order, fill it, answer."""
     for ignored in STOPPING:
         signal.signal(ignored, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork
+    sys.setswitchinterval(_SWITCH_S)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     generation, free = 0, len(shared)
     try:
         while True:
-            while free == 0 or pipe.poll():
-                if pipe.poll(_PARENT_CHECK_S):
-                    order = pipe.recv()
-                    if order is None:
-                        free += 1
-                    else:
-                        generation, number = order
-                elif os.getppid() != parent:
-                    return
+            while free == 0 or stint.number in (None, stint.stop) or pipe.poll():
+                order = pipe.recv()
+                if order is None:
+                    free += 1
+                else:
+                    generation, stint = order
+            number = stint.number
+            assert number is not None
             try:
                 answer = work(number, shared[number % len(shared)])
             except DataError as error:
@@ -156,6 +178,13 @@ def _run(work: Work, shared: np.ndarray, pipe: Connection, number: int, parent: 
                 return
             free -= 1
             pipe.send((generation, number, answer))
-            number += 1
+            stint.number = number + 1
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent has gone
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has gone. Rows may be waited for much longer."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_CHECK_S)
+    os._exit(1)

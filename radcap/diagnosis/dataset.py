@@ -152,10 +152,10 @@ def _cut(config: Config, train: Source) -> Check:
     files = len({group.file for group in train.row_groups})
     found = f"{groups:,} row groups in {files:,} files; data.lanes={data.lanes}"
     lanes = min(data.lanes, groups)
-    if data.workers > lanes:
+    if data.workers is not None and data.workers > lanes:
         fix = f"data.workers={lanes}; more have nothing to read"
         return Check("row groups", WARN, f"{found}, data.workers={data.workers}", fix)
     if groups < data.lanes:
         fix = f"data.lanes={groups}, or write smaller row groups: batches mix fewer places"
         return Check("row groups", WARN, f"{found}: more than there are row groups", fix)
-    return Check("row groups", OK, f"{found}, data.workers={data.workers}")
+    return Check("row groups", OK, found)

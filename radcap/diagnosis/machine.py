@@ -10,6 +10,7 @@ from pathlib import Path
 
 from radcap.config import Config
 from radcap.diagnosis.check import FAIL, OK, WARN, Check, gigabytes
+from radcap.training.feeding import default_workers
 
 _ROOT = Path("/")
 
@@ -36,8 +37,8 @@ _DAY_S = 86_400.0
 
 def cores(config: Config) -> Iterator[Check]:
     """CPU cores against loader processes."""
-    count, workers = len(os.sched_getaffinity(0)), config.data.workers
-    found = f"{count} for the trainer and data.workers={workers}"
+    count, workers = len(os.sched_getaffinity(0)), _workers(config)
+    found = f"{count} for the trainer and {workers} loader process{'es' if workers != 1 else ''}"
     if workers > count:
         yield Check("cores", WARN, found, f"data.workers={max(1, count - 1)}")
     else:
@@ -47,13 +48,21 @@ def cores(config: Config) -> Iterator[Check]:
 def memory(config: Config, root: Path = _ROOT) -> Iterator[Check]:
     """Memory against a rough need: the trainer, its loaders and the window of rows."""
     left = _memory_left(root)
-    need = _TRAINER_BYTES + config.data.workers * _WORKER_BYTES + config.data.window_gb * 1e9
+    data = config.data
+    need = _TRAINER_BYTES + (_workers(config) + data.val_workers) * _WORKER_BYTES
+    need += data.window_gb * 1e9 + data.read_ahead_mb * 1e6
     found = f"{gigabytes(left)} to spare, about {gigabytes(need)} needed"
     if left < need:
-        fix = "lower data.workers, data.window_gb or data.batch_size, or take a larger machine"
+        fix = "lower data.workers, data.window_gb or data.read_ahead_mb, or take a larger machine"
         yield Check("memory", WARN, found, fix)
     else:
         yield Check("memory", OK, found)
+
+
+def _workers(config: Config) -> int:
+    """Loader processes of training."""
+    data = config.data
+    return default_workers(config.runtime, data.lanes) if data.workers is None else data.workers
 
 
 def shared_memory(config: Config, root: Path = _ROOT) -> Iterator[Check]:

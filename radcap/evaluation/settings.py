@@ -17,7 +17,8 @@ from radcap.training.folder import revision_in
 
 # How a machine reads the data, not what the data is.
 _OF_THE_MACHINE = (
-    *("workers", "prefetch", "hub_patience_s", "hub_timeout_s"),
+    *("workers", "val_workers", "prefetch", "read_ahead_mb", "connections"),
+    *("hub_patience_s", "hub_timeout_s"),
     *("cache", "cache_gb", "cache_decoded", "local_copy"),
 )
 

@@ -8,12 +8,13 @@ from typing import Any
 from radcap.data.collate import BatchCounts
 from radcap.data.download import Traffic
 
-# The card's model on v3-8 at the floor of its compiled step, by `radcap.preflight`, batch 336.
-V3_8_IMAGES_PER_S = 30_000
 # A trainer that waits for more of its time than this is fed too slowly.
 _INPUT_BOUND_SHARE = 0.1
 
-_SUMS = ("images", "truncated", "retries", "requests", "hub_bytes", "hub_wait_s")
+_SUMS = (
+    *("images", "truncated", "retries", "requests", "hub_bytes", "hub_used", "hub_wait_s"),
+    *("rows_wait_s", "decode_s"),
+)
 _TIMES = ("wait_s", "train_s", "timed_images")
 
 
@@ -22,9 +23,12 @@ class DataHealth:
 
     Attributes:
         counts: `images` trained on, `truncated` captions, `skipped` (masked rows by reason), of
-            the Hub `retries`, `requests`, `hub_bytes` and `hub_wait_s`; seconds of training
-            (`train_s`), the images of these (`timed_images`), and of them the seconds that the
-            first process waited for a batch (`wait_s`).
+            the Hub `retries`, `requests`, `hub_bytes`, those of them that were used (`hub_used`:
+            the others were read ahead when a process ended) and `hub_wait_s`, the seconds that
+            connections waited for it; the seconds that loaders waited for rows (`rows_wait_s`)
+            and decoded them (`decode_s`), over all loaders; seconds of training (`train_s`), the
+            images of these (`timed_images`), and of them the seconds that the first process
+            waited for a batch (`wait_s`).
     """
 
     def __init__(self, counts: Mapping[str, Any] | None) -> None:
@@ -38,8 +42,11 @@ class DataHealth:
     def add(self, new: BatchCounts) -> None:
         """Add what one process met; `rows` of it are the good ones."""
         traffic = new.traffic
-        sums = (new.rows, new.truncated, traffic.retries, traffic.requests)
-        for name, value in zip(_SUMS, (*sums, traffic.bytes, traffic.wait_s), strict=True):
+        sums = (
+            *(new.rows, new.truncated, traffic.retries, traffic.requests, traffic.bytes),
+            *(traffic.used, traffic.wait_s, new.waited_s, new.worked_s),
+        )
+        for name, value in zip(_SUMS, sums, strict=True):
             self.counts[name] += value
         reasons = self.counts["skipped"]
         for reason, (rows, _) in new.skipped.items():
@@ -92,13 +99,18 @@ class DataHealth:
         rate = counts["timed_images"] / max(counts["train_s"], 1e-9)
         line = f"data: {counts['images']:,} rows, {masked}, {counts['truncated']} captions cut, "
         if counts["requests"]:
-            line += f"{counts['retries']} retries, {counts['hub_wait_s']:.0f} s for the Hub, "
+            line += f"{counts['retries']} retries, "
         line += f"waited {counts['wait_s']:.0f} of {counts['train_s']:.0f} s: "
         if not counts["timed_images"]:
             return line + "too short to tell"
         if not self.input_bound:
             return line + f"compute-bound at {rate:,.0f} images/s"
+        possible = counts["timed_images"] / max(counts["train_s"] - counts["wait_s"], 1e-9)
+        waited, decoded = counts["rows_wait_s"], counts["decode_s"]
+        share = waited / max(waited + decoded, 1e-9)
+        source = "the network" if counts["requests"] else "the disk"
+        slower = source if share > 0.5 else "decoding"
         return line + (
-            f"input-bound at {rate:,.0f} images/s (the card's model on v3-8 could take "
-            f"{V3_8_IMAGES_PER_S:,})"
+            f"input-bound at {rate:,.0f} images/s, of {possible:,.0f} that the device could take; "
+            f"{slower} is slow (loaders waited for rows {share:.0%} of their time)"
         )

@@ -22,6 +22,7 @@ from radcap.data.shelf import SPOOLED_BYTES, Cache
 from radcap.data.source import Source, open_source
 from radcap.errors import ConfigError
 from radcap.runtime.launch import Launch, num_launched_here
+from radcap.training.feeding import default_workers, share_of_loader
 from radcap.training.room import check_batch_memory, check_phantom_disk
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Inputs:
         revision: what the data is: a Hub commit, or a fingerprint of local files.
         steps_per_epoch: batches in one pass over the training split.
         num_train_rows, num_val_rows: rows trained on in an epoch, rows scored in a validation.
+        num_workers: loader processes of this process for training.
         floor: the lowest reachable validation loss, where the data set knows it.
         launch: this process among those that share every batch.
         hub: the data set on the Hub; None where the data is local.
@@ -104,6 +106,7 @@ class Inputs:
                 f"{self._train_order.lanes} lanes do not divide by {launch.num_processes} "
                 "processes: each of them reads all the data; set data.lanes to a multiple"
             )
+        self.num_workers = self._choose_workers()
         self._eval_rows = self._rows_to_score()
         whole = self._eval_rows == self._val.num_rows
         self._val_order = self._order(
@@ -162,21 +165,40 @@ class Inputs:
             position: where training goes on; None for the beginning. Each iteration of the other
                 loader is one pass over `num_val_rows` rows.
         """
-        train = self._loader(self._train, self._train_order, position=position)
+        workers, val_workers = self.num_workers, self._config.data.val_workers
+        train = self._loader(
+            self._train,
+            self._train_order,
+            workers=workers,
+            share=share_of_loader(workers, val_workers),
+            position=position,
+        )
         try:
-            return train, self.scoring_loader()
+            val = self._loader(
+                self._val,
+                self._val_order,
+                workers=val_workers,
+                share=share_of_loader(val_workers, workers),
+                max_rows=self._eval_rows,
+                is_parked=True,
+            )
         except BaseException:
             train.close()
             raise
+        return train, val
 
     def scoring_loader(self, *, first_batch: int = 0) -> Loader:
-        """Start the loader of validation: each iteration is one pass over `num_val_rows` rows.
+        """Start the loader of an evaluation: each iteration is one pass over `num_val_rows` rows.
 
         Args:
             first_batch: batch that the first pass begins with.
         """
         return self._loader(
-            self._val, self._val_order, max_rows=self._eval_rows, first_batch=first_batch
+            self._val,
+            self._val_order,
+            workers=self.num_workers,
+            max_rows=self._eval_rows,
+            first_batch=first_batch,
         )
 
     def _loader(
@@ -184,28 +206,29 @@ class Inputs:
         source: Source,
         order: Order,
         *,
-        position: Mapping[str, Any] | None = None,
-        max_rows: int | None = None,
-        first_batch: int = 0,
+        workers: int,
+        share: float = 1.0,
+        **options: Any,
     ) -> Loader:
         from radcap.data.loader import Loader
 
         data = self._config.data
+        share /= num_launched_here()
         return Loader(
             source,
             order,
             self.tokenizer,
-            workers=data.workers,
+            workers=workers,
             prefetch=data.prefetch,
-            position=position,
+            ahead_bytes=int(data.read_ahead_mb * 1e6 * share),
+            connections=max(1, int(data.connections * share)),
             max_length=data.max_length,
             max_pixels=data.max_pixels,
             hub=self.hub,
             cache=self._cache,
             accept_revision=data.accept_revision,
             max_skipped_fraction=data.max_skipped_fraction,
-            max_rows=max_rows,
-            first_batch=first_batch,
+            **options,
             host=self.launch.process_index,
             num_hosts=self.launch.num_processes,
         )
@@ -227,6 +250,7 @@ class Inputs:
             )
             self.hub = None
             return train, val
+        footers = cache_folder() / "footers" if self.hub is not None else None
         with heartbeat("opening the data set"):
             train = open_source(
                 split=data.train_split,
@@ -234,6 +258,7 @@ class Inputs:
                 config=data.config,
                 hub=self.hub,
                 revision=revision,
+                footers=footers,
             )
             if data.val_split == data.train_split:
                 return train, train
@@ -243,6 +268,7 @@ class Inputs:
                 config=data.config,
                 hub=self.hub,
                 revision=train.revision,
+                footers=footers,
             )
         return train, val
 
@@ -269,6 +295,15 @@ class Inputs:
             window_bytes=window_bytes,
             shuffle=shuffle,
         )
+
+    def _choose_workers(self) -> int:
+        """`data.workers`, or where that is null what `default_workers` says, with a note."""
+        if self._config.data.workers is not None:
+            return self._config.data.workers
+        lanes = max(1, self._train_order.lanes // self.launch.num_processes)
+        workers = default_workers(self._config.runtime, lanes)
+        self.notes.append(f"data.workers=null: {workers} loader processes")
+        return workers
 
     def _rows_to_score(self) -> int:
         rows = self._val.num_rows

@@ -101,6 +101,8 @@ class StepLog:
             before, known = self._new.skipped.get(reason, (0, first))
             self._new.skipped[reason] = (before + rows, known)
         self._new.traffic += batch.counts.traffic
+        self._new.waited_s += batch.counts.waited_s
+        self._new.worked_s += batch.counts.worked_s
 
     def write_out(self) -> None:
         """Read the queued steps from the device, at once, and log each. All processes call this.

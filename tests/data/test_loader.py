@@ -113,6 +113,24 @@ def test_any_number_of_workers_gives_the_same_batches(
     assert expected[-1].epoch == 2
 
 
+@pytest.mark.parametrize("workers", [0, 1, 2, 4, 8])
+def test_what_is_read_ahead_changes_no_batch(source: Source, load: Opener, workers: int) -> None:
+    order = make_order(source, lanes=8)
+    expected = list(islice(load(source, order, ahead_bytes=1), 15))
+    for ahead_bytes in (1, 10**9):
+        for start in (0, 1, 5, 8, 11):  # an epoch has 9
+            position = expected[start - 1].position if start else None
+            loader = load(
+                source, order, workers=workers, position=position, ahead_bytes=ahead_bytes
+            )
+            assert loader.effective_workers == workers
+            found = list(islice(loader, 4))
+            loader.close()
+            assert all(
+                same(a, b) for a, b in zip(found, expected[start : start + 4], strict=True)
+            ), (ahead_bytes, start)
+
+
 def test_each_epoch_has_every_row_once_and_a_padded_last_batch(
     source: Source, load: Opener
 ) -> None:
@@ -142,7 +160,9 @@ def test_stop_and_resume_equals_unbroken(source: Source, load: Opener, stops: li
     found: list[Batch] = []
     position = None
     for count in [*stops, 3]:
-        found += islice(load(source, position=position), count)
+        loader = load(source, position=position)
+        found += islice(loader, count)
+        loader.close()  # or it would read ahead for ever
         position = found[-1].position
     assert all(same(a, b) for a, b in zip(found, expected, strict=True))
 
@@ -171,6 +191,7 @@ def test_resuming_reads_only_the_row_groups_then_open(
     order = make_order(source, lanes=2, window_bytes=2 * 4 * 6000)
     loader = load(source, order)
     position = list(islice(loader, 5))[-1].position
+    loader.close()
     opened = []
     read = Source.read
 
@@ -179,7 +200,7 @@ def test_resuming_reads_only_the_row_groups_then_open(
         return read(self, group, *args, **options)
 
     monkeypatch.setattr(Source, "read", spy)
-    next(iter(load(source, order, position=position)))
+    next(iter(load(source, order, position=position, ahead_bytes=1)))
     assert len(opened) <= 2 * 3
 
 
@@ -474,15 +495,15 @@ def test_workers_end_when_the_parent_is_killed(numbered: Any) -> None:
 
 
 def test_memory_of_a_window_is_bounded(numbered: Any, load: Opener) -> None:
-    """Encoded rows held: at most the window, and the rows of the chunk read last."""
+    """Encoded rows held: at most the window, and the rest of the row group read last."""
     source = open_folder(numbered(*[20] * 6))
     order = make_order(source, lanes=2, window_bytes=2 * 10 * 6000)
-    loader = load(source, order)
+    loader = load(source, order, ahead_bytes=1)
     most = 0
     for _ in islice(loader, 30):
-        windows = loader._makers[0]._reader._windows.values()
-        most = max(most, sum(row is not None for w in windows for row in w.rows))
-    assert 0 < most <= 2 * order.window_rows
+        held = [s for some in loader._makers[0]._reader._held.values() for s in some]
+        most = max(most, sum(row is not None for stretch in held for row in stretch.rows))
+    assert 0 < most <= 2 * (order.window_rows + 20)
     assert order.window_rows < 20
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from radcap.data.order import Order
-from radcap.data.parts import Share
+from radcap.data.share import Share
 
 
 def make_share(group_rows: list[int], *, lanes: int, hosts: int = 1, host: int = 0) -> Share:
