@@ -11,6 +11,7 @@
     startup     seconds of the default run to its first step, and of each command's --help
     memory      memory of the training process and its workers over 100,000 rows
     hub         bytes fetched from the Hub against the bytes of the row groups read
+    wan         the stream over a slow network against what network and decoding allow
 
 What a number is measured against stands in scripts/card_loop.py.
 """
@@ -30,6 +31,7 @@ from bench_memory import bench_memory
 from bench_pipeline import bench_pipeline
 from bench_startup import bench_startup
 from bench_train import bench_train
+from bench_wan import bench_wan
 
 from radcap.aot.chips import Topology, find_topology
 from radcap.aot.figures import Compiled, program_figures
@@ -99,6 +101,7 @@ BENCHMARKS = {
     "startup": bench_startup,
     "memory": bench_memory,
     "hub": bench_hub,
+    "wan": bench_wan,
 }
 
 

@@ -1,18 +1,21 @@
-"""The whole input pipeline on two cores against decoding alone on two cores."""
+"""The input pipeline on two cores against decoding alone on two cores, and of more workers."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Sequence
 from itertools import islice
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from bench_pairs import Pairs, processor_seconds
+from bench_scaled import FILES, GROUPS, ROW_S, open_scaled, real_s, scaled, write_file
 from bench_split import (
     BATCH_SIZE,
     PREFETCH,
@@ -32,6 +35,8 @@ from radcap.data.source import Source
 # Images/s "at the floor" of `radcap.preflight +experiment=epoch1 preflight.topology=v3-8`.
 FLOOR_IMAGES_PER_S = 29_801
 _PAIRS = 5
+_NUMBERS = (1, 4, 8)
+_SETTLING_S, _SECONDS, _TIMES = 10.0, 8.0, 3
 
 
 class Cost(NamedTuple):
@@ -47,14 +52,16 @@ def bench_pipeline(
     batch_size: int = BATCH_SIZE,
     pairs: int = _PAIRS,
     floor: float = FLOOR_IMAGES_PER_S,
+    numbers: Sequence[int] = _NUMBERS,
 ) -> None:
-    """Print images a second of both, and the cores that a v3-8 wants.
+    """Print images a second of both, the cores that a v3-8 wants, and how more workers do.
 
     Args:
         rows: size of the phantom's training split.
         batch_size: rows in a batch.
         pairs: pairs of timings.
         floor: images a second that are to be fed.
+        numbers: of workers, of which the stretched stream is measured; none: it is not.
     """
     torch.set_num_threads(1)
     source = open_folder(phantom_folder(rows))
@@ -83,7 +90,47 @@ def bench_pipeline(
     say(f"processor  {used.ratio_text()}")
     cores = floor * WORKERS * both.median_ours / rows
     say(f"a v3-8 at the floor of its step wants {floor:,.0f} images/s: {cores:.1f} such cores")
+    if numbers:
+        _many_workers(numbers)
     say_load()
+
+
+def _many_workers(numbers: Sequence[int]) -> None:
+    """Print the images a second of more workers than there are cores, at epoch1's settings."""
+    say("epoch1's window and lanes, local files, costs stretched so that two cores stand for many:")
+    say("workers  images/s  of linear")
+    group_bytes, lanes = GROUPS["100 rows"]
+    with tempfile.TemporaryDirectory(prefix="radcap-bench-") as folder, scaled(ROW_S):
+        file = write_file(Path(folder), group_bytes)
+        (Path(folder) / "alignment").mkdir()
+        for number in range(FILES):
+            name = f"train-{number:05d}-of-{FILES:05d}.parquet"
+            (Path(folder) / "alignment" / name).hardlink_to(file)
+        source = open_folder(Path(folder))
+        one = None
+        for workers in numbers:
+            rate = statistics.median(_rates(source, workers, lanes))
+            one = one or rate / workers
+            say(f"{workers:7d} {rate:9,.0f} {rate / workers / one:10.2f}")
+
+
+def _rates(source: Source, workers: int, lanes: int) -> list[float]:
+    """Images a second in the middle of a stream, several times one after the other."""
+    loader, found = open_scaled(source, workers, lanes), list[float]()
+    try:
+        batches = iter(loader)
+        next(batches)
+        end = time.monotonic() + _SETTLING_S
+        while time.monotonic() < end:
+            next(batches)
+        while len(found) < _TIMES:
+            start, images = time.monotonic(), 0
+            while (took := time.monotonic() - start) < _SECONDS:
+                images += len(next(batches).rows)
+            found.append(images / real_s(took))
+    finally:
+        loader.close()
+    return found
 
 
 def _pipeline(source: Source, batch_size: int) -> Cost:

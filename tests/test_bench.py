@@ -47,7 +47,7 @@ def test_the_pictures_of_image_are_the_cards(cache: Path) -> None:
 
 
 def test_pipeline_counts_the_cores_that_feed_a_tpu(cache: Path) -> None:
-    call = "bench_pipeline(rows=60, batch_size=16, pairs=1, floor=1e6)"
+    call = "bench_pipeline(rows=60, batch_size=16, pairs=1, floor=1e6, numbers=())"
     lines = bench(cache, "bench_pipeline", call)
     for name in ("decoding", "pipeline"):
         rate = figure(lines, rf"{name} +({NUMBER}) +{NUMBER} +{NUMBER}")
@@ -76,6 +76,36 @@ def test_hub_reads_each_row_group_once(cache: Path) -> None:
     fetched = figure(lines, rf"fetched from the Hub +({NUMBER}) bytes in \d+ requests")
     assert stored <= fetched <= 1.15 * stored
     assert figure(lines, rf"ratio +({NUMBER})x") == pytest.approx(fetched / stored, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_wan_measures_what_its_formula_says(cache: Path) -> None:
+    words = "times=1, seconds=1, workers=(2,), groups=('100 rows',), bandwidths=(50,)"
+    lines = bench(cache, "bench_wan", f"bench_wan({words})")
+    row = rf" *2 +{NUMBER} +{NUMBER} +{NUMBER} +{NUMBER}/%d +({NUMBER}) +({NUMBER}) .*"
+    for connections in (64, 16):
+        (found,) = [match for line in lines if (match := re.fullmatch(row % connections, line))]
+        assert all(0.1 < float(share) < 1.2 for share in found.groups())
+    cold = figure(lines, rf"open, cold +({NUMBER}) +{NUMBER} +{NUMBER}")
+    assert cold == 1 + 2 * 65  # the listing, and of each file a redirect and its end
+    assert figure(lines, rf"open, warm +({NUMBER}) +{NUMBER} +{NUMBER}") == 1
+    assert figure(lines, rf"  50 MB/s a connection: .* in ({NUMBER}) minutes .*") > 0
+
+
+def test_a_hosts_rate_is_that_of_what_is_slowest() -> None:
+    program = (
+        "import sys; sys.path.insert(0, 'scripts')\n"
+        "from bench_wan import IMAGE_S, Link, host_rate\n"
+        "link = Link(0.05, 20e6)\n"  # a request of 20 MB takes 1.1 s
+        "print(host_rate(8, 64, link, 20e6) * IMAGE_S, host_rate(8, 16, link, 20e6),\n"
+        "      host_rate(8, 4, link, 20e6), host_rate(8, 64, link, 20e6, 1e-3))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert [float(word) for word in done.stdout.split()] == pytest.approx(
+        [8, 16 * 20e6 / 1.1 / 50e3, 8 * 20e6 / 1.1 / 50e3, 1000]
+    )
 
 
 @pytest.mark.slow
