@@ -83,7 +83,7 @@ def test_wan_measures_what_its_formula_says(cache: Path) -> None:
     words = "times=1, seconds=1, workers=(2,), groups=('100 rows',), bandwidths=(50,)"
     lines = bench(cache, "bench_wan", f"bench_wan({words})")
     row = rf" *2 +{NUMBER} +{NUMBER} +{NUMBER} +{NUMBER}/%d +({NUMBER}) +({NUMBER}) .*"
-    for connections in (64, 16):
+    for connections in (96, 16):
         (found,) = [match for line in lines if (match := re.fullmatch(row % connections, line))]
         assert all(0.1 < float(share) < 1.2 for share in found.groups())
     cold = figure(lines, rf"open, cold +({NUMBER}) +{NUMBER} +{NUMBER}")
