@@ -48,8 +48,8 @@ os.register_at_fork(
 
 # A row group above this many bytes is held in a file.
 SPOOLED_BYTES = 16_000_000
-# More are fetched over several connections: a large row group would wait for one.
-_REQUEST_BYTES = 32_000_000
+# More are fetched over several connections: what is needed next would wait for one.
+_REQUEST_BYTES = 16_000_000
 _DECODED_ROW_BYTES = IMAGE_SIZE * IMAGE_SIZE + 200
 _PART_LIFE_S = 86_400.0  # of a file that some process, here or elsewhere, may be writing
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
