@@ -105,6 +105,28 @@ def test_bytes_fetched_are_those_of_the_row_groups(stand_in: StandInHub, load: A
     assert sum(t.retries for t in traffic) == 0 and all(t.wait_s >= 0 for t in traffic)
 
 
+@pytest.mark.parametrize("connections", [1, 4])
+def test_a_large_request_comes_in_parts(
+    stand_in: StandInHub, load: Any, monkeypatch: pytest.MonkeyPatch, connections: int
+) -> None:
+    hub = reader()
+    source = open_split(hub)
+    order = make_order(source)
+    expected = list(load(source, hub=hub, order=order, max_rows=order.num_rows))
+    monkeypatch.setattr("radcap.data.shelf._REQUEST_BYTES", 2_000)
+    stand_in.fault = one_in(9, kinds=("half",))
+    options = {"hub": reader(), "order": order, "connections": connections}
+    found = list(load(source, **options, max_rows=order.num_rows))
+    for one, other in zip(found, expected, strict=True):
+        assert one.rows == other.rows and one.captions == other.captions
+        assert bool((one.images == other.images).all())
+    asked, before = (sum(b.counts.traffic.requests for b in some) for some in (found, expected))
+    assert asked > 5 * before
+    fetched, stored = (sum(b.counts.traffic.bytes for b in some) for some in (found, expected))
+    assert stored <= fetched
+    assert sum(b.counts.traffic.used for b in found) == stored
+
+
 @pytest.mark.parametrize("kind", FAULTS)
 def test_each_transient_fault_is_tried_again_and_counted(
     stand_in: StandInHub, load: Any, kind: str
