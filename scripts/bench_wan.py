@@ -6,6 +6,7 @@ units that are stood for.
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import tempfile
@@ -66,8 +67,9 @@ class Rate:
 
     @property
     def request_bytes(self) -> float:
-        """Of a request for bytes; as many lead to another address first."""
-        return 2 * self.bytes_per_s / (self.requests * self.images_per_s)
+        """Of a request for bytes; as many lead to another address first. Infinite if none began."""
+        requests_per_s = self.requests * self.images_per_s / 2
+        return self.bytes_per_s / requests_per_s if requests_per_s else math.inf
 
     def ideal(self, workers: int, link: Link) -> float:
         """Images a second of the slower: decoding alone, or the open connections at their cap."""
@@ -82,8 +84,8 @@ def host_rate(
     A connection waits for two answers, a redirect and the first byte, before the bytes of each
     request. Connections are dealt evenly, at least one to a worker.
     """
-    seconds = 2 * link.latency_s + request_bytes / link.bytes_per_s
-    of_network = workers * max(1, connections // workers) * request_bytes / seconds
+    seconds_a_byte = 2 * link.latency_s / request_bytes + 1 / link.bytes_per_s
+    of_network = workers * max(1, connections // workers) / seconds_a_byte
     decoding, network = workers / IMAGE_S, of_network / PICTURE_BYTES
     return min(decoding, network, 1 / trainer_s if trainer_s else decoding)
 
