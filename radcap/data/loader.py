@@ -52,7 +52,8 @@ class Loader:
         position: `Batch.position` of the last batch trained on; None: from the beginning.
         max_rows, first_batch: see above.
         is_parked: nothing is read before the first iteration either; needs `max_rows`.
-        ahead_bytes: what may be read before it is needed, over all workers; see `ReadAhead`.
+        ahead_bytes: what may be read before it is needed, over all workers, and at most an epoch;
+            see `ReadAhead`.
         connections: to the Hub, over all workers; at least one each.
         max_pixels: larger images are skipped ("too large").
         hub: where the source's files are; None for local files.
@@ -118,6 +119,9 @@ class Loader:
                 "lane" if order.shuffle else "row group",
             )
         processes = max(1, self.effective_workers)
+        # Of a small data set, no more than an epoch: a run may end before the next one.
+        of_epoch = sum(group.num_bytes for group in source.row_groups) // num_hosts
+        ahead_bytes = min(ahead_bytes, of_epoch)
         self._spool = Spool()
         self._makers = [
             PartMaker(
