@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ _MOST_ROWS_PER_BYTE = 8
 # A row group of more rows than bytes holds no pictures: its rows take memory and time, and nothing
 # on the disk.
 _MOST_EMPTY_ROWS = 10_000
+# Pictures are compressed already. More than this, of a row group of more than so many bytes, is a
+# file that grows without bound when it is read.
+_MOST_GROWTH = 100
+_LARGE_BYTES = 256_000_000
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,12 @@ def row_groups(file: str, footer: pq.FileMetaData, size: int) -> list[RowGroup]:
                 f"{group.num_rows:,} rows in the bytes {group.start:,} to {group.stop:,} of "
                 f"{size:,}"
             )
+        unpacked = _unpacked_bytes(footer.row_group(index))
+        if unpacked > max(_LARGE_BYTES, _MOST_GROWTH * (group.stop - group.start)):
+            raise DataError(
+                f"{file}: row group {index} grows from {group.stop - group.start:,} bytes to "
+                f"{unpacked:,} when it is read; at most {_MOST_GROWTH} times as many are accepted"
+            )
         groups.append(group)
     return groups
 
@@ -73,11 +84,19 @@ def _is_possible(group: RowGroup, size: int) -> bool:
 
 def _row_group(file: str, index: int, group: Any) -> RowGroup:
     start, stop = None, 0
-    for number in range(group.num_columns):
-        column = group.column(number)
-        if column.path_in_schema.partition(".")[0] in COLUMNS:
-            pages = [column.dictionary_page_offset, column.data_page_offset]
-            first = min(offset for offset in pages if offset is not None)
-            start = first if start is None else min(start, first)
-            stop = max(stop, first + column.total_compressed_size)
+    for column in _used_columns(group):
+        pages = [column.dictionary_page_offset, column.data_page_offset]
+        first = min(offset for offset in pages if offset is not None)
+        start = first if start is None else min(start, first)
+        stop = max(stop, first + column.total_compressed_size)
     return RowGroup(file, index, group.num_rows, group.total_byte_size, start or 0, stop)
+
+
+def _unpacked_bytes(group: Any) -> int:
+    """Bytes of the columns in use without parquet's compression."""
+    return sum(column.total_uncompressed_size for column in _used_columns(group))
+
+
+def _used_columns(group: Any) -> Iterator[Any]:
+    columns = map(group.column, range(group.num_columns))
+    return (column for column in columns if column.path_in_schema.partition(".")[0] in COLUMNS)

@@ -280,6 +280,21 @@ def test_rows_without_anything_in_them_are_not_counted_up(tmp_path: Path, row: A
     assert "\n" not in str(told.value)
 
 
+def test_a_row_group_that_grows_without_bound_is_refused(tmp_path: Path, row: Any) -> None:
+    folder = tmp_path / "alignment"
+    folder.mkdir()
+    table = pa.Table.from_pylist([row(0) | {"image": {"bytes": b"\0" * 300_000_000, "path": None}}])
+    path = folder / "train-00000-of-00001.parquet"
+    pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
+    assert path.stat().st_size < 100_000
+    del table
+    with (
+        bounded(200),
+        pytest.raises(DataError, match=r"row group 0 grows from .* to 300,000,\d+ when it is read"),
+    ):
+        open_folder(tmp_path)
+
+
 def test_rows_of_which_many_are_empty_are_still_read(write: Any, row: Any) -> None:
     empty = row(0, image=None, conversations=None, metadata=None)
     source = open_folder(write([[[row(1), *[empty] * 400]]]))
