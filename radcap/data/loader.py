@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -153,6 +154,8 @@ class Loader:
             self._pool = WorkerPool(
                 self._makers, shape, max(1, prefetch), first, self._end_of_pass(self._next)
             )
+        # An interpreter that ends while a thread of its own reads may hang or abort.
+        atexit.register(self.close)
 
     def __iter__(self) -> Iterator[Batch]:
         share = self._share
@@ -168,6 +171,7 @@ class Loader:
 
     def close(self) -> None:
         """End the workers and drop what is open. Safe to call twice."""
+        atexit.unregister(self.close)
         if self._pool is not None:
             self._pool.close()
         else:
