@@ -24,10 +24,7 @@ class Cancel:
         self._event = threading.Event()
 
     def __call__(self) -> None:
-        """Stop the work of this reader.
-
-        The threads notice at their next `check`.
-        """
+        """End the load at its next `check` or `sleep`."""
         self._event.set()
 
     def check(self) -> None:
@@ -53,9 +50,8 @@ class ReadAhead(Generic[T, R]):
     """Iterates over (job, its result) in the jobs' own order, some of them loaded ahead of time.
 
     A fault is raised where its job's turn comes, and ends the iteration; no job is begun after it
-    was met. Threads begin with the
-    first request: make one before a fork, use it after. They are daemons: what they wait for does
-    not keep a process alive.
+    was met. Threads begin with the first request: make one before a fork, use it after. They are
+    daemons: what they wait for does not keep a process alive.
 
     Args:
         jobs: in the order of need; may have no end.

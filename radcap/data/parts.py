@@ -78,7 +78,7 @@ class PartMaker:
         self._encode = CaptionEncoder(tokenizer, max_length)
         self._max_pixels = max_pixels
         self._expected = -1
-        self._told = Traffic()
+        self._reported = Traffic()
 
     def __call__(self, number: int, images: np.ndarray) -> Part:
         """Fill `images` (uint8 [B, 3, 224, 224]) from the front with the good rows of batch
@@ -101,7 +101,7 @@ class PartMaker:
         part.truncated = int(cut.sum())
         if self._hub is not None:
             now = self._hub.traffic.copy()
-            part.traffic, self._told = now.since(self._told), now
+            part.traffic, self._reported = now.since(self._reported), now
         part.waited_s = self._reader.waited_s - waited_s
         part.worked_s = time.monotonic() - began - part.waited_s
         return part

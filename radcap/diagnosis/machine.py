@@ -10,7 +10,7 @@ from pathlib import Path
 
 from radcap.config import Config
 from radcap.diagnosis.check import FAIL, OK, WARN, Check, gigabytes
-from radcap.training.feeding import default_workers
+from radcap.training.feeding import chosen_workers
 
 _ROOT = Path("/")
 
@@ -37,7 +37,7 @@ _DAY_S = 86_400.0
 
 def cores(config: Config) -> Iterator[Check]:
     """CPU cores against loader processes."""
-    count, workers = len(os.sched_getaffinity(0)), _workers(config)
+    count, workers = len(os.sched_getaffinity(0)), chosen_workers(config, config.data.lanes)
     found = f"{count} for the trainer and {workers} loader process{'es' if workers != 1 else ''}"
     if workers > count:
         yield Check("cores", WARN, found, f"data.workers={max(1, count - 1)}")
@@ -49,7 +49,8 @@ def memory(config: Config, root: Path = _ROOT) -> Iterator[Check]:
     """Memory against a rough need: the trainer, its loaders and the window of rows."""
     left = _memory_left(root)
     data = config.data
-    need = _TRAINER_BYTES + (_workers(config) + data.val_workers) * _WORKER_BYTES
+    processes = chosen_workers(config, data.lanes) + data.val_workers
+    need = _TRAINER_BYTES + processes * _WORKER_BYTES
     need += data.window_gb * 1e9 + data.read_ahead_mb * 1e6
     found = f"{gigabytes(left)} to spare, about {gigabytes(need)} needed"
     if left < need:
@@ -57,12 +58,6 @@ def memory(config: Config, root: Path = _ROOT) -> Iterator[Check]:
         yield Check("memory", WARN, found, fix)
     else:
         yield Check("memory", OK, found)
-
-
-def _workers(config: Config) -> int:
-    """Loader processes of training."""
-    data = config.data
-    return default_workers(config.runtime, data.lanes) if data.workers is None else data.workers
 
 
 def shared_memory(config: Config, root: Path = _ROOT) -> Iterator[Check]:

@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from radcap.config import RuntimeConfig
+from radcap.config import Config, RuntimeConfig
 from radcap.runtime.launch import num_launched_here
 from radcap.runtime.tpu import tpu_is_usable
 
@@ -17,6 +17,18 @@ _MOST_IMAGES_PER_S = {"tpu": 30_000.0, "cuda": 10_000.0, "cpu": 500.0, "xla_cpu"
 # One process makes so many: `scripts/bench.py pipeline`, 424 us of processor time an image.
 _IMAGES_PER_WORKER = 2_300.0
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia")
+
+
+def chosen_workers(config: Config, lanes: int) -> int:
+    """Loader processes of training: `data.workers`, or the default where that is null.
+
+    Args:
+        config: of the run.
+        lanes: of this process.
+    """
+    if config.data.workers is not None:
+        return config.data.workers
+    return default_workers(config.runtime, lanes)
 
 
 def default_workers(runtime: RuntimeConfig, lanes: int) -> int:

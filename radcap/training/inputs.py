@@ -22,7 +22,7 @@ from radcap.data.shelf import SPOOLED_BYTES, Cache
 from radcap.data.source import Source, open_source
 from radcap.errors import ConfigError
 from radcap.runtime.launch import Launch, num_launched_here
-from radcap.training.feeding import default_workers, share_of_loader
+from radcap.training.feeding import chosen_workers, share_of_loader
 from radcap.training.room import check_batch_memory, check_phantom_disk
 
 if TYPE_CHECKING:
@@ -297,12 +297,11 @@ class Inputs:
         )
 
     def _choose_workers(self) -> int:
-        """`data.workers`, or where that is null what `default_workers` says, with a note."""
-        if self._config.data.workers is not None:
-            return self._config.data.workers
+        """See `chosen_workers`; with a note where the default is taken."""
         lanes = max(1, self._train_order.lanes // self.launch.num_processes)
-        workers = default_workers(self._config.runtime, lanes)
-        self.notes.append(f"data.workers=null: {workers} loader processes")
+        workers = chosen_workers(self._config, lanes)
+        if self._config.data.workers is None:
+            self.notes.append(f"data.workers=null: {workers} loader processes")
         return workers
 
     def _rows_to_score(self) -> int:
