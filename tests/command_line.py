@@ -82,10 +82,11 @@ def start(cwd: Path, cache: Path, *words: str, processes: int = 1, **options: An
     return start_module("radcap.train", cwd, cache, *words, processes=processes, **options)
 
 
-def run_python(program: str) -> subprocess.CompletedProcess[str]:
-    """Run a few lines of Python in a process of their own."""
+def run_python(program: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a few lines of Python in a process of their own, with words and variables added."""
     return subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *words],
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=False,

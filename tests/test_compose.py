@@ -93,6 +93,16 @@ def test_an_experiment_of_the_users_own_composes(tmp_path: Path) -> None:
     assert (config.trainer.max_steps, config.trainer.max_epochs, config.seed) == (5, None, 3)
 
 
+def test_an_experiment_may_choose_hydras_own_options(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.write_text(
+        "# @package _global_\ndefaults:\n  - _self_\n  - override /hydra/job_logging: none\n"
+        "trainer:\n  max_steps: 5\n"
+    )
+    assert compose(["+experiment=mine"], config_dir=str(tmp_path)).trainer.max_steps == 5
+
+
 def test_an_experiment_built_on_another_has_its_length(tmp_path: Path) -> None:
     folder = tmp_path / "experiment"
     folder.mkdir()

@@ -94,6 +94,23 @@ def test_the_trainer_loads_neither_tensorflow_nor_torch_xla() -> None:
     assert loaded.strip() == "[]"
 
 
+def test_importing_any_module_opens_no_device_and_starts_no_thread() -> None:
+    """A loader's processes are forked before the device opens and before any thread begins."""
+    names = sorted(
+        ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for file in MODULES
+        if file.name != "__main__.py" and "assets" not in file.parts
+    )
+    told = output_of(
+        "import importlib, sys, threading\n"
+        f"for name in {[n for n in names if n != 'radcap.runtime.xla' and '.aot.' not in n]}:\n"
+        "    importlib.import_module(name)\n"
+        "import torch\n"
+        "print(torch.cuda.is_initialized(), 'torch_xla' in sys.modules, threading.active_count())"
+    )
+    assert told.split() == ["False", "False", "1"]
+
+
 def test_the_public_classes_are_loaded_when_asked_for() -> None:
     out = output_of(
         "from radcap import GraphPropagationLayer, ImageCaptioningModel\n"

@@ -189,6 +189,12 @@ def test_a_diverging_run_ends_by_name(tmp_path: Path, cache: Path) -> None:
     curve = metrics(tmp_path / "runs" / "smoke")
     assert f"step {len(curve) + 1} " in done.stderr
     assert "train-0" in done.stderr
+    # In the very last step it is not lost either, though nothing was to be logged before.
+    last = ("run.name=last", f"trainer.max_steps={len(curve) + 1}", "trainer.log_every=1000")
+    words = ("+experiment=smoke", "runtime=cpu", "optimizer.lr=1e30", *last)
+    done = train(tmp_path, cache, *words)
+    assert done.returncode == 1
+    assert f"step {len(curve) + 1} " in done.stderr
 
 
 def test_data_out_of_reach_is_told_in_one_line(tmp_path: Path, cache: Path) -> None:

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from google.protobuf.message import DecodeError
 from PIL import Image
-from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -224,6 +223,23 @@ def _stays(event: Any, step: int) -> bool:
     return event.step <= step and not (dashboard.is_closing(told) or dashboard.is_opening(told))
 
 
+def _records(path: Path) -> Iterator[bytes]:
+    """The records of one of TensorBoard's files, up to one that was cut off or is damaged.
+
+    TensorBoard's own loader imports TensorFlow where that is installed, which takes a TPU for
+    itself; this reader, which it uses elsewhere, never does.
+    """
+    from tensorboard.compat.tensorflow_stub import errors, pywrap_tensorflow
+
+    reader = pywrap_tensorflow.PyRecordReader_New(str(path))
+    while True:
+        try:
+            reader.GetNext()
+        except (errors.OutOfRangeError, errors.DataLossError):
+            return
+        yield reader.record()
+
+
 def _drop_events_after(folder: Path, step: int) -> None:
     """Rewrite TensorBoard's files without the events past a step, an earlier end, and what the run
     was told before.
@@ -240,7 +256,7 @@ def _drop_events_after(folder: Path, step: int) -> None:
             path.unlink()
             continue
         try:
-            records = list(RawEventFileLoader(str(path)).Load())
+            records = list(_records(path))
             kept = [record for record in records if _stays(Event.FromString(record), step)]
         except (DecodeError, MemoryError, OverflowError, ValueError):
             raise RadcapError(f"{path} is damaged; delete it, and its curves with it") from None

@@ -127,7 +127,7 @@ def test_a_large_request_comes_in_parts(
     assert sum(b.counts.traffic.used for b in found) == stored
 
 
-@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("kind", [*FAULTS, "408"])
 def test_each_transient_fault_is_tried_again_and_counted(
     stand_in: StandInHub, load: Any, kind: str
 ) -> None:

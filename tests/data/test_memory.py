@@ -132,3 +132,56 @@ def test_a_garbage_collection_copies_nothing_that_workers_share() -> None:
     assert done.returncode == 0, done.stderr
     before, after = (int(word) for word in done.stdout.split())
     assert after < before + 5_000
+
+
+STREAMED = """
+import os, sys
+from itertools import islice
+from multiprocessing import active_children
+from pathlib import Path
+from radcap.data.collate import load_tokenizer
+from radcap.data.loader import Loader
+from radcap.data.order import Order
+from radcap.data.source import open_source
+
+def held():
+    pids = [os.getpid(), *(process.pid for process in active_children())]
+    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
+    return 1024 * sum(
+        int(text.partition(name)[2].split()[0]) for text in texts
+        for name in ("Pss_Anon:", "Pss_Shmem:"))
+
+source = open_source(split="train", path=sys.argv[1], config="alignment")
+groups = source.row_groups
+order = Order([g.num_rows for g in groups], [g.num_bytes for g in groups], seed=0,
+    batch_size=32, lanes=4, window_bytes=10**6)
+loader = Loader(source, order, load_tokenizer(), workers=2, max_length=16, ahead_bytes=10**6)
+batches, peaks = iter(loader), []
+for _ in range(4):
+    peaks.append(max(
+        held() for n, _ in enumerate(islice(batches, 3 * order.batches_per_epoch)) if n % 4 == 0))
+print(*peaks)
+loader.close()
+"""
+
+
+def test_epoch_after_epoch_takes_no_more(tmp_path: Path) -> None:
+    """Three epochs at a time: what is kept of each row would be 30 MB more of pictures alone."""
+    rng = np.random.default_rng(0)
+    rows = [
+        row(number, image={"bytes": png(number % 7) + rng.bytes(25_000), "path": ""})
+        for number in range(400)
+    ]
+    (tmp_path / "alignment").mkdir()
+    path = tmp_path / "alignment" / "train-00000-of-00001.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=20, compression="none")
+    done = subprocess.run(
+        [sys.executable, "-c", STREAMED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *later = (int(word) for word in done.stdout.split())
+    assert max(later) < first + 15e6, done.stdout

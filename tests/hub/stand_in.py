@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "stall":
             self.connection.recv(1)  # until the client hangs up
             self.close_connection = True
-        elif fault in ("503", "429"):
+        elif fault in ("503", "429", "408"):
             self._send(int(fault), b"later", {"Retry-After": "0"})
         elif isinstance(fault, int):
             self._send(fault, b"no")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run_python
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from radcap.training import dashboard
@@ -41,6 +42,26 @@ def write(folder: Path, first: int, last: int, loss: float) -> None:
 def read_tensorboard(folder: Path, tag: str) -> list[tuple[int, float]]:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
     return [(e.step, e.value) for e in events.Scalars(tag)]
+
+
+RESUMED = """
+import sys
+from pathlib import Path
+from radcap.training.log import RunLog
+for first in (0, 1):
+    log = RunLog(Path(sys.argv[1]), resume_step=first, tensorboard=True)
+    log.validation({"step": first + 1, "loss": 2.0, "time": 1.8e9}, {})
+    log.close()
+"""
+
+
+def test_tensorflow_is_left_alone(tmp_path: Path) -> None:
+    """It takes a TPU for itself where it is installed."""
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").write_text("raise SystemExit('TensorFlow loaded')")
+    done = run_python(RESUMED, str(tmp_path), PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert read_tensorboard(tmp_path, "val/loss") == [(1, 2.0), (2, 2.0)]
 
 
 def test_after_a_resume_each_step_has_one_value(tmp_path: Path) -> None:
