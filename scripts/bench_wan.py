@@ -69,11 +69,13 @@ class Rate:
     def request_bytes(self) -> float:
         """Of a request for bytes; as many lead to another address first. Infinite if none began."""
         requests_per_s = self.requests * self.images_per_s / 2
-        return self.bytes_per_s / requests_per_s if requests_per_s else math.inf
+        known = requests_per_s and self.bytes_per_s
+        return self.bytes_per_s / requests_per_s if known else math.inf
 
     def ideal(self, workers: int, link: Link) -> float:
         """Images a second of the slower: decoding alone, or the open connections at their cap."""
-        return min(workers / IMAGE_S, self.connections * link.bytes_per_s / PICTURE_BYTES)
+        decoding, network = workers / IMAGE_S, self.connections * link.bytes_per_s / PICTURE_BYTES
+        return min(decoding, network) if network else decoding  # nothing was fetched meanwhile
 
 
 def host_rate(
@@ -102,7 +104,7 @@ def bench_wan(
 
     Args:
         times: how often a stream is measured, of which the median is taken.
-        seconds: of each measurement, at least.
+        seconds: of each measurement, at least; longer where a lane's window lasts longer.
         workers: numbers of loader processes.
         groups: names of `GROUPS`.
         bandwidths: MB/s of a connection.
@@ -224,6 +226,8 @@ def measure(
     fetched = loader_connections(workers, connections) * link.bytes_per_s
     used = workers / IMAGE_S * PICTURE_BYTES
     settling_s = STRETCH * held / max(fetched - used, 1.0)
+    # A lane's whole window falls due at once: meanwhile that of one lane does at least.
+    seconds = max(seconds, STRETCH * data.window_gb * 1e9 / lanes / used)
     found = []
     with _serving(file, link) as hub:
         loader = open_scaled(_open(), workers, lanes, hub=Hub(HUB_ID), connections=connections)
