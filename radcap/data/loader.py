@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from radcap.data.order import Order
 from radcap.data.parts import Part, PartMaker
 from radcap.data.recycled import Recycled
 from radcap.data.share import Share, useful_workers
-from radcap.data.shelf import Cache, Shelf, Spool
+from radcap.data.shelf import Cache, Shelf, Spool, is_spooled
 from radcap.data.source import Source
 from radcap.data.workers import WorkerPool
 from radcap.labels import Labels
@@ -54,6 +54,7 @@ class Loader:
         max_rows, first_batch: see above.
         is_parked: nothing is read before the first iteration either; needs `max_rows`.
         ahead_bytes: what may be read before it is needed, over all workers, and at most an epoch;
+            of row groups so large that they lie in files, a lane's window for each worker at least;
             see `ReadAhead`.
         connections: to the Hub, over all workers; at least one each.
         max_pixels: larger images are skipped ("too large").
@@ -120,9 +121,10 @@ class Loader:
                 "lane" if order.shuffle else "row group",
             )
         processes = max(1, self.effective_workers)
+        sizes = [group.num_bytes for group in source.row_groups]
+        ahead_bytes = max(ahead_bytes // processes, _least_ahead(sizes, order))
         # Of a small data set, no more than an epoch: a run may end before the next one.
-        of_epoch = sum(group.num_bytes for group in source.row_groups) // num_hosts
-        ahead_bytes = min(ahead_bytes, of_epoch)
+        ahead_bytes = min(ahead_bytes, sum(sizes) // num_hosts // processes)
         self._spool = Spool()
         self._makers = [
             PartMaker(
@@ -140,7 +142,7 @@ class Loader:
                 max_pixels=max_pixels,
                 worker=worker,
                 workers=processes,
-                ahead_bytes=ahead_bytes // processes,
+                ahead_bytes=ahead_bytes,
             )
             for worker in range(processes)
         ]
@@ -284,3 +286,15 @@ class Loader:
                 f"{total} of {self._seen} rows had to be skipped ({reasons}), more than"
                 f" data.max_skipped_fraction={self._max_skipped_fraction} allows"
             )
+
+
+def _least_ahead(group_bytes: Sequence[int], order: Order) -> int:
+    """Bytes of large row groups that a worker reads ahead whatever the bound.
+
+    Where a lane's window begins, all its row groups are needed at once, and one worker that waits
+    for them lets all others wait. In files they take no memory.
+    """
+    if not (order.shuffle and is_spooled(sum(group_bytes) / len(group_bytes))):
+        return 0
+    window = order.window_rows * sum(group_bytes) / order.num_rows
+    return int(window) + max(group_bytes)  # windows are not cut at the borders of row groups

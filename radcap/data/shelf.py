@@ -46,7 +46,7 @@ os.register_at_fork(
     before=_reading.acquire, after_in_parent=_reading.release, after_in_child=_reading.release
 )
 
-# A row group above this many bytes is held in a file.
+# A row group above this many bytes is held in a file. See `is_spooled`.
 SPOOLED_BYTES = 16_000_000
 # More are fetched over several connections: what is needed next would wait for one.
 _REQUEST_BYTES = 16_000_000
@@ -240,7 +240,7 @@ class Shelf:
 
     def _at_hand(self, rows: RowFile, where: RowGroup) -> list[Row] | RowFile:
         """A small group in memory: thousands of open files would be too many."""
-        if where.num_bytes > SPOOLED_BYTES:
+        if is_spooled(where.num_bytes):
             return rows
         loaded = [row.load() for row in rows.rows()]
         rows.close()
@@ -291,7 +291,7 @@ class Shelf:
         ):
             kept = self._keep(self._cache, where, rows)
             return self._read(group, path) if kept is None else self._at_hand(kept, where)
-        if where.num_bytes <= SPOOLED_BYTES:
+        if not is_spooled(where.num_bytes):
             return list(rows)
         import pyarrow
 
@@ -343,6 +343,11 @@ class Shelf:
             f"{self._spool.folder} is full ({error.strerror}): row groups in use are kept there; "
             "free some space or set TMPDIR to a larger disk"
         )
+
+
+def is_spooled(num_bytes: float) -> bool:
+    """Whether a row group of this size lies in a file, where rows that wait take no memory."""
+    return num_bytes > SPOOLED_BYTES
 
 
 def write_at(descriptor: int, at: int, data: bytes) -> None:

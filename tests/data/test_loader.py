@@ -131,6 +131,31 @@ def test_what_is_read_ahead_changes_no_batch(source: Source, load: Opener, worke
             ), (ahead_bytes, start)
 
 
+def test_of_large_row_groups_a_whole_window_is_read_ahead(
+    source: Source, load: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They lie in files; a worker that waits for a window's groups lets all the others wait."""
+
+    def ahead(loader: Loader) -> list[int]:
+        """Rows of each stretch that is read ahead, of one worker."""
+        next(iter(loader))
+        slots = loader._makers[0]._reader._ahead._slots
+        return [slot.job.stop - slot.job.start for slot in list(slots)]
+
+    for name in ("_TOGETHER_BYTES", "_TOGETHER_AT_FIRST_BYTES"):
+        monkeypatch.setattr(f"radcap.data.plan.{name}", 1)
+    order = make_order(
+        source,
+        lanes=2,
+        window_bytes=2 * 15 * max(g.num_bytes / g.num_rows for g in source.row_groups),
+    )
+    assert order.window_rows > max(SIZES)
+    assert len(ahead(load(source, order, ahead_bytes=1))) <= 1
+    monkeypatch.setattr("radcap.data.shelf.SPOOLED_BYTES", 1)
+    loader = load(source, order, ahead_bytes=1)
+    wait_until(lambda: sum(ahead(loader)) >= order.window_rows, "a window is read ahead")
+
+
 def test_each_epoch_has_every_row_once_and_a_padded_last_batch(
     source: Source, load: Opener
 ) -> None:
