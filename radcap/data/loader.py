@@ -150,8 +150,6 @@ class Loader:
         self._images = Recycled(shape)
         self._pool: WorkerPool | None = None
         if self.effective_workers:
-            import datasets  # noqa: F401  imported once here, not by every worker anew
-
             first = None if is_parked else self._next
             self._pool = WorkerPool(
                 self._makers, shape, max(1, prefetch), first, self._end_of_pass(self._next)

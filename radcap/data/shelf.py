@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import errno
 import fcntl
+import functools
 import hashlib
 import logging
 import multiprocessing
@@ -42,9 +43,6 @@ _log = logging.getLogger(__name__)
 # Held while rows are read, which is Python's work and gains nothing from a second thread. A fork
 # waits for it, or what the reader holds at that moment would be held in the new process for ever.
 _reading = threading.Lock()
-os.register_at_fork(
-    before=_reading.acquire, after_in_parent=_reading.release, after_in_child=_reading.release
-)
 
 # A row group above this many bytes is held in a file. See `is_spooled`.
 SPOOLED_BYTES = 16_000_000
@@ -177,6 +175,7 @@ class Shelf:
         cache: keeps what was read; None keeps nothing.
         max_pixels: see `decode_image`; used where the cache keeps pixels.
         """
+        _let_forks_wait()
         self._source, self.hub, self._spool = source, hub, spool
         self._cache, self._max_pixels = cache, max_pixels
         self._keeps = cache is not None
@@ -343,6 +342,17 @@ class Shelf:
             f"{self._spool.folder} is full ({error.strerror}): row groups in use are kept there; "
             "free some space or set TMPDIR to a larger disk"
         )
+
+
+@functools.cache
+def _let_forks_wait() -> None:
+    # What is registered last is waited for first. Packages that read have locks of their own which
+    # a fork takes: whoever reads must have let go of ours before a fork takes those.
+    import datasets  # noqa: F401
+
+    os.register_at_fork(
+        before=_reading.acquire, after_in_parent=_reading.release, after_in_child=_reading.release
+    )
 
 
 def is_spooled(num_bytes: float) -> bool:

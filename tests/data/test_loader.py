@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import run_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from waiting import PATIENCE_S, is_alive, wait_until
@@ -129,6 +130,33 @@ def test_what_is_read_ahead_changes_no_batch(source: Source, load: Opener, worke
             assert all(
                 same(a, b) for a, b in zip(found, expected[start : start + 4], strict=True)
             ), (ahead_bytes, start)
+
+
+FORKED = """
+import os, signal, sys, threading, time
+from radcap.data import shelf
+shelf.Shelf(None, hub=None, spool=None, cache=None, max_pixels=1)
+import filelock
+reads = threading.Event()
+def read():
+    with shelf._reading:
+        reads.set()
+        time.sleep(0.5)
+        with filelock.FileLock(sys.argv[1]):  # as datasets does
+            pass
+threading.Thread(target=read).start()
+reads.wait()
+signal.alarm(60)
+child = os.fork()
+if child == 0:
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_fork_waits_for_a_reader_that_takes_a_packages_lock(tmp_path: Path) -> None:
+    done = run_python(FORKED, str(tmp_path / "lock"))
+    assert done.stdout.split() == ["0"], (done.returncode, done.stderr)
 
 
 def test_of_large_row_groups_a_whole_window_is_read_ahead(
