@@ -61,6 +61,9 @@ def load(tokenizer: Any) -> Iterator[Callable[..., Loader]]:
         order = options.pop("order", None) or make_order(source)
         settings = {"workers": 0, "max_length": 8, "max_skipped_fraction": 1.0}
         settings |= {"ahead_bytes": 1, "connections": 1, **options}  # one request at a time
+        if settings["workers"]:  # beside threads that fetch, a fork may copy a lock that is held
+            for other in opened:
+                other.close()
         loader = Loader(source, order, tokenizer, **settings)
         opened.append(loader)
         return loader
