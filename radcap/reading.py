@@ -12,7 +12,27 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
+# What git leaves in the place of a large file where git-lfs has not fetched it:
+# https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+LFS_POINTER = "a git-lfs pointer in the place of the file; git lfs pull fetches the file itself"
+_LFS_START = b"version https://git-lfs.github.com/spec/"
+_MOST_LFS_BYTES = 1024  # a pointer is shorter
+
 _NO_FILE = "neither a file nor a folder"
+
+
+def is_lfs_pointer(data: bytes) -> bool:
+    """Whether a whole file's bytes are a git-lfs pointer to another file."""
+    return data.startswith(_LFS_START) and len(data) < _MOST_LFS_BYTES
+
+
+def is_lfs_pointer_file(path: str | Path) -> bool:
+    """As `is_lfs_pointer`, of a file; False where it cannot be read."""
+    try:
+        with open_regular(path) as stream:
+            return is_lfs_pointer(stream.read(_MOST_LFS_BYTES))
+    except (OSError, ValueError):  # a NUL in its name
+        return False
 
 
 def open_regular(path: str | Path) -> BufferedReader:

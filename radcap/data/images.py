@@ -11,8 +11,10 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
 
-from radcap.data.png import repack_png
+from radcap.data.deep import DeepGrey, correct_tiles, grey_values, read_deep
+from radcap.data.png import essential_png, repack_png
 from radcap.data.resize import IMAGE_SIZE, RESIZED, resize_and_crop
+from radcap.reading import is_lfs_pointer
 
 MAX_PIXELS = 50_000_000
 
@@ -23,6 +25,7 @@ _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM", "MPO
 # Of these, all frames before the one that is asked for are decoded too.
 _PLAYED = ("GIF", "WEBP", "PNG")
 _MAX_PLAYED = 4  # times the pixels of the largest picture
+_DEEP = ("PNG", "TIFF")  # may hold 16 bits in each of several channels
 _ORIENTATION = 0x0112
 _BLOCK = 1 << 20  # numbers computed with at a time
 # What makes a stored picture [..., H, W] upright, by EXIF's orientation.
@@ -54,7 +57,7 @@ _DECODE_FAULTS = (
 
 class ImageError(ValueError):
     """An image that cannot be used. `reason` is one of "empty", "undecodable", "truncated",
-    "too large", or tells of a frame that cannot be had."""
+    "too large", "git-lfs pointer", or tells of a frame that cannot be had."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -65,15 +68,50 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) -
     """Decode, orient (EXIF), turn into RGB, resize and crop: uint8 [3, 224, 224].
 
     Transparent pixels are laid on black. Greys of more than 8 bits are scaled from their real
-    range (least to greatest finite value) to 0..255. Of several frames one is taken, counted
-    from 0.
+    range (least to greatest finite value) to 0..255, also where they are stored as three equal
+    colours. Of several frames one is taken, counted from 0.
 
     Raises ImageError; the size is checked from the header, before any pixel is decoded.
     """
     if not data:
         raise ImageError("empty")
-    if not frame:
-        data = repack_png(data, max_pixels=max_pixels)
+    if is_lfs_pointer(data):
+        raise ImageError("git-lfs pointer")
+    packed = data if frame else repack_png(data, max_pixels=max_pixels)
+    try:
+        return _decode(packed, max_pixels, frame)
+    except ImageError as error:
+        # Pillow refuses a whole PNG for a damaged text or colour profile.
+        plain = essential_png(data) if error.reason in ("undecodable", "truncated") else data
+        if plain == data:
+            raise
+    return _decode(plain, max_pixels, frame)
+
+
+def has_several_frames(data: bytes) -> bool:
+    """Whether an image file holds more than one frame; by its header, without decoding one."""
+    try:
+        with decoding(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            return bool(getattr(image, "is_animated", False))
+    except ImageError:
+        return False
+
+
+def _decode(data: bytes, max_pixels: int, frame: int) -> np.ndarray:
+    with _opened(data, max_pixels, frame) as image:
+        if image.format == "JPEG":
+            # Lets the JPEG decoder halve the picture while it stays twice the final size.
+            image.draft(image.mode, (2 * RESIZED, 2 * RESIZED))
+        if image.format in _DEEP:
+            correct_tiles(image)
+            deep = read_deep(image, lambda: _opened(data, max_pixels, frame))
+            if deep is not None:
+                return _prepare(Image.fromarray(_lay_on_black(deep)), _orientation(image))
+        return image_pixels(image)
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int, frame: int) -> Iterator[Image.Image]:
     with decoding(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         check_size(*image.size, max_pixels=max_pixels)
         if frame:  # it may have another size than the first
@@ -83,10 +121,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) -
                 raise ImageError(f"frame {frame} comes after more pixels than radcap decodes")
             image.seek(frame)
             check_size(*image.size, max_pixels=max_pixels)
-        if image.format == "JPEG":
-            # Lets the JPEG decoder halve the picture while it stays twice the final size.
-            image.draft(image.mode, (2 * RESIZED, 2 * RESIZED))
-        return image_pixels(image)
+        yield image
 
 
 @contextmanager
@@ -128,6 +163,7 @@ def array_pixels(array: np.ndarray) -> np.ndarray:
     Args:
         array: grey [H, W] or [H, W, 1], RGB [H, W, 3] or RGBA [H, W, 4]. uint8 is taken as it is;
             any other number is scaled from its real range (least to greatest finite value).
+            Opacity is not: it ends at the largest whole number of the type, or at 1.
 
     Raises:
         ImageError: no such array, or too large.
@@ -137,28 +173,70 @@ def array_pixels(array: np.ndarray) -> np.ndarray:
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
         raise ImageError(
             f"an array of shape {list(array.shape)}: not [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]"
+            f"{_other_order(array.shape)}"
         )
     if array.dtype.kind not in "buif" or array.size == 0:
         raise ImageError("an array without numbers")
     check_size(array.shape[1], array.shape[0])
-    grey = array if array.dtype == np.uint8 else scale_to_bytes(array)
+    grey = array if array.dtype == np.uint8 else _array_to_bytes(array)
     return image_pixels(Image.fromarray(np.ascontiguousarray(grey)))
+
+
+def _other_order(shape: tuple[int, ...]) -> str:
+    """What to do with an array of channels first, or of several pictures."""
+    if len(shape) == 3 and shape[0] in (1, 3, 4):
+        return "; array.transpose(1, 2, 0) puts its channels last"
+    return "; list(array) gives its pictures one by one" if len(shape) == 4 else ""
+
+
+def _array_to_bytes(array: np.ndarray) -> np.ndarray:
+    """Numbers but uint8 as uint8 of the same shape, [H, W] or [H, W, 3 or 4]."""
+    if array.ndim == 2 or array.shape[2] == 3:
+        return scale_to_bytes(array)
+    opaque = float(np.iinfo(array.dtype).max) if array.dtype.kind in "ui" else 1.0
+    colours, alpha = scale_to_bytes(array[..., :3]), scale_to_bytes(array[..., 3], 0, opaque)
+    return np.concatenate([colours, alpha[..., None]], axis=2)
 
 
 def image_pixels(image: Image.Image) -> np.ndarray:
     """A picture, loaded, oriented (EXIF), as RGB, resized and cropped: uint8 [3, 224, 224]."""
     image.load()
-    orientation = image.getexif().get(_ORIENTATION, 1)
-    pixels = resize_and_crop(_to_grey_or_rgb(image))
-    if orientation in _UPRIGHT:  # box and target are symmetric: it may come after the resize
-        pixels = _UPRIGHT[orientation](pixels)
+    return _prepare(_to_grey_or_rgb(image), _orientation(image))
+
+
+def _prepare(image: Image.Image, orientation: object) -> np.ndarray:
+    """A picture of mode "L" or "RGB" as the model sees it: uint8 [3, 224, 224]."""
+    pixels = resize_and_crop(image)
+    upright = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    if upright is not None:  # box and target are symmetric: it may come after the resize
+        pixels = upright(pixels)
     return np.broadcast_to(pixels, (3, IMAGE_SIZE, IMAGE_SIZE))
+
+
+def _orientation(image: Image.Image) -> object:
+    """EXIF's; None where there is none, or no telling: the picture is good without."""
+    try:
+        return image.getexif().get(_ORIENTATION)
+    except _DECODE_FAULTS:
+        return None
+
+
+def _lay_on_black(grey: DeepGrey) -> np.ndarray:
+    """As uint8 [H, W], by the range of what is to be seen."""
+    values, opacity = grey
+    if opacity is None:
+        return scale_to_bytes(values)
+    seen = values[opacity > 0]
+    if not seen.size:
+        return np.zeros(values.shape, np.uint8)
+    least, greatest = finite_range(blocks(seen))
+    return np.rint(scale_to_bytes(values, least, greatest) * opacity).astype(np.uint8)
 
 
 def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
     """The same picture in mode "L" or "RGB"."""
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(scale_to_bytes(np.asarray(image)))
+        return Image.fromarray(_lay_on_black(grey_values(image)))
     if image.has_transparency_data:
         visible = image.convert("RGBA")
         black = Image.new("RGBA", visible.size, (0, 0, 0, 255))

@@ -19,6 +19,9 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">IIBBBBB")  # width, height, bits, colour type, three methods
 _FIRST_CHUNK = len(_SIGNATURE) + 12 + _HEADER.size
 _END = b"\0\0\0\0IEND"
+# What a picture, or one of several, cannot be shown without. It stands upright by eXIf.
+_ESSENTIAL = {b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"IEND"}
+_ORIENTING = b"eXIf"
 _CHANNELS = {0: 1, 2: 3}  # of the colour types grey and RGB
 # What is repacked is held twice; larger pictures are rare in a data set.
 _MAX_PIXELS = 1 << 20
@@ -59,6 +62,23 @@ def repack_png(data: bytes, *, max_pixels: int) -> bytes:
     header = _HEADER.pack(width, height, bits, colour, *methods[2:])
     chunks = ((b"IHDR", header), (b"IDAT", zlib_ng.compress(filtered, 0)), (b"IEND", b""))
     return _SIGNATURE + b"".join(_chunk(kind, body) for kind, body in chunks)
+
+
+def essential_png(data: bytes) -> bytes:
+    """A PNG without texts, colour profile and whatever else its picture can do without.
+
+    Another file comes back as it is.
+    """
+    if not data.startswith(_SIGNATURE):
+        return data
+    kept, start = [_SIGNATURE], len(_SIGNATURE)
+    while start < len(data):
+        length, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
+        chunk = data[start : start + 12 + length]
+        if kind in _ESSENTIAL or (kind == _ORIENTING and chunk == _chunk(kind, chunk[8:-4])):
+            kept.append(chunk)
+        start += 12 + length
+    return b"".join(kept)
 
 
 def _plain_pixels(data: bytes) -> bytes | None:
