@@ -48,7 +48,8 @@ options:
   --beams N           search with N beams (default 1: the likeliest word piece at every step)
   --max-len N         word pieces of a caption at most (default 80)
   --batch-size N      pictures captioned at a time (default 16)
-  --frame N           frame of files with several, counted from 0 (default 0)
+  --frame N           frame of files with several, counted from 0 (default: the first, and a line on
+                      standard error that there are others)
   --device NAME       auto (default), cpu, cuda, tpu or xla_cpu
   --precision NAME    fp32 (default), bf16, or int8 (CPU): faster, other words now and then
   -h, --help          print this and stop
@@ -109,14 +110,13 @@ def read_options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--beams", type=int, default=1)
     parser.add_argument("--max-len", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--frame", type=int, default=0)
+    parser.add_argument("--frame", type=int)
     add_arithmetic(parser)
     options = parser.parse_intermixed_args(list(words))
     for name, largest in _LARGEST.items():
-        least = 0 if name == "frame" else 1
-        if not least <= getattr(options, name) <= largest:
-            word = name.replace("_", "-")
-            raise ConfigError(f"--{word} {getattr(options, name)}: from {least} to {largest}")
+        least, value = 0 if name == "frame" else 1, getattr(options, name)
+        if value is not None and not least <= value <= largest:
+            raise ConfigError(f"--{name.replace('_', '-')} {value}: from {least} to {largest}")
     check_precision(options.precision, options.device)
     return options
 
@@ -127,7 +127,7 @@ def _caption_all(options: argparse.Namespace, files: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from radcap.serving.captioner import NOT_FOR_DIAGNOSIS, Captioner
-    from radcap.serving.pictures import PictureError, read_picture
+    from radcap.serving.pictures import PictureError, read_frame
 
     captioner = Captioner.from_pretrained(
         options.weights,
@@ -149,8 +149,14 @@ def _caption_all(options: argparse.Namespace, files: Sequence[str]) -> int:
     with tqdm(total=len(files), unit="picture", disable=not on_terminal(), leave=False) as bar:
         for number, name in enumerate(files, 1):
             try:
-                pixels.append(read_picture(name, frame=options.frame))
+                frame = read_frame(name, frame=options.frame or 0)
+                pixels.append(frame.pixels)
                 names.append(name)
+                if options.frame is None and frame.others:
+                    report(
+                        f"{printable(name)}: {frame.others}, and the caption is of the first; "
+                        "--frame N chooses another, from 0"
+                    )
             except PictureError as error:
                 report(printable(str(error)))
                 failed += 1

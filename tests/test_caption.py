@@ -70,6 +70,8 @@ def test_a_folder_with_everything_in_it(folder: Path) -> None:
     assert all(len(text) > 3 for text in captions.values())
     assert captions["study/IM0001"] == captions["study/CT_small.dcm"]
     assert sorted(done.stderr.splitlines()) == [
+        "radcap: study/SC_rgb_rle_2frame.dcm: the file holds 2 frames, and the caption is of the "
+        "first; --frame N chooses another, from 0",
         "radcap: study/empty.png: the file is empty",
         "radcap: study/text.png: not a picture that radcap can read",
     ]
@@ -167,6 +169,7 @@ def test_frames_and_faults_of_single_ones(folder: Path) -> None:
     assert done.returncode == 1
     assert [line.split(":")[0] for line in done.stdout.splitlines()[1:]] == [two]
     assert f"radcap: {one}: no frame 1: there is a single one, 0" in done.stderr
+    assert "frames" not in done.stderr.replace("no frame 1", "")
     assert "radcap: gone.png: no such file or folder" in done.stderr
 
 

@@ -14,10 +14,10 @@ import numpy as np
 from radcap.console import printable
 from radcap.errors import ConfigError, RadcapError
 from radcap.page.examples import Example, draw_examples, examples_html
-from radcap.page.result import fault_html, result_html
+from radcap.page.result import fault_html, frames_html, result_html
 from radcap.page.words import words_of
 from radcap.serving.captioner import NOT_FOR_DIAGNOSIS, Captioner
-from radcap.serving.pictures import PictureError, read_picture
+from radcap.serving.pictures import PictureError, read_frame, read_picture
 
 MAX_UPLOAD_MB = 100
 MAX_BEAMS = 10
@@ -107,7 +107,7 @@ def caption_upload(
         uploads: the folder that gradio puts uploads into, each in a folder of its own.
         payload: what the browser says of the file: a mapping with its `path`.
         beams: captions to find.
-        frame: of a file with several; None for the first.
+        frame: of a file with several, counted from 0; None for the first.
 
     Returns:
         The result as HTML, and None, which empties the drop zone for the next one.
@@ -118,14 +118,15 @@ def caption_upload(
     try:
         num_beams = _num_beams(beams)
         number = _whole(0 if frame is None else frame, 0, _LAST_FRAME, "Frame")
-        pixels = read_picture(path, frame=number)
+        read = read_frame(path, frame=number)
     except PictureError as error:
         return fault_html(f"{error.reason[0].upper()}{error.reason[1:]}."), None
     except ConfigError as error:
         return fault_html(f"{error}."), None
     finally:
         shutil.rmtree(path.parent, ignore_errors=True)
-    return caption_pixels(captioner, pixels, num_beams), None
+    shown = caption_pixels(captioner, read.pixels, num_beams)
+    return (frames_html(read.others, number) if read.others else "") + shown, None
 
 
 def uploaded(payload: Any, uploads: Path) -> Path | None:

@@ -47,6 +47,20 @@ def fault_html(reason: str) -> str:
     )
 
 
+def frames_html(others: str, frame: int) -> str:
+    """That a file holds other frames than the one that is shown, and where to choose one.
+
+    Args:
+        others: see `radcap.serving.pictures.Frame`.
+        frame: the one that is shown, counted from 0.
+    """
+    return (
+        f'<p class="rc-note" role="status">{escape(others[0].upper() + others[1:])}; this is frame '
+        f"{frame}, counted from 0. <b>For the next picture</b> chooses another: drop the file once "
+        "more.</p>"
+    )
+
+
 def _new_number() -> int:
     """One that no result had before: else the browser would take parts of it for the old one's."""
     return next(_numbers)

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -22,7 +22,7 @@ from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.encoder import IMAGE_GRID
 from radcap.model.weights import WeightsError
 from radcap.runtime.select import open_runtime
-from radcap.serving.pictures import Picture, read_picture
+from radcap.serving.pictures import Picture, not_a_picture, read_frame
 from radcap.serving.precision import check_precision
 from radcap.serving.pretrained import Pretrained, load_pretrained
 from radcap.training.captions import caption_attention, search_captions
@@ -129,7 +129,7 @@ class Captioner:
         *,
         num_beams: int = 1,
         max_len: int = 80,
-        frame: int = 0,
+        frame: int | None = None,
     ) -> list[str]:
         """Caption pictures.
 
@@ -138,19 +138,28 @@ class Captioner:
                 one. See `radcap.serving.pictures.read_picture`.
             num_beams: 1 takes the likeliest word piece at every step; more search wider.
             max_len: word pieces at most.
-            frame: of files with several, counted from 0.
+            frame: of files with several, counted from 0; None for the first, with a warning.
 
         Returns:
             A caption for each, in their order.
 
         Raises:
             PictureError: one of them cannot be read.
+            TypeError: something else than pictures.
         """
-        pictures = [images] if isinstance(images, _PICTURE) else list(images)
+        pictures = _listed(images)
         captions = []
         for start in range(0, len(pictures), self._batch_size):
             chosen = pictures[start : start + self._batch_size]
-            pixels = np.stack([read_picture(one, frame=frame) for one in chosen])
+            frames = [read_frame(one, frame=frame or 0) for one in chosen]
+            for picture, read in zip(chosen, frames, strict=True):
+                if frame is None and read.others:
+                    warnings.warn(
+                        f"{picture}: {read.others}, and the caption is of the first; frame= "
+                        "chooses another, from 0",
+                        stacklevel=2,
+                    )
+            pixels = np.stack([one.pixels for one in frames])
             captions += self.describe(pixels, num_beams=num_beams, max_len=max_len)
         return [caption.text for caption in captions]
 
@@ -238,6 +247,17 @@ class Captioner:
 
 _ATTENTION_WIDTH = 32
 _PICTURE = (str, PathLike, Image.Image, np.ndarray)
+_NO_PICTURES = (bytes, bytearray, memoryview, Mapping, torch.Tensor)
+
+
+def _listed(images: Picture | Iterable[Picture]) -> list[Picture]:
+    """One picture or several as a list."""
+    if isinstance(images, _PICTURE):
+        return [images]
+    # Bytes, a mapping or a tensor would give numbers, names or slices one by one.
+    if isinstance(images, Iterable) and not isinstance(images, _NO_PICTURES):
+        return list(images)
+    raise not_a_picture(images)
 
 
 def quantised(model: ImageCaptioningModel) -> ImageCaptioningModel:

@@ -9,25 +9,18 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radcap.data.images import (
-    MAX_PIXELS,
-    ImageError,
-    blocks,
-    check_frame,
-    check_size,
-    finite_range,
-    scale_to_bytes,
-)
+from radcap.data.images import MAX_PIXELS, ImageError, check_frame, check_size, scale_to_bytes
 from radcap.serving.codestream import stated_sizes
+from radcap.serving.display import PIXEL_DATA, grey_levels, number_of, palette_colours, value_of
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -37,16 +30,15 @@ _PREAMBLE = 128
 _MAGIC = b"DICM"
 # The first tag of a file without preamble is of group 0002 or 0008, in either byte order.
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
-_PER_FRAME = "PerFrameFunctionalGroupsSequence"
-_SHARED = "SharedFunctionalGroupsSequence"
-_SETTINGS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
+# Without these nobody can tell what the pixel data mean; of floats the first five.
+_REQUIRED = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated")
+_REQUIRED_OF_INTEGERS = ("BitsStored", "PixelRepresentation")
+_DECODERS = ("pylibjpeg", "libjpeg", "openjpeg")  # of the extra
+_MOST_FRAMES = 1 << 31
 _BYTES_A_PIXEL = 8  # of the widest there are
 _INFLATED_AT_ONCE = 1 << 20
 # Pictures are deflated to a third or a tenth; what grows a hundredfold and is large is none.
 _INFLATED_AT_LEAST, _MOST_GROWTH = 32 << 20, 100
-
-# Modality values of any shape -> their grey levels, uint8.
-_Shade: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
 def is_dicom(data: bytes) -> bool:
@@ -58,8 +50,9 @@ def is_dicom(data: bytes) -> bool:
 def read_dicom(data: bytes, *, frame: int = 0, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode one frame and show it as the header asks: uint8 grey [H, W] or RGB [H, W, 3].
 
-    Stored values are rescaled (modality), then the file's first window or lookup table maps them to
-    0..255; without either their real range does. MONOCHROME1 is inverted, padding is black.
+    Stored values are rescaled (modality), then the file's first lookup table or window maps them to
+    0..255; without either their real range does. MONOCHROME1 is inverted, padding is black. See
+    `radcap.serving.display`.
 
     Args:
         data: the file.
@@ -69,6 +62,13 @@ def read_dicom(data: bytes, *, frame: int = 0, max_pixels: int = MAX_PIXELS) -> 
     Raises:
         ImageError: no picture in it, not one that can be decoded, or no extra `dicom` here.
     """
+    return read_dicom_frame(data, frame=frame, max_pixels=max_pixels)[0]
+
+
+def read_dicom_frame(
+    data: bytes, *, frame: int = 0, max_pixels: int = MAX_PIXELS
+) -> tuple[np.ndarray, int]:
+    """As `read_dicom`, and how many frames the file holds."""
     try:
         import pydicom
     except ImportError:
@@ -85,118 +85,82 @@ def read_dicom(data: bytes, *, frame: int = 0, max_pixels: int = MAX_PIXELS) -> 
             raise ImageError("undecodable") from None
 
 
-def _picture(dataset: Dataset, frame: int, max_pixels: int) -> np.ndarray:
-    from pydicom.pixels import apply_color_lut, pixel_array
+def _picture(dataset: Dataset, frame: int, max_pixels: int) -> tuple[np.ndarray, int]:
+    from pydicom.pixels import pixel_array
 
-    if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise ImageError("a DICOM file without a picture")
+    count = _complete_header(dataset)
     check_size(int(dataset.Columns), int(dataset.Rows), max_pixels=max_pixels)
-    check_frame(frame, int(dataset.get("NumberOfFrames") or 1))
-    if not hasattr(dataset.file_meta, "TransferSyntaxUID"):
-        dataset.file_meta.TransferSyntaxUID = _transfer_syntax(dataset)
-    if _is_listed(dataset) and dataset.file_meta.TransferSyntaxUID.is_compressed:
-        _check_codestream(dataset, frame, max_pixels)
+    check_frame(frame, count)
+    if _is_listed(dataset):
+        if dataset.file_meta.TransferSyntaxUID.is_compressed:
+            _check_codestream(dataset, frame, count, max_pixels)
+        else:
+            _check_length(dataset)
     try:
         stored = pixel_array(dataset, index=frame)
     except (RuntimeError, NotImplementedError):
         raise ImageError(
-            f"compressed as {_syntax_in_words(dataset)}, which cannot be decoded here: "
-            "pip install 'radcap[dicom]' adds decoders, or the data is damaged"
+            f"compressed as {_syntax_in_words(dataset)}, which cannot be decoded here: {_remedy()}"
         ) from None
-    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
-        greatest = _palette_greatest(dataset)
-        coloured = (apply_color_lut(block, dataset) for block in blocks(stored))
-        return np.concatenate([scale_to_bytes(part, 0, greatest) for part in coloured])
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        return palette_colours(stored, dataset), count
     if stored.ndim == 3:
         bits = int(dataset.BitsStored)
         is_shown = stored.dtype == np.uint8 and bits == 8
-        return stored if is_shown else scale_to_bytes(stored, 0, 2**bits - 1)
-    return _grey(stored, dataset, frame)
+        return (stored if is_shown else scale_to_bytes(stored, 0, 2**bits - 1)), count
+    return grey_levels(stored, dataset, frame), count
 
 
-def _grey(stored: np.ndarray, dataset: Dataset, frame: int) -> np.ndarray:
-    from pydicom.pixels import apply_modality_lut
+def _complete_header(dataset: Dataset) -> int:
+    """Let what the decoders ask for be there, where the standard or the file itself implies it.
 
-    _take_frame_settings(dataset, frame)
-    is_inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
-    shade = _lookup(dataset) or _window(dataset)
-    if shade is None:
-        least, greatest = finite_range(
-            apply_modality_lut(block, dataset)[~_is_padding(block, dataset)]
-            for block in blocks(stored)
-        )
-        shade = lambda values: scale_to_bytes(values, least, greatest)  # noqa: E731
-    parts = []
-    for block in blocks(stored):
-        grey = shade(apply_modality_lut(block, dataset))
-        grey = 255 - grey if is_inverted else grey
-        grey[_is_padding(block, dataset)] = 0
-        parts.append(grey)
-    return np.concatenate(parts)
+    Returns:
+        The number of frames.
 
-
-def _is_padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Pixels that belong to no picture, bool: DICOM PS3.3 C.7.5.1.1.2."""
-    value = dataset.get("PixelPaddingValue")
-    if value is None:
-        return np.zeros(stored.shape, bool)
-    limit = dataset.get("PixelPaddingRangeLimit")
-    ends = (value, value if limit is None else limit)
-    return (stored >= min(ends)) & (stored <= max(ends))
+    Raises:
+        ImageError: no picture, or not what describes one.
+    """
+    kinds = [name for name in PIXEL_DATA if name in dataset]
+    if not kinds:
+        raise ImageError("a DICOM file without a picture")
+    names = _REQUIRED + (_REQUIRED_OF_INTEGERS if "PixelData" in kinds else ())
+    for name in names:
+        if value_of(dataset, name) is None:
+            raise ImageError(f"a DICOM file that does not say its {name}")
+    if not value_of(dataset.file_meta, "TransferSyntaxUID"):
+        dataset.file_meta.TransferSyntaxUID = _transfer_syntax(dataset)
+    count = _num_frames(dataset)
+    dataset.add_new("NumberOfFrames", "IS", count)
+    if number_of(dataset, "PlanarConfiguration") not in (0, 1):
+        dataset.add_new("PlanarConfiguration", "US", 0)
+    return count
 
 
-def _lookup(dataset: Dataset) -> _Shade | None:
-    """The file's first lookup table, whose entries are grey levels of so many bits."""
-    from pydicom.pixels import apply_voi
+def _num_frames(dataset: Dataset) -> int:
+    """As the header says; where that is no number as many as its pixels hold, not compressed."""
+    from pydicom.pixels.utils import get_expected_length
 
-    if not dataset.get("VOILUTSequence"):
-        return None
-    greatest = 2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1
-    return lambda values: scale_to_bytes(
-        apply_voi(np.rint(values).astype(np.int64), dataset), 0, greatest
-    )
-
-
-def _window(dataset: Dataset) -> _Shade | None:
-    """The file's first window, DICOM PS3.3 C.11.2.1.2; None for one that it does not allow."""
-    center, width = (_first_number(dataset, name) for name in ("WindowCenter", "WindowWidth"))
-    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
-    if center is None or width is None or width < (1 if function == "LINEAR" else 1e-300):
-        return None
-    shares: dict[str, _Shade] = {
-        "LINEAR": lambda x: (x - (center - 0.5)) / (width - 1) + 0.5,
-        "LINEAR_EXACT": lambda x: (x - center) / width + 0.5,
-        "SIGMOID": lambda x: 1 / (1 + np.exp(-4 * (x - center) / width)),
-    }
-    share = shares.get(function)
-    if share is None:
-        return None
-
-    def shade(values: np.ndarray) -> np.ndarray:
-        # A sigmoid far below its centre; a window of width 1 is a step, and black at it.
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            return scale_to_bytes(np.clip(share(values.astype(np.float64)), 0, 1), 0, 1)
-
-    return shade
+    stated = number_of(dataset, "NumberOfFrames")
+    if stated is not None and 1 <= stated <= _MOST_FRAMES:
+        return int(stated)
+    is_said = "NumberOfFrames" in dataset
+    if not is_said or not _is_listed(dataset) or dataset.file_meta.TransferSyntaxUID.is_compressed:
+        return 1
+    dataset.add_new("NumberOfFrames", "IS", 1)
+    return max(1, _stored_length(dataset) // max(1, get_expected_length(dataset)))
 
 
-def _first_number(dataset: Dataset, name: str) -> float | None:
-    value = dataset.get(name)
-    if value is None or value == "":
-        return None
-    number = float(np.ravel(value)[0])
-    return number if math.isfinite(number) else None
+def _check_length(dataset: Dataset) -> None:
+    """Raise ImageError where pixels that are not compressed end before the picture does."""
+    from pydicom.pixels.utils import get_expected_length
+
+    if _stored_length(dataset) < get_expected_length(dataset):
+        raise ImageError("truncated")
 
 
-def _take_frame_settings(dataset: Dataset, frame: int) -> None:
-    """Multi-frame files keep rescaling and window of a frame, or of all, in sequences."""
-    groups = [*(dataset.get(_PER_FRAME) or [])[frame : frame + 1], *(dataset.get(_SHARED) or [])]
-    for group in groups:
-        for name in _SETTINGS:
-            for item in group.get(name) or []:
-                for element in item:
-                    if element.tag not in dataset or dataset[element.tag].is_empty:
-                        dataset[element.tag] = element
+def _stored_length(dataset: Dataset) -> int:
+    """Bytes of its pixels."""
+    return len(next(value_of(dataset, name) for name in PIXEL_DATA if name in dataset) or b"")
 
 
 def _check_inflated(data: bytes, most: int) -> None:
@@ -223,16 +187,26 @@ def _check_inflated(data: bytes, most: int) -> None:
             raise ImageError("too large")
 
 
-def _check_codestream(dataset: Dataset, frame: int, max_pixels: int) -> None:
+def _check_codestream(dataset: Dataset, frame: int, count: int, max_pixels: int) -> None:
     """Raise ImageError for compressed data that decodes to more than the header says."""
     from pydicom.encaps import get_frame
 
-    count = int(dataset.get("NumberOfFrames") or 1)
     starts, lengths = (dataset.get(f"ExtendedOffsetTable{end}") for end in ("", "Lengths"))
     offsets = (starts, lengths) if starts and lengths and len(starts) == len(lengths) else None
     data = get_frame(dataset.PixelData, frame, number_of_frames=count, extended_offsets=offsets)
-    for size in stated_sizes(data):
-        check_size(*size, max_pixels=max_pixels)
+    for width, height in stated_sizes(data):
+        try:
+            check_size(width, height, max_pixels=max_pixels)
+        except ImageError as error:
+            stated = f"its compressed data is said to have {width:,} x {height:,} pixels"
+            raise ImageError(f"{stated}: {error.reason}") from None
+
+
+def _remedy() -> str:
+    """What to do about data that no decoder reads."""
+    if any(find_spec(package) is None for package in _DECODERS):
+        return "pip install 'radcap[dicom]' adds decoders, or the data is damaged"
+    return "its data is damaged, or of a kind that no decoder of radcap[dicom] knows"
 
 
 def _syntax_in_words(dataset: Dataset) -> str:
@@ -246,11 +220,6 @@ def _is_listed(dataset: Dataset) -> bool:
     from pydicom.uid import AllTransferSyntaxes
 
     return dataset.file_meta.TransferSyntaxUID in AllTransferSyntaxes
-
-
-def _palette_greatest(dataset: Dataset) -> int:
-    depth = int(dataset.RedPaletteColorLookupTableDescriptor[2])
-    return 2**depth - 1
 
 
 def _transfer_syntax(dataset: Dataset) -> UID:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import warnings
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
@@ -17,11 +18,12 @@ from radcap.data.images import (
     check_size,
     decode_image,
     decoding,
+    has_several_frames,
     image_pixels,
 )
 from radcap.errors import RadcapError
-from radcap.reading import read_bytes
-from radcap.serving.dicom import is_dicom, read_dicom
+from radcap.reading import LFS_POINTER, read_bytes
+from radcap.serving.dicom import is_dicom, read_dicom_frame
 
 Picture: TypeAlias = "str | PathLike[str] | Image.Image | np.ndarray"
 
@@ -31,6 +33,7 @@ _IN_WORDS = {
     "undecodable": "not a picture that radcap can read",
     "truncated": "the picture ends too early",
     "too large": "more pixels than radcap decodes",
+    "git-lfs pointer": LFS_POINTER,
 }
 
 
@@ -46,6 +49,27 @@ class PictureError(RadcapError):
         self.reason = reason
 
 
+@dataclass(frozen=True)
+class Frame:
+    """A picture that has been read.
+
+    Attributes:
+        pixels: uint8 [3, 224, 224].
+        num_frames: of the file that it comes from; None for several of unknown number.
+    """
+
+    pixels: np.ndarray
+    num_frames: int | None = 1
+
+    @property
+    def others(self) -> str:
+        """What is to be said of a file's other frames; empty where it has none."""
+        if self.num_frames == 1:
+            return ""
+        count = "several" if self.num_frames is None else f"{self.num_frames:,}"
+        return f"the file holds {count} frames"
+
+
 def read_picture(picture: Picture, *, frame: int = 0) -> np.ndarray:
     """Read one picture: uint8 [3, 224, 224].
 
@@ -59,13 +83,18 @@ def read_picture(picture: Picture, *, frame: int = 0) -> np.ndarray:
         PictureError: it cannot be read.
         TypeError: something else.
     """
+    return read_frame(picture, frame=frame).pixels
+
+
+def read_frame(picture: Picture, *, frame: int = 0) -> Frame:
+    """As `read_picture`, and whether there are other frames."""
     try:
         if isinstance(picture, Image.Image):
             with decoding():
                 check_size(*picture.size)
-                return image_pixels(picture)
+                return Frame(image_pixels(picture))
         if isinstance(picture, np.ndarray):
-            return array_pixels(picture)
+            return Frame(array_pixels(picture))
         if isinstance(picture, str | PathLike):
             return _read_file(Path(picture), frame)
     except ImageError as error:
@@ -74,7 +103,18 @@ def read_picture(picture: Picture, *, frame: int = 0) -> np.ndarray:
     except MemoryError:
         reason = "more than the memory here can hold"
         raise PictureError(_name_of(picture), reason) from None
-    raise TypeError(f"a picture is a path, a PIL image or an array, not {type(picture).__name__}")
+    raise not_a_picture(picture)
+
+
+def not_a_picture(value: object) -> TypeError:
+    """The error for what is no picture, with how to make one of it where that is known."""
+    hint = ""
+    if isinstance(value, bytes | bytearray | memoryview):
+        hint = "; Image.open(io.BytesIO(data)) makes a PIL image of a file's bytes"
+    elif hasattr(value, "permute") and hasattr(value, "numpy"):  # torch is not imported for it
+        hint = "; tensor.permute(1, 2, 0).cpu().numpy() makes an array of one of [C, H, W]"
+    kind = type(value).__name__
+    return TypeError(f"a picture is a path, a PIL image or an array, not {kind}{hint}")
 
 
 def _name_of(picture: Picture) -> str:
@@ -83,7 +123,7 @@ def _name_of(picture: Picture) -> str:
     return str(getattr(picture, "filename", "") or type(picture).__name__)
 
 
-def _read_file(path: Path, frame: int) -> np.ndarray:
+def _read_file(path: Path, frame: int) -> Frame:
     try:
         data = read_bytes(path, most=_MAX_BYTES)
     except OSError as error:
@@ -95,5 +135,8 @@ def _read_file(path: Path, frame: int) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of decoders, about files that then decode or do not
         if is_dicom(data):
-            return array_pixels(read_dicom(data, frame=frame))
-        return decode_image(data, frame=frame)
+            shown, num_frames = read_dicom_frame(data, frame=frame)
+            return Frame(array_pixels(shown), num_frames)
+        pixels = decode_image(data, frame=frame)
+        # Counting the frames of some formats takes as long as reading all of the file.
+        return Frame(pixels, None if has_several_frames(data) else 1)

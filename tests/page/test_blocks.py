@@ -88,11 +88,13 @@ def test_a_dicom_file_is_captioned_and_names_nobody(
     for frame in (0, 1):
         html, _ = caption_upload(captioner, tmp_path, arrive(tmp_path, "x", content), 1, frame)
         frames.add(re.search(r"--rc-seen:url\((.*?)\)", html)[1])
+        assert f"The file holds 2 frames; this is frame {frame}, counted from 0." in html
     assert len(frames) == 2
     ct = (SHIPPED / "CT_small.dcm").read_bytes()
     html, _ = caption_upload(captioner, tmp_path, arrive(tmp_path, "CT_small.dcm", ct), 1, 0)
     cut, _ = caption_upload(captioner, tmp_path, arrive(tmp_path, "CT_small.dcm", ct[:3000]), 1, 0)
     assert "rc-caption" in html and "No caption" in cut
+    assert " frames; this is" not in html + cut
     written = html + cut + "".join(capfd.readouterr())
     for value in (header.PatientName, header.PatientID, header.PatientBirthDate):
         assert not str(value) or str(value) not in written

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,6 +48,67 @@ def test_paths_images_and_arrays_in_any_mix(
     assert captioner.caption([]) == []
     with pytest.raises(PictureError, match=r"none\.png"):
         captioner.caption([files[0], tmp_path / "none.png"])
+
+
+def test_of_several_frames_the_first_is_told_and_any_other_can_be_had(
+    captioner: Captioner, pictures: list[np.ndarray], tmp_path: Path
+) -> None:
+    frames = [Image.fromarray(picture[:30, :40]) for picture in (pictures[0], pictures[4])]
+    file, single = tmp_path / "two.tif", tmp_path / "one.tif"
+    frames[0].save(file, save_all=True, append_images=frames[1:])
+    frames[1].save(single)
+    with pytest.warns(UserWarning) as told:
+        first = captioner.caption([single, file], max_len=6)
+    assert [str(one.message) for one in told] == [
+        f"{file}: the file holds several frames, and the caption is of the first; frame= chooses "
+        "another, from 0"
+    ]
+    assert told[0].filename == __file__
+    assert first == captioner.caption([frames[1], frames[0]], max_len=6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert captioner.caption(file, frame=0, max_len=6) == first[1:]
+        assert captioner.caption(file, frame=1, max_len=6) == first[:1]
+
+
+@pytest.mark.parametrize(
+    ("nothing", "said"),
+    [
+        (None, "not NoneType"),
+        (5, "not int"),
+        ({"image": "a.png"}, "not dict"),
+        (b"\x89PNG", "not bytes; Image.open(io.BytesIO(data)) makes a PIL image"),
+        (
+            torch.zeros(3, 40, 40),
+            "not Tensor; tensor.permute(1, 2, 0).cpu().numpy() makes an array",
+        ),
+        (torch.zeros(2, 3, 40, 40), "not Tensor; tensor.permute(1, 2, 0)"),
+        ([None], "not NoneType"),
+        ([torch.zeros(3, 40, 40)], "not Tensor; tensor.permute(1, 2, 0)"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_picture_is_named_with_its_remedy(
+    captioner: Captioner, nothing: Any, said: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        captioner.caption(nothing)
+    text = str(caught.value)
+    assert text.startswith("a picture is a path, a PIL image or an array, not ")
+    assert said in text and "\n" not in text
+
+
+def test_arrays_of_another_order_are_told_how_to_be_turned(captioner: Captioner) -> None:
+    for shape, said in (
+        ((3, 40, 50), "array.transpose(1, 2, 0) puts its channels last"),
+        ((2, 40, 50, 3), "list(array) gives its pictures one by one"),
+    ):
+        with pytest.raises(PictureError) as caught:
+            captioner.caption(np.zeros(shape, np.uint8))
+        assert str(caught.value) == (
+            f"ndarray: an array of shape {list(shape)}: not [H, W], [H, W, 1], [H, W, 3] or "
+            f"[H, W, 4]; {said}"
+        )
 
 
 def test_a_caption_is_what_the_model_generates(
