@@ -13,6 +13,7 @@ from radcap.data.faults import DataError, one_line
 from radcap.data.kept_footers import KeptFooters
 from radcap.data.repository import RemoteFile, Repository, list_repository
 from radcap.data.source import Source, StoredFile, make_source, what_is_there
+from radcap.reading import LFS_POINTER, is_lfs_pointer
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -112,6 +113,8 @@ def _fetch_tail(hub: Hub, file: RemoteFile, left: _Allowance) -> StoredFile:
     tail, size = hub.fetch_tail(file.url, guess)
     if file.size not in (None, size):
         raise DataError(f"{file.url} has {size:,} bytes; the Hub lists it with {file.size:,}")
+    if size == len(tail) and is_lfs_pointer(tail):  # stored as a text, by mistake
+        raise DataError(f"{file.url} is not a parquet file: {LFS_POINTER}")
     length = int.from_bytes(tail[-_END:-4], "little") + _END
     if tail[-4:] != b"PAR1" or length > size:
         raise DataError(f"{file.url} is not a whole parquet file: it does not end like one")

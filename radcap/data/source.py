@@ -19,7 +19,7 @@ from radcap.console import printable
 from radcap.data.faults import DataError, one_line
 from radcap.data.footer import COLUMNS, REQUIRED_COLUMNS, RowGroup, row_groups
 from radcap.names import fault_in_path, fault_in_split, shown
-from radcap.reading import check_regular
+from radcap.reading import LFS_POINTER, check_regular, is_lfs_pointer_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -170,6 +170,8 @@ def _open_folder(folder: Path, split: str, config: str) -> Source:
             check_regular(file)
         except OSError as error:
             raise DataError(f"{file} is not a parquet file: {error.strerror}") from None
+        if is_lfs_pointer_file(file):
+            raise DataError(f"{file} is not a parquet file: {LFS_POINTER}")
     names = [str(file.resolve()) for file in files]
     footers = [_read_footer(str(file), partial(file.open, "rb")) for file in files]
     digest = hashlib.sha256()

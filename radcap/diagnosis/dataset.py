@@ -13,6 +13,7 @@ from radcap.data.phantom import phantom_folder
 from radcap.data.source import Source, open_source
 from radcap.diagnosis.check import FAIL, OK, WARN, Check
 from radcap.errors import RadcapError
+from radcap.reading import LFS_POINTER, is_lfs_pointer_file
 from radcap.training.folder import RunFolder
 from radcap.training.inputs import cache_folder
 
@@ -74,7 +75,10 @@ def encoder_weights(config: Config) -> Iterator[Check]:
     if source == "none":
         return
     if source != "imagenet":
-        if Path(source).is_file():
+        if is_lfs_pointer_file(source):
+            fix = "git lfs pull in its repository, or model.encoder_weights=imagenet or none"
+            yield Check("encoder", FAIL, f"{source}: {LFS_POINTER}", fix)
+        elif Path(source).is_file():
             yield Check("encoder", OK, source)
         else:
             fix = "model.encoder_weights=imagenet, none, or a file that is there"

@@ -16,6 +16,7 @@ from torchvision.models import MobileNet_V3_Small_Weights
 from radcap.errors import RadcapError
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.tensors import UNREADABLE, read_tensors
+from radcap.reading import LFS_POINTER, is_lfs_pointer_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -156,7 +157,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         reason = error.strerror or str(error)
         raise WeightsUnavailable(f"{path}: cannot read the weights ({reason})") from None
     except UNREADABLE:
-        raise WeightsError(f"{path}: neither a safe PyTorch file nor safetensors") from None
+        what = (
+            LFS_POINTER
+            if is_lfs_pointer_file(path)
+            else "neither a safe PyTorch file nor safetensors"
+        )
+        raise WeightsError(f"{path}: {what}") from None
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(entry, Tensor) for name, entry in state.items()
     ):

@@ -35,7 +35,7 @@ from radcap.model.weights import (
     load_captioner_weights,
 )
 from radcap.names import shown
-from radcap.reading import check_regular
+from radcap.reading import LFS_POINTER, check_regular, is_lfs_pointer_file
 from radcap.serving.hub import MODEL_FILES, download_model, hub_model_id
 from radcap.training.checkpoint import best_step, list_checkpoints, load_model
 
@@ -245,6 +245,8 @@ def _read_mapping(file: Path) -> dict[str, Any]:
         content = read_mapping(file)
     except OSError as error:
         raise WeightsUnavailable(f"{file}: {error.strerror}") from None
+    if content is None and is_lfs_pointer_file(file):
+        raise WeightsError(f"{file}: {LFS_POINTER}")
     if content is None:
         raise WeightsError(f"{file} is damaged: not a mapping of names to values")
     return content
@@ -263,6 +265,8 @@ def _tokenizer_of(folder: Path) -> BertTokenizer:
             raise WeightsError(f"{file}: {error.strerror}") from None
         if size > _MOST_TOKENIZER_BYTES:
             raise WeightsError(f"{file}: more than {_MOST_TOKENIZER_BYTES:,} bytes")
+        if is_lfs_pointer_file(file):
+            raise WeightsError(f"{file}: {LFS_POINTER}")
     from transformers import BertTokenizer
 
     try:

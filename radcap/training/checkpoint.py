@@ -28,7 +28,7 @@ import torch
 from radcap.errors import RadcapError, first_line
 from radcap.mappings import read_mapping
 from radcap.model.tensors import UNREADABLE, read_tensors
-from radcap.reading import open_regular
+from radcap.reading import LFS_POINTER, is_lfs_pointer_file, open_regular
 from radcap.training.moment import read_progress
 
 _MODEL, _OPTIMIZER, _RANDOM = "model.safetensors", "optimizer.pt", "random.pt"
@@ -243,14 +243,16 @@ def _verify(path: Path, names: Sequence[str] = (_MODEL, _OPTIMIZER, _RANDOM, _PR
     except OSError as error:
         raise ValueError(f"{path} is damaged: no readable {_MANIFEST} ({error.strerror})") from None
     if manifest is None:
-        raise ValueError(f"{path} is damaged: {_MANIFEST} is not what was written")
+        what = LFS_POINTER if is_lfs_pointer_file(path / _MANIFEST) else "not what was written"
+        raise ValueError(f"{path} is damaged: {_MANIFEST} is {what}")
     for name in names:
         try:
             whole = manifest.get(name) == _fingerprint(path / name)
         except OSError as error:
             raise ValueError(f"{path} is damaged: {name}: {error.strerror}") from None
         if not whole:
-            raise ValueError(f"{path} is damaged: {name} is not what was written")
+            what = LFS_POINTER if is_lfs_pointer_file(path / name) else "not what was written"
+            raise ValueError(f"{path} is damaged: {name} is {what}")
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:
