@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from radcap.cgroups import cpu_quota, memory_left
 from radcap.config import Config
+from radcap.cores import num_cores
 from radcap.diagnosis.check import FAIL, OK, WARN, Check, gigabytes
 from radcap.training.feeding import chosen_workers
 
@@ -19,26 +21,18 @@ _ROOT = Path("/")
 _TRAINER_BYTES = 3e9
 _WORKER_BYTES = 0.4e9
 
-# Limit, use, its parts and the name of the page cache among them: of cgroup 2, of cgroup 1.
-_CGROUPS = (
-    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-    (
-        "memory/memory.limit_in_bytes",
-        "memory/memory.usage_in_bytes",
-        "memory/memory.stat",
-        "total_inactive_file",
-    ),
-)
-
 _LEAST_OPEN_FILES = 1024
 _NCCL_SHM_BYTES = 1e9
 _DAY_S = 86_400.0
 
 
-def cores(config: Config) -> Iterator[Check]:
+def cores(config: Config, root: Path = _ROOT) -> Iterator[Check]:
     """CPU cores against loader processes."""
-    count, workers = len(os.sched_getaffinity(0)), chosen_workers(config, config.data.lanes)
-    found = f"{count} for the trainer and {workers} loader process{'es' if workers != 1 else ''}"
+    count, workers = num_cores(root), chosen_workers(config, config.data.lanes)
+    there, quota = len(os.sched_getaffinity(0)), cpu_quota(root)
+    limited = f" (the time of {quota:.3g} of the {there} here is allowed)" if count < there else ""
+    found = f"{count}{limited} for the trainer and {workers} loader process"
+    found += "es" if workers != 1 else ""
     if workers > count:
         yield Check("cores", WARN, found, f"data.workers={max(1, count - 1)}")
     else:
@@ -61,12 +55,23 @@ def memory(config: Config, root: Path = _ROOT) -> Iterator[Check]:
 
 
 def shared_memory(config: Config, root: Path = _ROOT) -> Iterator[Check]:
-    """/dev/shm: radcap's loader does without, NCCL between GPUs does not."""
-    folder = root / "dev/shm"
-    if not folder.is_dir():
-        yield Check("shared memory", OK, "no /dev/shm; radcap's loader does not use it")
+    """/dev/shm: radcap's loader does without, NCCL between GPUs and several drawers do not."""
+    folder, name = root / "dev/shm", "shared memory"
+    why_not = "no /dev/shm"
+    if folder.is_dir():
+        disk = os.statvfs(folder)
+        is_read_only = bool(disk.f_flag & os.ST_RDONLY) or not os.access(folder, os.W_OK)
+        why_not = "/dev/shm is read-only" if is_read_only else ""
+    if why_not:
+        fix = "docker run --shm-size=1g, or mount a tmpfs there"
+        if config.runtime.name == "cuda":
+            yield Check(name, WARN, f"{why_not}; NCCL between several GPUs needs it", fix)
+        elif config.data.name == "phantom" and config.data.path is None:
+            found = f"{why_not}; the phantom data set is drawn by one process, radcap needs no more"
+            yield Check(name, WARN, found, fix)
+        else:
+            yield Check(name, OK, f"{why_not}; radcap does not use it")
         return
-    disk = os.statvfs(folder)
     size = disk.f_blocks * disk.f_frsize
     found = f"{gigabytes(size)} in /dev/shm"
     if config.runtime.name == "cuda" and size < _NCCL_SHM_BYTES:
@@ -107,16 +112,8 @@ def clock(config: Config, now: float | None = None) -> Iterator[Check]:
 
 def _memory_left(root: Path) -> float:
     """Bytes that may still be taken: of the machine, or of the container where that is less."""
-    lines = (root / "proc/meminfo").read_text().splitlines()
+    lines = (root / "proc/meminfo").read_text(encoding="utf-8").splitlines()
     fields = {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
     left = float(fields["MemAvailable"][0]) * 1024
-    group = root / "sys/fs/cgroup"
-    for limit, used, stat, cached in _CGROUPS:
-        try:
-            allowed = int((group / limit).read_text()) - int((group / used).read_text())
-            pages = dict(line.split() for line in (group / stat).read_text().splitlines())
-        except (OSError, ValueError):  # no such group, or "max"
-            continue
-        # What was read from files and is in no use is given back as soon as it is wanted.
-        left = min(left, allowed + int(pages.get(cached, 0)))
-    return left
+    allowed = memory_left(root)
+    return left if allowed is None else min(left, allowed)

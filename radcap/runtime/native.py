@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from radcap.config import OptimizerConfig
+from radcap.cores import num_cores
 from radcap.errors import ConfigError, RadcapError
 from radcap.runtime.adam import keep_execution_flags, parameter_groups, set_learning_rate
 from radcap.runtime.base import B, P, Runtime, T, gather_objects
@@ -63,7 +64,7 @@ class NativeRuntime(Runtime):
         self.precision = precision
         self.training_precision = training_precision or precision
         self._compile = compile
-        cores = len(os.sched_getaffinity(0)) // num_launched_here()
+        cores = num_cores() // num_launched_here()
         torch.set_num_threads(threads or max(1, cores))
         self.num_devices = self.num_processes = num_launched()
         if self.num_processes > 1:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 from radcap.config import Config, RuntimeConfig
+from radcap.cores import num_cores
 from radcap.runtime.launch import num_launched_here
 from radcap.runtime.tpu import tpu_is_usable
 
@@ -43,7 +43,7 @@ def default_workers(runtime: RuntimeConfig, lanes: int) -> int:
     name = runtime.name
     if name == "auto":
         name = "tpu" if tpu_is_usable() else "cuda" if _NVIDIA_DRIVER.exists() else "cpu"
-    return useful_workers_on(name, len(os.sched_getaffinity(0)) // num_launched_here(), lanes)
+    return useful_workers_on(name, num_cores() // num_launched_here(), lanes)
 
 
 def useful_workers_on(device: str, cores: int, lanes: int) -> int:

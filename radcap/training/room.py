@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from radcap.cgroups import memory_limit
 from radcap.data.images import IMAGE_SIZE
 from radcap.errors import ConfigError, RadcapError
 
@@ -25,7 +26,8 @@ def check_batch_memory(batch_size: int, num_hosts: int) -> None:
     Raises:
         ConfigError: it is too large.
     """
-    most = _SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    most = _SHARE * min(there, memory_limit() or there)
     need = _BATCHES_AT_ONCE * batch_size / num_hosts * 3 * IMAGE_SIZE**2
     if need > most:
         fits = int(most / (need / batch_size))
