@@ -20,6 +20,7 @@ from typing import Any, NoReturn, TextIO
 
 from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RadcapError
 from radcap.handlers import ask_for_end
+from radcap.places import settle
 from radcap.streams import discard, open_streams, write_now
 
 WIDTH = 100  # columns of the longest line
@@ -190,6 +191,7 @@ def run_command(
     if _open_files() < _LEAST_OPEN_FILES:  # Python itself would fail in many ways
         _tell(_few_files())
         return EXIT_FAILED
+    settle()
     try:
         return main(words)
     except RadcapError as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from radcap.console import run_command, say
 from radcap.errors import EXIT_DOES_NOT_FIT, EXIT_DONE, ConfigError, RadcapError
 from radcap.mappings import MOST_BYTES, parse_json
+from radcap.places import temporary_folder
 from radcap.reading import read_bytes
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def main(words: Sequence[str]) -> int:
     report = _report(config, topology, sorted(set(batch_sizes)))
     beside = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        beside.write_text(json.dumps(report, indent=2) + "\n")
+        beside.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         beside.replace(out)
     except OSError as error:
         raise RadcapError(f"preflight.out={out}: {error.strerror}") from None
@@ -107,7 +108,8 @@ def _report(config: Config, topology: Topology, batch_sizes: Sequence[int]) -> d
     from radcap.aot import jobs
     from radcap.aot.figures import batch_figures, program_figures
 
-    with tempfile.TemporaryDirectory(prefix="radcap-preflight-") as name:
+    home = temporary_folder()
+    with tempfile.TemporaryDirectory(prefix="radcap-preflight-", dir=home) as name:
         folder = Path(name)
         say(f"recording the {config.preflight.graph} program for {topology.num_devices} devices")
         jobs.lower(config, topology, batch_sizes, folder)

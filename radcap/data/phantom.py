@@ -7,7 +7,6 @@ row number) alone: the files do not depend on how many processes write them.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import multiprocessing
 import os
@@ -16,6 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,9 +25,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from radcap.console import say
+from radcap.cores import num_cores
 from radcap.data import phantom_rows
 from radcap.data.phantom_grammar import draw_caption, draw_labels, floor_nats
 from radcap.data.phantom_images import draw, png_bytes
+from radcap.locks import lock
+from radcap.moving import move_folder
 
 NOTICE = "synthetic, not RadImageNet"
 
@@ -138,13 +142,19 @@ def write_phantom(
             progress(done, total)
 
     floors = {split: asdict(_floor(seed, split, counts)) for split, counts in captions.items()}
-    (folder / _FLOOR_FILE).write_text(json.dumps({"notice": NOTICE, **floors}, indent=2) + "\n")
-    (folder / "README.md").write_text(phantom_rows.dataset_card(NOTICE))
+    text = json.dumps({"notice": NOTICE, **floors}, indent=2) + "\n"
+    (folder / _FLOOR_FILE).write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(phantom_rows.dataset_card(NOTICE), encoding="utf-8")
 
 
 def phantom_folder(cache_root: Path, *, train_rows: int, val_rows: int, seed: int = 0) -> Path:
-    """Where `ensure_phantom` keeps a set of this size; whole if it is there."""
+    """Where `ensure_phantom` keeps a set of this size; see `is_drawn`."""
     return cache_root / f"phantom-v{FORMAT_VERSION}-{train_rows}-{val_rows}-seed{seed}"
+
+
+def is_drawn(folder: Path) -> bool:
+    """Whether a folder holds a whole phantom data set."""
+    return (folder / _FLOOR_FILE).is_file()
 
 
 def ensure_phantom(
@@ -157,26 +167,28 @@ def ensure_phantom(
 ) -> Path:
     """The folder of this phantom data set inside `cache_root`; written first if it is not there.
 
-    The set is written beside and renamed when whole, so a folder of the final name is complete
-    whatever was killed. Of several processes that ask at once, one writes and the others wait.
+    The set is written beside and renamed when whole; where folders cannot be renamed its files are,
+    that of the floors last. Of several processes that ask at once, one writes and the others wait.
 
     Raises:
         ValueError: as `write_phantom`.
     """
     folder = phantom_folder(cache_root, train_rows=train_rows, val_rows=val_rows, seed=seed)
-    if folder.is_dir():
+    if is_drawn(folder):
         return folder
     cache_root.mkdir(parents=True, exist_ok=True)
-    with (cache_root / f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if we are killed
-        if not folder.is_dir():
+    name = cache_root / f".{folder.name}.lock"
+    descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    with lock(descriptor, name.with_name(f"{name.name}.held"), on_wait=say):
+        if not is_drawn(folder):
             partial = cache_root / f".{folder.name}.partial"
             # We hold the lock: whoever left a partial set here is gone.
             shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
             write_phantom(
                 partial, train_rows=train_rows, val_rows=val_rows, seed=seed, progress=progress
             )
-            partial.rename(folder)
+            move_folder(partial, folder, last=_FLOOR_FILE)
     return folder
 
 
@@ -192,7 +204,7 @@ def read_floor(folder: Path) -> dict[str, Floor]:
     Raises:
         FileNotFoundError: the folder is no phantom data set.
     """
-    written = json.loads((folder / _FLOOR_FILE).read_text())
+    written = json.loads((folder / _FLOOR_FILE).read_text(encoding="utf-8"))
     return {split: Floor(**written[split]) for split in ("train", "val")}
 
 
@@ -221,13 +233,17 @@ def _write_all(
     shards: list[_Shard], folder: Path, seed: int, row_group_size: int, processes: int | None
 ) -> Iterator[tuple[_Shard, Counter[str]]]:
     """Write every file and yield it with the captions in it, in the order of completion."""
-    processes = min(processes or len(os.sched_getaffinity(0)), len(shards))
-    if processes == 1:
+    processes = min(processes or num_cores(), len(shards))
+    pool: ProcessPoolExecutor | None = None
+    if processes > 1:
+        # Spawned, not forked: the caller may already run threads (tokenizers, torch).
+        with suppress(OSError):  # its locks lie in /dev/shm, which may be missing or read-only
+            pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    if pool is None:
         for shard in shards:
             yield shard, _write_shard(shard, folder, seed, row_group_size)
         return
-    # Spawned, not forked: the caller may already run threads (tokenizers, torch).
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with pool:
         running = {
             pool.submit(_write_shard, shard, folder, seed, row_group_size): shard
             for shard in shards

@@ -12,7 +12,6 @@ import fcntl
 import functools
 import hashlib
 import logging
-import multiprocessing
 import os
 import secrets
 import shutil
@@ -24,7 +23,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from radcap.data.ahead import Cancel, side_by_side
 from radcap.data.download import Hub
@@ -33,8 +31,10 @@ from radcap.data.footer import RowGroup
 from radcap.data.images import IMAGE_SIZE, ImageError, decode_image
 from radcap.data.records import Example, Skipped, parse_row
 from radcap.data.rowfile import RowFile, open_rows, write_rows
+from radcap.data.shared_count import SharedCount
 from radcap.data.source import Source
 from radcap.names import fault_in_split, shown
+from radcap.places import temporary_folder
 
 Row = Example | Skipped
 
@@ -63,7 +63,7 @@ class Spool:
 
     def __init__(self, parent: Path | None = None) -> None:
         """Make the folder in `parent`, by default where temporary files go (TMPDIR)."""
-        home = Path(parent or tempfile.gettempdir())
+        home = parent or temporary_folder()
         start = f"radcap-spool-{os.getuid()}-"
         for left in home.glob(f"{start}*"):
             if (lock := _try_lock(left)) is not None:
@@ -99,7 +99,7 @@ class Cache:
 
     folder: Path
     decoded: bool
-    left: Any = field(repr=False)
+    left: SharedCount = field(repr=False)
 
     @classmethod
     def open(cls, folder: Path, *, limit_bytes: int, decoded: bool) -> Cache:
@@ -118,7 +118,7 @@ class Cache:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise DataError(f"data.cache={folder} cannot be used: {error.strerror}") from None
-        return cls(folder, decoded, multiprocessing.Value("q", max(0, limit_bytes - used)))
+        return cls(folder, decoded, SharedCount(max(0, limit_bytes - used)))
 
     def path(self, source: Source, where: RowGroup, max_pixels: int) -> Path:
         """Where the rows of a row group are kept."""
@@ -136,16 +136,11 @@ class Cache:
 
     def give_back(self, size: int) -> None:
         """Give back what was reserved and not written (less than nothing: take it)."""
-        with self.left.get_lock():
-            self.left.value += size
+        self.left.give(size)
 
     def reserve(self, size: int) -> bool:
         """Take `size` bytes of what is left; False where that is less."""
-        with self.left.get_lock():
-            if self.left.value < size:
-                return False
-            self.left.value -= size
-            return True
+        return self.left.take(size)
 
 
 @dataclass

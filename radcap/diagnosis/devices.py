@@ -105,7 +105,7 @@ def _lock(root: Path) -> Check:
     if not file.exists():
         return Check(name, OK, "by nobody")
     try:
-        with file.open("r+") as lock:
+        with file.open("r+b") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except PermissionError:
         owner = file.stat().st_uid

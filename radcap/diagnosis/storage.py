@@ -8,9 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from radcap import places
 from radcap.config import Config
 from radcap.diagnosis.check import FAIL, OK, WARN, Check, gigabytes
 from radcap.errors import RadcapError
+from radcap.locks import has_flock
+from radcap.moving import cannot_rename
 from radcap.training.folder import RunFolder
 from radcap.training.inputs import cache_folder
 from radcap.training.room import BYTES_PER_PHANTOM_ROW
@@ -45,6 +48,33 @@ def run_folder(config: Config) -> Iterator[Check]:
         yield Check("run folder", OK, f"{found}, up to {gigabytes(need)} needed")
 
 
+def file_system(config: Config) -> Iterator[Check]:
+    """What the run folder's file system lacks; a folder is made beside it, and deleted, to see."""
+    path = _nearest(Path(config.run.dir))
+    if not _may_write(path):
+        return  # told by the check of the run folder
+    name, lacks = "file system", []
+    if not has_flock(path):
+        lacks.append("has no locks, so .lock.held says who uses a folder")
+    probe = Path(tempfile.mkdtemp(prefix=".radcap-probe-", dir=path))
+    try:
+        (probe / "folder").mkdir()
+        (probe / "folder" / "file").touch()
+        try:
+            (probe / "folder").rename(probe / "renamed")
+        except OSError as error:
+            if not cannot_rename(error):
+                raise
+            lacks.append("renames no folders, so checkpoints are put in place file by file")
+    finally:
+        shutil.rmtree(probe, ignore_errors=True)
+    if lacks:
+        fix = "none is needed; a disk of this machine (run.dir=FOLDER, with run.mirror) is safer"
+        yield Check(name, WARN, f"that of {path} {'; it '.join(lacks)}", fix)
+    else:
+        yield Check(name, OK, f"that of {path} locks files and renames folders")
+
+
 def mirror(config: Config) -> Iterator[Check]:
     """The address that gets a copy of the run folder."""
     if config.run.mirror is None:
@@ -63,9 +93,10 @@ def temporary_folder(config: Config) -> Iterator[Check]:
     """TMPDIR: holds the row groups in use where these are large."""
     name = "temporary files"
     try:
-        folder = Path(tempfile.gettempdir())
-    except FileNotFoundError as error:
-        yield Check(name, FAIL, str(error), "export TMPDIR=FOLDER to one that can be written")
+        folder = places.temporary_folder()
+    except RadcapError as error:
+        found, _, fix = str(error).partition("; ")
+        yield Check(name, FAIL, found, fix)
         return
     free, need = _free(folder), 2 * config.data.window_gb * 1e9
     found = f"{folder} (TMPDIR), {gigabytes(free)} free"
@@ -82,7 +113,11 @@ def cache(config: Config) -> Iterator[Check]:
     data = config.data
     if data.name == "phantom" and data.path is None:
         need = (data.phantom.train_rows + data.phantom.val_rows) * BYTES_PER_PHANTOM_ROW
-        yield _folder("cache", cache_folder(), need, "export RADCAP_CACHE=FOLDER")
+        fix = "export RADCAP_CACHE=FOLDER"
+        try:
+            yield _folder("cache", cache_folder(), need, fix)
+        except RadcapError as error:
+            yield Check("cache", FAIL, str(error), fix)
     if data.cache is not None:
         yield _folder("data.cache", Path(data.cache), data.cache_gb * 1e9, "data.cache=FOLDER")
     if data.local_copy is not None:

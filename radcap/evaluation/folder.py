@@ -13,15 +13,16 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from radcap.errors import ConfigError, RadcapError
 from radcap.evaluation.results import RowResult
+from radcap.locks import Lock
 from radcap.mappings import read_mapping
 from radcap.reading import read_bytes, read_lines
 from radcap.training.durable import DurableFile
 from radcap.training.folder import move_aside, write_atomically
-from radcap.training.lock import check_held, lock_folder
+from radcap.training.lock import LOCK, LOCK_FILES, check_held, lock_folder
 
 _IDENTITY, _ROWS, _PICTURES = "evaluation.json", "rows.jsonl", "pictures"
 _REMEDY = "choose another evaluate.out"
@@ -55,7 +56,7 @@ class EvaluationFolder:
             RadcapError: another process uses it, or it cannot be written.
         """
         self.path = path
-        self._lock: IO[str] | None = None
+        self._lock: Lock | None = None
         self._file: DurableFile | None = None
         self._made: list[Path] = []  # folders that were not there before
         self._num_whole = 0  # bytes of whole lines in rows.jsonl
@@ -85,7 +86,7 @@ class EvaluationFolder:
         found = {file.name for file in self.path.iterdir()} if self.path.is_dir() else set()
         if found:
             # A process that was killed at its start leaves its lock alone; so does many a run.
-            if found != {".lock"} and _IDENTITY not in found:
+            if found - LOCK_FILES and _IDENTITY not in found:
                 raise ConfigError(
                     f"evaluate.out={self.path}: the folder is not empty and holds no evaluation; "
                     "choose another"
@@ -237,12 +238,14 @@ class EvaluationFolder:
             self._file.close()
         if self._lock is None:
             return
-        if self._made and not self.identity:
-            (self.path / ".lock").unlink(missing_ok=True)
-            with suppress(OSError):  # somebody put something there
-                for folder in self._made:
-                    folder.rmdir()
+        if not self._made or self.identity:
+            self._lock.close()
+            return
+        (self.path / LOCK).unlink(missing_ok=True)
         self._lock.close()
+        with suppress(OSError):  # somebody put something there
+            for folder in self._made:
+                folder.rmdir()
 
 
 _UNKNOWN = object()

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from radcap.places import temporary_folder
+
 _PREFIX = "radcap-demo-"
 _SWEEP_EVERY_S, _SWEEP_AFTER_S = 60.0, 600.0
 _ABANDONED_AFTER_S = 3 * _SWEEP_EVERY_S  # every sweep touches the folder
@@ -25,7 +27,8 @@ def private_uploads() -> Iterator[Path]:
     What is left in it for minutes, as by a browser that was closed in between, is deleted, and so
     are the folders of commands that were killed.
     """
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    home = temporary_folder()
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=home))
     ended = threading.Event()
     sweeper = threading.Thread(target=_sweep, args=(folder, ended), name="radcap-sweep")
     try:

@@ -23,12 +23,14 @@ from radcap.errors import ConfigError, RadcapError, first_line
 from radcap.mappings import read_mapping
 from radcap.model.encoder import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 from radcap.model.weights import fingerprint, load_captioner_weights
+from radcap.moving import move_folder
 from radcap.serving.card import RunFacts, model_card, read_facts
 from radcap.serving.pretrained import Pretrained
 from radcap.serving.programs import export_programs
 from radcap.serving.space import write_space
 from radcap.training.folder import move_aside
 
+_CONFIG = "config.json"
 if TYPE_CHECKING:
     from transformers import BertTokenizer
 
@@ -96,7 +98,7 @@ def export(
             move_aside(folder)
         elif folder.is_dir():
             folder.rmdir()
-        partial.rename(folder)
+        move_folder(partial, folder, last=_CONFIG)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         # torch and safetensors have their own errors for a disk that is full.
         raise RadcapError(f"{folder} cannot be written: {first_line(error)}") from error
@@ -107,7 +109,7 @@ def export(
 
 def _is_export(folder: Path) -> bool:
     try:
-        return (read_mapping(folder / "config.json") or {}).get("model_type") == MODEL_TYPE
+        return (read_mapping(folder / _CONFIG) or {}).get("model_type") == MODEL_TYPE
     except OSError:
         return False
 
@@ -124,7 +126,7 @@ def _write(
     torch.save(state, folder / "pytorch_model.bin")
     # safetensors makes its files readable for their owner alone.
     shutil.copymode(folder / "pytorch_model.bin", folder / "model.safetensors")
-    _write_json(folder / "config.json", _config(pretrained))
+    _write_json(folder / _CONFIG, _config(pretrained))
     _write_json(folder / "preprocessor_config.json", _preprocessing())
     _write_tokenizer(pretrained.tokenizer, folder)
     for file, program in programs.items():

@@ -6,15 +6,15 @@
            progress.json      step, position in the data, clock, counts
            manifest.json      size and SHA-256 of each file above, written last
 
-A checkpoint is written beside under a hidden name, flushed to the disk and renamed. No file holds
-anything but tensors and plain values, so nothing is unpickled and torch_xla is not needed to read.
+A checkpoint is written beside under a hidden name, flushed to the disk and renamed; where folders
+cannot be renamed (a mounted bucket), its files are, the manifest last. No file holds anything but
+tensors and plain values, so nothing is unpickled and torch_xla is not needed to read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ import torch
 from radcap.errors import RadcapError, first_line
 from radcap.mappings import read_mapping
 from radcap.model.tensors import UNREADABLE, read_tensors
+from radcap.moving import cannot_rename, flush_to_disk, move_files, move_folder
 from radcap.reading import LFS_POINTER, is_lfs_pointer_file, open_regular
 from radcap.training.moment import read_progress
 
@@ -72,18 +73,18 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
             with (partial / name).open("wb") as file:  # a file of ours tells why a write fails
                 torch.save(state, file)
         progress = {"step": checkpoint.step, **checkpoint.progress}
-        (partial / _PROGRESS).write_text(json.dumps(progress))
+        (partial / _PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
         manifest = {path.name: _fingerprint(path) for path in sorted(partial.iterdir())}
-        (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+        (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for path in partial.iterdir():
-            _flush_to_disk(path)
-        _flush_to_disk(partial)
+            flush_to_disk(path)
+        flush_to_disk(partial)
         if final.exists():
             aside = folder / f".step-{checkpoint.step}.old.partial"
             _remove(aside)
-            final.rename(aside)  # until the next `prune`
-        partial.rename(final)
-        _flush_to_disk(folder)
+            _move(final, aside)  # until the next `prune`
+        move_folder(partial, final, last=_MANIFEST)
+        flush_to_disk(folder)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         # torch and safetensors have their own errors for a disk that is full.
         shutil.rmtree(partial, ignore_errors=True)
@@ -159,6 +160,8 @@ def load_latest(
         RadcapError: there are checkpoints, and none of them is whole.
     """
     damaged: list[Path] = []
+    if is_ours:
+        _finish_moves(folder)
     for path in reversed(list_checkpoints(folder)):
         try:
             found = load_checkpoint(path)
@@ -169,13 +172,25 @@ def load_latest(
         for one in damaged if is_ours else ():
             aside = folder / f"damaged-{one.name}"
             _remove(aside)
-            one.rename(aside)
+            _move(one, aside)
         return found
     if damaged:
         raise RadcapError(
             f"no checkpoint in {folder} can be read; put one right, or run.fresh=true starts anew"
         )
     return None
+
+
+def _finish_moves(folder: Path) -> None:
+    """Give the rest of its files to a checkpoint that was written, but not yet all in its place."""
+    for partial in folder.glob(".step-*.partial"):
+        final = folder / partial.name.removeprefix(".").removesuffix(".partial")
+        begun = _step_of(final) >= 0 and final.is_dir() and not (final / _MANIFEST).exists()
+        if begun and (partial / _MANIFEST).exists():
+            try:
+                move_files(partial, final, last=_MANIFEST)
+            except OSError as error:
+                raise RadcapError(f"{final} cannot be put together: {error.strerror}") from error
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -212,8 +227,24 @@ def _remove(path: Path) -> None:
         if not path.name.startswith("."):
             nameless = path.with_name(f".{path.name}.old.partial")
             _remove(nameless)
-            path = path.rename(nameless)
+            _move(path, nameless)
+            path = nameless
         shutil.rmtree(path)
+
+
+def _move(path: Path, target: Path) -> None:
+    """Take a checkpoint's name from it.
+
+    Where the folder cannot be renamed it goes without its manifest, so that what a kill leaves is
+    known for half a checkpoint.
+    """
+    try:
+        path.rename(target)
+    except OSError as error:
+        if not cannot_rename(error):
+            raise
+        (path / _MANIFEST).unlink(missing_ok=True)
+        move_folder(path, target)
 
 
 def best_step(path: Path) -> int | None:
@@ -259,11 +290,3 @@ def _fingerprint(file: Path) -> dict[str, Any]:
     with open_regular(file) as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {"bytes": file.stat().st_size, "sha256": digest}
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,14 +16,16 @@ import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from radcap.compose import read_config, to_yaml
 from radcap.config import RUN_LENGTHS, Config
 from radcap.errors import ConfigError, RadcapError
+from radcap.locks import Lock
 from radcap.mappings import read_mapping
+from radcap.moving import move_folder
 from radcap.options import bound_options
-from radcap.training.lock import check_held, holder, in_use, lock_folder
+from radcap.training.lock import LOCK, check_held, holder, in_use, lock_folder
 
 _REVISION = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,99}")
 _REMEDY = "choose another run.name"
@@ -67,6 +69,14 @@ class RunFolder:
         self._lock = self._take() if is_ours else None
         self.resumed = self.config_file.exists() and not config.run.fresh
         self.finished = False
+        try:
+            self._compare(config)
+        except RadcapError:
+            self.close()
+            raise
+
+    def _compare(self, config: Config) -> None:
+        """Hold what an earlier run left against the configuration."""
         if self.resumed:
             before = _read_config(self.config_file)
             _refuse_changes(self.path, before, config)
@@ -89,11 +99,11 @@ class RunFolder:
         folder = cls(config, is_ours=False)
         try:
             folder._check_place()
-            number = holder(folder.path)
+            who = holder(folder.path)
         except OSError as error:
             raise folder._unusable(error) from None
-        if number is not None:
-            raise in_use(folder.path, number, _REMEDY)
+        if who is not None:
+            raise in_use(folder.path, who, _REMEDY)
         return folder
 
     def _check_place(self) -> None:
@@ -104,7 +114,7 @@ class RunFolder:
         if self._config.run.fresh:
             check_movable(self.path)
 
-    def _take(self) -> IO[str]:
+    def _take(self) -> Lock:
         try:
             self._check_place()
             self._made = [one for one in (self.path, *self.path.parents) if not one.exists()]
@@ -141,10 +151,11 @@ class RunFolder:
                 )
         if self._config.run.fresh and self.config_file.exists():
             old = self._lock
-            move_aside(self.path)
+            aside = move_aside(self.path)
             self.path.mkdir()
             self._lock = lock_folder(self.path, _REMEDY)
             if old is not None:
+                old.follow(aside)
                 old.close()
         self._made = []
         (self.path / "summary.json").unlink(missing_ok=True)
@@ -201,21 +212,25 @@ class RunFolder:
         if self._lock is None:
             return
         if self._made:
-            (self.path / ".lock").unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # somebody put something there
-                for folder in self._made:
-                    folder.rmdir()
+            (self.path / LOCK).unlink(missing_ok=True)
         self._lock.close()
+        with contextlib.suppress(OSError):  # somebody put something there
+            for folder in self._made:
+                folder.rmdir()
 
     def _holds_run(self) -> bool:
-        return (self.path / ".lock").exists() or self.config_file.exists()
+        return (self.path / LOCK).exists() or self.config_file.exists()
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file by a new text: after a crash it holds either the old one or the new."""
+    """Replace a file by a new text, in UTF-8: after a crash it holds the old one or the new.
+
+    Half a surrogate pair, as a name that is no text has for each odd byte, stands there as an
+    escape.
+    """
     beside = path.with_name(f".{path.name}.partial")
     beside.unlink(missing_ok=True)  # a link there would lead elsewhere
-    with beside.open("x") as file:
+    with beside.open("x", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -266,13 +281,14 @@ def check_movable(path: Path) -> None:
         )
 
 
-def move_aside(path: Path) -> None:
-    """Rename a folder to NAME.old-N, with the least free number."""
+def move_aside(path: Path) -> Path:
+    """Move a folder to NAME.old-N, with the least free number; what it is called now."""
     path = Path(os.path.abspath(path))  # noqa: PTH100 a link is moved, not what it leads to
     number = 1
     while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
         number += 1
-    path.rename(aside)
+    move_folder(path, aside)
+    return aside
 
 
 def _refuse_changes(path: Path, before: Config, now: Config) -> None:

@@ -7,10 +7,7 @@ a gated data set is told within seconds.
 from __future__ import annotations
 
 import os
-import stat
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +17,7 @@ from radcap.data.download import Hub, Traffic
 from radcap.data.order import Order, wide_window
 from radcap.data.shelf import SPOOLED_BYTES, Cache
 from radcap.data.source import Source, open_source
-from radcap.errors import ConfigError
+from radcap.places import home_folder, own_temporary_folder, with_home
 from radcap.runtime.launch import Launch, num_launched_here
 from radcap.training.feeding import chosen_workers, share_of_loader
 from radcap.training.room import check_batch_memory, check_phantom_disk
@@ -313,11 +310,11 @@ class Inputs:
         return rows
 
     def _phantom_folder(self) -> Path:
-        from radcap.data.phantom import ensure_phantom, phantom_folder, read_floor
+        from radcap.data.phantom import ensure_phantom, is_drawn, phantom_folder, read_floor
 
         size = self._config.data.phantom
         sizes = {"train_rows": size.train_rows, "val_rows": size.val_rows, "seed": size.seed}
-        if not phantom_folder(cache_folder(), **sizes).is_dir():
+        if not is_drawn(phantom_folder(cache_folder(), **sizes)):
             rows = size.train_rows + size.val_rows
             check_phantom_disk(cache_folder(), rows)
             say(f"drawing the phantom data set, {rows:,} images, once ...")
@@ -330,28 +327,23 @@ class Inputs:
 def cache_folder() -> Path:
     """Where radcap keeps what it can make again: `RADCAP_CACHE`, or the user's cache folder.
 
-    Where neither can be written (a read-only home is common on clusters), one in the temporary
-    folder, which is made here: what others may have put in its place would be read as radcap's.
+    Where neither can be written (a read-only home is common on clusters) or there is no home, one
+    in the temporary folder.
 
     Raises:
         ConfigError: that one is somebody else's.
+        RadcapError: there is none.
     """
     given = os.environ.get("RADCAP_CACHE")
     if given:
-        return Path(given)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    nearest = folder = (home / "radcap").absolute()
+        return Path(with_home(given))
+    home = home_folder()
+    caches = os.environ.get("XDG_CACHE_HOME") or (home and home / ".cache")
+    if caches is None:
+        return own_temporary_folder()
+    nearest = folder = (Path(caches) / "radcap").absolute()
     while not nearest.exists():
         nearest = nearest.parent
     if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
         return folder
-    folder = Path(tempfile.gettempdir()) / f"radcap-cache-{os.getuid()}"
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    others_write = stat.S_IMODE(found.st_mode) & (stat.S_IWGRP | stat.S_IWOTH)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or others_write:
-        raise ConfigError(
-            f"{folder} is no folder that you alone may write to; RADCAP_CACHE names another one"
-        )
-    return folder
+    return own_temporary_folder()

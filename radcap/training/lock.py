@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
-import weakref
 from pathlib import Path
-from typing import IO
 
 from radcap.errors import RadcapError
+from radcap.locks import InUse, Lock, lock
+from radcap.locks import holder as holder_of
 from radcap.reading import open_regular
 
-_LONGEST_NUMBER = 20  # digits of a process
-
-# A forked loader process shares the lock, and outlives a killed run by a moment: the same command
-# given again at once would be refused.
-_LOCKS: weakref.WeakSet[IO[str]] = weakref.WeakSet()
-os.register_at_fork(after_in_child=lambda: [lock.close() for lock in _LOCKS])
+LOCK = ".lock"
+LOCK_FILES = {LOCK, f"{LOCK}.held"}  # the second one where the file system has no locks
 
 
 def holder(path: Path) -> str | None:
@@ -28,35 +23,29 @@ def holder(path: Path) -> str | None:
         OSError: the lock's file is there and cannot be read.
     """
     try:
-        with open_regular(path / ".lock") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return _number(lock.read(_LONGEST_NUMBER))
+        with open_regular(path / LOCK) as file:
+            return holder_of(file.fileno(), _mark(path, LOCK))
     except FileNotFoundError:
-        pass
-    return None
+        return None
 
 
-def _number(held: str | bytes) -> str:
-    """The number of a process, as a lock's file holds it."""
-    text = held.decode(errors="replace") if isinstance(held, bytes) else held
-    return text.strip() if text.strip().isdecimal() else "unknown"
+def _mark(path: Path, name: str) -> Path:
+    return path / f"{name}.held"
 
 
-def in_use(path: Path, number: str, remedy: str) -> RadcapError:
+def in_use(path: Path, who: str, remedy: str) -> RadcapError:
     """What is said of a folder that another process has."""
-    return RadcapError(f"{path} is in use by process {number}; wait for it, or {remedy}")
+    return RadcapError(f"{path} is in use by {who}; wait for it, or {remedy}")
 
 
-def check_held(path: Path, lock: IO[str]) -> None:
+def check_held(path: Path, held: Lock) -> None:
     """Make sure that a locked folder is still the one of that name, and still there.
 
     Raises:
         RadcapError: it was deleted, moved or replaced.
     """
     try:
-        is_it = os.path.samestat((path / ".lock").stat(), os.fstat(lock.fileno()))
+        is_it = os.path.samestat((path / LOCK).stat(), os.fstat(held.fileno())) and held.is_held()
     except (FileNotFoundError, NotADirectoryError):
         is_it = False
     except OSError:  # a mount that has gone for a while
@@ -68,10 +57,8 @@ def check_held(path: Path, lock: IO[str]) -> None:
         )
 
 
-def lock_folder(path: Path, remedy: str, *, name: str = ".lock") -> IO[str]:
-    """Lock a folder until the file given back is closed, or the process ends, however it does.
-
-    The kernel drops the lock with the process, so a killed one leaves none behind.
+def lock_folder(path: Path, remedy: str, *, name: str = LOCK) -> Lock:
+    """Lock a folder until the lock given back is closed, or the process ends, however it does.
 
     Args:
         path: the folder.
@@ -86,15 +73,10 @@ def lock_folder(path: Path, remedy: str, *, name: str = ".lock") -> IO[str]:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, f"{name} is no file")
-    lock = os.fdopen(descriptor, "r+")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        number = _number(lock.read(_LONGEST_NUMBER))
-        lock.close()
-        raise in_use(path, number, remedy) from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    _LOCKS.add(lock)
-    return lock
+        held = lock(descriptor, _mark(path, name))
+    except InUse as error:
+        raise in_use(path, str(error), remedy) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return held

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
@@ -13,6 +13,7 @@ import fsspec
 from radcap.console import heartbeat, say
 from radcap.errors import ConfigError, RadcapError, first_line
 from radcap.mappings import read_mapping
+from radcap.moving import move_folder
 
 _CHECKPOINTS = "checkpoints"
 _MANIFEST = "manifest.json"  # of a checkpoint: written last, read first
@@ -32,7 +33,10 @@ class Mirror:
         """
         self.address = address
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(address)
+            if "://" in address:
+                self._fs, self._root = fsspec.core.url_to_fs(address)
+            else:  # fsspec would part it at "::"
+                self._fs, self._root = fsspec.filesystem("file"), str(Path(address).absolute())
         except (ImportError, ValueError) as error:
             hint = ": pip install 'radcap[gcs]'" if address.startswith(("gs:", "gcs:")) else ""
             raise RadcapError(f"run.mirror={address}: {first_line(error)}{hint}") from None
@@ -115,7 +119,14 @@ class Mirror:
             for step in sorted(there - here):
                 old = f"{self._root}/{_CHECKPOINTS}/step-{step}"
                 self._fs.rm_file(f"{old}/{_MANIFEST}")
-                self._fs.rm(old, recursive=True)
+                self._delete(old)
+
+    def _delete(self, folder: str) -> None:
+        """Delete a folder of files; `rm` would take brackets in its name for a pattern."""
+        for path in self._list(folder):
+            self._fs.rm_file(path)
+        with suppress(OSError):  # a bucket's folders go with their files
+            self._fs.rmdir(folder)
 
     @contextmanager
     def _explained(self, what: str = "") -> Iterator[None]:
@@ -158,7 +169,7 @@ class Mirror:
         for path in self._files(name):
             self._fs.get_file(path, str(partial / path.rpartition("/")[2]))
         shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
+        move_folder(partial, final, last=_MANIFEST)
 
     def _send(self, source: Path, name: str) -> None:
         target = f"{self._root}/{name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from radcap.console import say, wrapped
@@ -110,7 +111,7 @@ def conclude(run: Run) -> None:
             f"{math.exp(floor.nats_per_token):.3f}, {floor.nats_per_caption:.3f} nats a caption: "
             f"{result.loss_per_caption - floor.nats_per_caption:.3f} above it"
         )
-    say(f"curves: tensorboard --logdir {run.folder.path}")
+    say(f"curves: tensorboard --logdir {quote(str(run.folder.path))}")
 
 
 def _slot_lines(result: Validation) -> list[str]:

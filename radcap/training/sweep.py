@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from radcap.compose import Options, to_yaml
 from radcap.console import WIDTH, last_words, report, say, wrapped
@@ -69,7 +70,7 @@ def sweep(words: Sequence[str], options: Options) -> int:
         remedy = "choose another run.name"
         lock = lock_folder(home, remedy, name=_LOCK)
         if jobs[0].config.run.fresh and (home / _FILE).is_file():
-            move_aside(home)
+            lock.follow(move_aside(home))
             lock.close()
             home.mkdir()
             lock = lock_folder(home, remedy, name=_LOCK)
@@ -194,7 +195,7 @@ def _conclude(home: Path, results: Sequence[Result], written: bool) -> int:
         say(line)
     if written:
         say(f"results: {home / _FILE}")
-    say(f"curves:  tensorboard --logdir {home}")
+    say(f"curves:  tensorboard --logdir {quote(str(home))}")
     statuses = {result.status for result in results}
     again = "the same command"
     if results[0].job.config.run.fresh:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import IO
 
 import pytest
 import torch
+from test_moving import refuse_renames
 
 from radcap.errors import RadcapError
 from radcap.training.checkpoint import (
@@ -207,3 +209,56 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a checkpoint"):
         load_checkpoint(path)
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("files", [False, True])
+def test_where_folders_cannot_be_renamed_checkpoints_are_whole_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: bool
+) -> None:
+    refuse_renames(monkeypatch, files=files)
+    for step in (1, 2, 3):
+        path = save_checkpoint(tmp_path, moment(step))
+    again = save_checkpoint(tmp_path, moment(3))
+    assert again == path and load_checkpoint(path).step == 3
+    (path / "optimizer.pt").write_bytes(b"damaged")
+    said: list[str] = []
+    found = load_latest(tmp_path, said.append)
+    assert found is not None and found.step == 2
+    assert len(said) == 1 and "step-3 is damaged" in said[0]
+    assert (tmp_path / "damaged-step-3").is_dir()
+    prune(tmp_path, keep=1, best_step=None)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged-step-3", "step-2"]
+
+
+@pytest.mark.parametrize("at", range(1, 6))
+def test_a_kill_between_two_files_loses_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Where folders cannot be renamed: what was written is put together by the next start."""
+    refuse_renames(monkeypatch)
+    save_checkpoint(tmp_path, moment(1))
+    rename, left = os.rename, at
+
+    class Killed(BaseException):
+        pass
+
+    def killed(source: str, target: str) -> None:
+        nonlocal left
+        if Path(source).is_file():
+            left -= 1
+            if left == 0:
+                raise Killed
+        rename(source, target)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(os, "rename", killed)
+        with pytest.raises(Killed):
+            save_checkpoint(tmp_path, moment(2))
+    said: list[str] = []
+    looked = load_latest(tmp_path, said.append, is_ours=False)
+    assert looked is not None and looked.step == 1  # whoever looks in between changes nothing
+    found = load_latest(tmp_path, said.append)
+    assert found is not None and found.step == 2
+    prune(tmp_path, keep=2, best_step=None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-1", "step-2"]
