@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from radcap.console import Arguments, printable, run_command, say
 from radcap.errors import EXIT_DONE, ConfigError, RadcapError
+from radcap.network import without_faulty_network
 from radcap.serving.precision import add_arithmetic, check_precision
 
 USAGE = """
@@ -69,7 +70,8 @@ def _serve(options: argparse.Namespace) -> None:
     from radcap.page.uploads import private_uploads
 
     with listen(options.host, options.port) as listener, private_uploads() as uploads:
-        from radcap.page.blocks import MAX_UPLOAD_MB, make_page
+        with without_faulty_network():  # the page itself needs no network
+            from radcap.page.blocks import MAX_UPLOAD_MB, make_page
         from radcap.serving.captioner import NOT_FOR_DIAGNOSIS, Captioner
 
         captioner = Captioner.from_pretrained(

@@ -23,7 +23,8 @@ usage: python -m radcap.doctor [OVERRIDE ...] [--json] [--config-dir FOLDER] [--
 
 Look at this machine with the eyes of a run: Python and packages, TPU and GPU, cores, memory, disk,
 token, data set. Says what is there, what is wrong, and how to put it right. Takes seconds, trains
-nothing, and changes nothing; at run.mirror it writes a small file and deletes it.
+nothing, and changes nothing; beside the run folder and at run.mirror it writes a little and
+deletes it.
 
 overrides: those of python -m radcap.train; what is looked at is what that run would need
 
@@ -48,8 +49,8 @@ _PROBES = {
     "software": ("python", "packages", "torch"),
     "devices": ("tpu", "cuda", "runtime"),
     "machine": ("cores", "memory", "shared_memory", "open_files", "clock"),
-    "storage": ("run_folder", "mirror", "temporary_folder", "cache"),
-    "dataset": ("token", "splits", "encoder_weights"),
+    "storage": ("run_folder", "file_system", "mirror", "temporary_folder", "cache"),
+    "dataset": ("network", "token", "splits", "encoder_weights"),
 }
 
 _WIDTH = 100

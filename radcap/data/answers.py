@@ -18,6 +18,7 @@ from typing import Any
 from radcap.data.addresses import origin, redirected, without_query
 from radcap.data.faults import DataError, one_line
 from radcap.names import shown
+from radcap.network import network_fault
 
 # A repository of 25,000 files is described in about this many bytes.
 MOST_LISTING_BYTES = 8_000_000
@@ -47,6 +48,19 @@ class StatusError(Exception):
         self.status, self.retry_after = status, retry_after
 
 
+def hub_session() -> Any:
+    """The client that the Hub's packages share in this process.
+
+    Raises:
+        DataError: it cannot be made with the proxies or certificates that the environment names.
+    """
+    from huggingface_hub.utils import get_session
+
+    if fault := network_fault():
+        raise DataError(fault)
+    return get_session()
+
+
 @contextmanager
 def open_answer(url: str, *, timeout_s: float, wanted: str | None = None) -> Iterator[Any]:
     """Send a GET request and follow its redirects; yields an answer whose body is not read yet.
@@ -61,12 +75,10 @@ def open_answer(url: str, *, timeout_s: float, wanted: str | None = None) -> Ite
         DataError: the answer is none, whoever asks again.
         huggingface_hub.errors.HTTPError, OSError: no answer; asking again may help.
     """
-    from huggingface_hub.utils import get_session
-
     headers = _headers()
     if wanted is not None:
         headers["Range"] = wanted
-    session = get_session()
+    session = hub_session()
     connect = min(timeout_s, _LONGEST_CONNECT_S)
     at = url
     for _ in range(_MOST_REDIRECTS + 1):
@@ -167,9 +179,7 @@ def bounded_client(timeout_s: float) -> Iterator[None]:
     Args:
         timeout_s: seconds without a byte that end a request which sets no time-out of its own.
     """
-    from huggingface_hub.utils import get_session
-
-    session = get_session()
+    session = hub_session()
     # httpx or httpx2, as the client's version has it.
     stream_type = importlib.import_module(type(session).__module__).SyncByteStream
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from radcap.config import Config
 from radcap.data.download import Hub
 from radcap.data.local_copy import open_copy, whole_copy
-from radcap.data.phantom import phantom_folder
+from radcap.data.phantom import is_drawn, phantom_folder
 from radcap.data.source import Source, open_source
 from radcap.diagnosis.check import FAIL, OK, WARN, Check
 from radcap.errors import RadcapError
+from radcap.network import network_fault
 from radcap.reading import LFS_POINTER, is_lfs_pointer_file
 from radcap.training.folder import RunFolder
 from radcap.training.inputs import cache_folder
@@ -20,6 +21,14 @@ from radcap.training.inputs import cache_folder
 # Long enough for a slow line, short enough to wait for.
 _PATIENCE_S = 10.0
 _TIMEOUT_S = 5.0  # so that an answer that does not come is asked for twice
+
+
+def network(config: Config) -> Iterator[Check]:
+    """Proxies and certificates that the environment names, where they cannot be used."""
+    fault = network_fault()
+    if fault is not None:
+        found, _, fix = fault.partition("; ")
+        yield Check("network", FAIL if _on_hub(config) else WARN, found, fix)
 
 
 def token(config: Config) -> Iterator[Check]:
@@ -48,10 +57,14 @@ def splits(config: Config) -> Iterator[Check]:
     folder, hub = data.path, None
     if folder is None and data.name == "phantom":
         size = data.phantom
+        try:
+            cache = cache_folder()
+        except RadcapError:  # told by the check of the cache
+            return
         drawn = phantom_folder(
-            cache_folder(), train_rows=size.train_rows, val_rows=size.val_rows, seed=size.seed
+            cache, train_rows=size.train_rows, val_rows=size.val_rows, seed=size.seed
         )
-        if not drawn.is_dir():
+        if not is_drawn(drawn):
             rows = f"{size.train_rows + size.val_rows:,}"
             yield Check("data", OK, f"phantom: {rows} pictures are drawn at the first run")
             return
