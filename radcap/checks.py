@@ -63,7 +63,7 @@ def check(config: Config) -> None:
 def _holds_a_secret(address: str) -> bool:
     """Whether one of the file systems that fsspec chains by :: is given more than a place."""
     try:
-        parts = [urlsplit(part) for part in address.split("::")]
+        parts = [urlsplit(part) for part in address.split("::") if "://" in part]
     except ValueError:
         raise ConfigError(f"run.mirror={address}: not an address") from None
     return any(part.password is not None or part.query for part in parts)
@@ -110,6 +110,8 @@ def _check_value(key: str, value: Any, rules: Any) -> None:
             raise ConfigError(f"{key}: {error}") from None
         if rules["above"] is not None and duration.amount <= rules["above"]:
             raise ConfigError(f"{key}={value}: must be above 0; null is for never")
+    if rules["is_place"] and "\0" in value:
+        raise ConfigError(f"{key}={shown(value)}: no path holds a character NUL")
     if isinstance(value, str) and "${" in value:
         raise ConfigError(f"{key}={_shortened(value)}: no ${{ in a value; a run could not go on")
     if isinstance(value, str | bool):
@@ -125,8 +127,8 @@ def _check_value(key: str, value: Any, rules: Any) -> None:
         ):
             bound = rules[rule]
             if bound is not None and not holds(number, bound):
-                shown = f"{key}={_shortened(value)}"
-                raise ConfigError(f"{shown}: must be {rule.replace('_', ' ')} {bound:g}")
+                given = f"{key}={_shortened(value)}"
+                raise ConfigError(f"{given}: must be {rule.replace('_', ' ')} {bound:g}")
 
 
 def _shortened(value: Any) -> str:

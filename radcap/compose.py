@@ -22,13 +22,14 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from radcap.config import RUN_LENGTHS, Config, option_names
+from radcap.config import RUN_LENGTHS, Config, option_names, place_names
 from radcap.config_folder import CheckedFolder
 from radcap.console import say
 from radcap.errors import ConfigError, first_line
 from radcap.mappings import MOST_YAML_BYTES, parse_yaml, read_yaml
 from radcap.options import with_past
 from radcap.overrides import parse_single, quoted
+from radcap.places import with_home
 from radcap.reading import read_text
 from radcap.typed import AnyConfig, check_known, check_names, refuse_references, to_config
 
@@ -55,9 +56,10 @@ def config_folders(config_dir: str | None = None) -> list[Path]:
     """
     if config_dir is None:
         return [configs_folder()]
-    if not Path(config_dir).is_dir():
+    folder = Path(with_home(config_dir))
+    if not folder.is_dir():
         raise ConfigError(f"--config-dir {config_dir}: no such folder")
-    return [configs_folder(), Path(config_dir).resolve()]
+    return [configs_folder(), folder.resolve()]
 
 
 def compose(
@@ -90,6 +92,10 @@ def compose(
     composed = _compose_with_hydra(overrides, groups, folders)
     check_names(OmegaConf.to_container(composed))
     _settle_run_length(composed, overrides, folders)
+    for name in place_names():
+        place = OmegaConf.select(composed, name)
+        if isinstance(place, str) and place.startswith("~"):
+            OmegaConf.update(composed, name, with_home(place))
     named = {override.key_or_group for override in overrides}
     _put(composed, {n: value for n, value in (settings or {}).items() if n not in named})
     return to_config(composed, Config)
@@ -189,7 +195,7 @@ def read_config(file: Path) -> Config:
         return from_yaml(read_text(file, most=MOST_YAML_BYTES))
     except OSError as error:
         raise ConfigError(error.strerror or str(error)) from None
-    except UnicodeDecodeError as error:
+    except ValueError as error:  # no text
         raise ConfigError(first_line(error)) from None
 
 

@@ -66,8 +66,10 @@ class RunConfig:
     """Where a run lives."""
 
     name: str = free("name of the run")
-    dir: str = free("the run folder itself")
-    mirror: str | None = free("address that gets a copy of the run folder, such as gs://...")
+    dir: str = free("the run folder itself", is_place=True)
+    mirror: str | None = free(
+        "address that gets a copy of the run folder, such as gs://...", is_place=True
+    )
     fresh: bool = free("move an earlier run of this folder aside and start anew")
 
 
@@ -111,7 +113,9 @@ class DataConfig:
     """Which rows, in what order, in which form."""
 
     name: str = option("kind of source", choices=("hub", "phantom"))
-    path: str | None = option("a local folder in the data set's form; wins over the data group")
+    path: str | None = option(
+        "a local folder in the data set's form; wins over the data group", is_place=True
+    )
     hub_id: str | None = option("data set on the Hub, as owner/name")
     config: str = option("configuration of the data set")
     train_split: str = option("split to train on")
@@ -155,10 +159,12 @@ class DataConfig:
     hub_timeout_s: float = free(
         "seconds without a byte after which to ask again", above=0, at_most=1e9
     )
-    cache: str | None = free("folder that keeps what was read; null keeps nothing")
+    cache: str | None = free("folder that keeps what was read; null keeps nothing", is_place=True)
     cache_gb: float = free("largest size of the cache", above=0, at_most=1e6)
     cache_decoded: bool = free("keep pixels in the cache instead of encoded pictures")
-    local_copy: str | None = free("folder to copy the Hub's data set into and read from")
+    local_copy: str | None = free(
+        "folder to copy the Hub's data set into and read from", is_place=True
+    )
     accept_revision: bool = free("go on with another revision of the data than a run began with")
     max_skipped_fraction: float = free("share of bad rows that ends a run", at_least=0, at_most=1)
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
@@ -172,7 +178,9 @@ class ModelConfig:
     num_layers: int = option("decoder layers", at_least=1, at_most=1024)
     num_heads: int = option("attention heads", at_least=1, at_most=65_536)
     dropout: float = option("dropout in the decoder", at_least=0, below=1)
-    encoder_weights: str = option("start of the image encoder: imagenet, none or a file")
+    encoder_weights: str = option(
+        "start of the image encoder: imagenet, none or a file", is_place=True
+    )
     train_encoder: bool = option("false keeps the encoder's weights and statistics as they start")
     batch_norm_momentum: float | None = option(
         "share of a batch in the running statistics; null: 0.01, from random weights 0.1",
@@ -243,9 +251,11 @@ class PreflightConfig:
     batch_sizes: list[int] | None = free(
         "global batches to compile in turn", at_least=1, at_most=_MAX_BATCH_SIZE
     )
-    out: str = free("file of the figures, JSON")
-    compare: str | None = free("file of an earlier preflight to show the change against")
-    keep: str | None = free("folder that keeps the programs; null for none")
+    out: str = free("file of the figures, JSON", is_place=True)
+    compare: str | None = free(
+        "file of an earlier preflight to show the change against", is_place=True
+    )
+    keep: str | None = free("folder that keeps the programs; null for none", is_place=True)
 
 
 @dataclass(frozen=True)
@@ -261,14 +271,15 @@ class EvaluateConfig:
     """What `radcap.evaluate` scores, and how. Training has no use for these."""
 
     weights: str | None = free(
-        "run, checkpoint, exported folder, weights file or Hub id; null: those of the run"
+        "run, checkpoint, exported folder, weights file or Hub id; null: those of the run",
+        is_place=True,
     )
     split: str | None = free("split to score; null: data.val_split")
     rows: int | None = free("rows to score, from all over the split; null: all", at_least=1)
     captions: int | None = free("rows to caption, spread evenly; null: all", at_least=0)
     beams: int = free("captions kept in view by the search; 1 is greedy", at_least=1, at_most=64)
     worst: int = free("worst captions shown with their images", at_least=0)
-    out: str | None = free("folder of the results; null: beside the weights' run")
+    out: str | None = free("folder of the results; null: beside the weights' run", is_place=True)
     fresh: bool = free("move earlier results aside and start anew")
 
 
@@ -297,6 +308,15 @@ def option_names(schema: type = Config, prefix: str = "") -> Iterator[str]:
         if nested:
             yield from option_names(nested, f"{prefix}{entry.name}.")
         else:
+            yield prefix + entry.name
+
+
+def place_names(schema: type = Config, prefix: str = "") -> Iterator[str]:
+    """Yield the full name of every option that is a path or an address."""
+    for entry, nested in fields(schema):
+        if nested:
+            yield from place_names(nested, f"{prefix}{entry.name}.")
+        elif entry.metadata["is_place"]:
             yield prefix + entry.name
 
 

@@ -20,6 +20,7 @@ def option(
     below: float | None = None,
     choices: tuple[str, ...] | None = None,
     duration: str | None = None,
+    is_place: bool = False,
     then: Any = _NONE,
     is_free: bool = False,
 ) -> Any:
@@ -30,6 +31,7 @@ def option(
         at_least, above, at_most, below: bounds of a number, or of every entry of a list.
         choices: the allowed words.
         duration: "steps" for a `Duration`, "time" for one that may also be given in minutes.
+        is_place: a path or an address, which may hold any character; see `radcap.overrides`.
         then: of an option that came after the first release, what stands for it where the
             config.yaml of an older run lacks it: the value that does what was done then, which
             may be another one than new runs get.
@@ -42,6 +44,7 @@ def option(
         "below": below,
         "choices": choices,
         "duration": duration,
+        "is_place": is_place,
         "is_free": is_free,
     }
     past = {} if then is _NONE else {"then": then}

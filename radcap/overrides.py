@@ -1,6 +1,9 @@
 """The words of a command line in Hydra's grammar, and the combinations that a sweep makes of them.
 
-Hydra's own parser reads them; Hydra's sweeper and launcher are not used.
+Hydra's own parser reads them; Hydra's sweeper and launcher are not used. The value of an option
+that is a path or an address is a text, whatever stands in it: brackets, blanks, commas, letters of
+any language. Quotation marks around the whole of it and a backslash before a special character mean
+what they mean to Hydra; in a sweep commas part several values.
 """
 
 from __future__ import annotations
@@ -23,10 +26,12 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
+from radcap.config import place_names
 from radcap.errors import ConfigError, first_line
 
 MAX_COMBINATIONS = 1000
 _LONGEST_SHOWN = 60  # characters of a word
+_PLACES = frozenset(place_names())
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,42 @@ class Combination:
 
 
 def parse(word: str) -> Override:
-    """Read one override.
+    """Read one override, which may hold several values.
 
     Raises:
         ConfigError: it is not of Hydra's grammar.
     """
+    return _parse_place(word, may_sweep=True) if _is_place(word) else _parse(word)
+
+
+def _is_place(word: str) -> bool:
+    key, equals, _ = word.partition("=")
+    return bool(equals) and key.lstrip("+") in _PLACES
+
+
+def _parse_place(word: str, *, may_sweep: bool) -> Override:
+    """Read an override whose value is a text, though Hydra reads something else or nothing."""
+    key, _, text = word.partition("=")
+    try:
+        found = _parse(word)
+    except ConfigError:
+        pass
+    else:
+        if may_sweep and found.is_sweep_override():
+            return found
+        value = found.value()
+        # Of a text without quotation marks Hydra drops the blanks at its ends.
+        if value is None or value == text or (isinstance(value, str) and _is_marked(text)):
+            return found
+    return _parse(f"{key}={quoted(text)}")
+
+
+def _is_marked(text: str) -> bool:
+    """Whether a text has marks that are Hydra's and not its own."""
+    return "\\" in text or text.strip()[:1] in ("'", '"')
+
+
+def _parse(word: str) -> Override:
     try:
         return OverridesParser.create().parse_override(word)
     except HydraException as error:
@@ -63,7 +99,9 @@ def parse_single(word: str) -> Override:
     Raises:
         ConfigError: it has several, or is not of Hydra's grammar.
     """
-    override = parse(word)
+    if _is_place(word):
+        return _parse_place(word, may_sweep=False)
+    override = _parse(word)
     if override.is_sweep_override():
         raise ConfigError(
             f"'{word}' holds several values; write [a,b] for a list; python -m radcap.train -m "
@@ -88,7 +126,7 @@ def combine(words: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[C
     axes: list[list[tuple[str, dict[str, str]]]] = []
     for word, override in zip(words, overrides, strict=True):
         if not override.is_sweep_override():
-            axes.append([(word, {})])
+            axes.append([(word, {})])  # as it stands: the job reads it as it is read here
             continue
         key = override.key_or_group
         if keys.count(key) > 1:

@@ -5,6 +5,7 @@ A pipe or a device in the place of a file would be waited for, or have no end.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import stat
@@ -73,13 +74,23 @@ def read_bytes(path: str | Path, *, most: int) -> bytes:
 
 
 def read_text(path: str | Path, *, most: int) -> str:
-    """As `read_bytes`, of UTF-8 text.
+    """As `read_bytes`, of text in UTF-8, or in UTF-16 with the byte order mark it then has.
+
+    A mark at the beginning is no part of the text.
 
     Raises:
-        UnicodeDecodeError: it is none; a ValueError.
+        ValueError: it is in another encoding; says where, and what to do.
         OSError: as `read_bytes`.
     """
-    return read_bytes(path, most=most).decode("utf-8")
+    data = read_bytes(path, most=most)
+    is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if is_wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"no UTF-8 text: byte {error.object[error.start]:#04x} in line {line}; save it as UTF-8"
+        ) from None
 
 
 def read_lines(path: str | Path, *, most: int) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from radcap.console import last_words, run_command, say
 from radcap.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, ConfigError, RadcapError
+from radcap.overrides import quoted
 from radcap.training.folder import move_aside
 
 USAGE = """
@@ -84,7 +85,7 @@ class _Trial:
 
     def __init__(self, folder: Path, words: Sequence[str]) -> None:
         self.folder = folder
-        self._words = [*words, f"run.dir={folder}", "run.mirror=null"]
+        self._words = [*words, f"run.dir={quoted(str(folder))}", "run.mirror=null"]
         if folder.exists():
             move_aside(folder)
         self.breaks: list[tuple[str, int]] = []
@@ -126,7 +127,7 @@ class _Trial:
     def records(self) -> list[dict[str, Any]]:
         """The whole lines of metrics.jsonl."""
         try:
-            text = (self.folder / "metrics.jsonl").read_text()
+            text = (self.folder / "metrics.jsonl").read_text(encoding="utf-8")
         except FileNotFoundError:
             return []
         return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
@@ -137,6 +138,7 @@ class _Trial:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
         )
 
 

@@ -74,3 +74,44 @@ def test_numbers_out_of_all_proportion(word: str, said: str) -> None:
     with bounded(200), pytest.raises(ConfigError, match=said) as caught:
         compose([word])
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 450
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_file_of_any_editor_is_read(tmp_path: Path, encoding: str, end: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = f"{HEAD}# Straße\nrun:\n  name: Löwe\n".replace("\n", end)
+    (tmp_path / "experiment" / "mine.yaml").write_bytes(text.encode(encoding))
+    assert compose(["+experiment=mine"], config_dir=str(tmp_path)).run.name == "Löwe"
+
+
+@pytest.mark.parametrize("content", [b"# \xdf\n", b"\xff\xfe\n", b"\xff\xfe\x00\xd8\n\x00"])
+def test_a_file_in_another_encoding_is_refused_in_a_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_bytes(HEAD.encode() + content)
+    with pytest.raises(
+        ConfigError, match=r"mine\.yaml: no UTF-8 text: byte 0x.. in line 2"
+    ) as told:
+        compose(["+experiment=mine"], config_dir=str(tmp_path))
+    assert "\n" not in str(told.value)
+
+
+def test_a_broken_header_is_refused_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_ too much\nseed: 1\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: Too many components") as told:
+        compose(["+experiment=mine"], config_dir=str(tmp_path))
+    assert "\n" not in str(told.value)
+
+
+ODD_FOLDERS = ["cfg (old)", "[a,b]", "a=b#c", "it's", "Straße 放射", "a::b", "{x}", "~x", "a b "]
+
+
+@pytest.mark.parametrize("name", ODD_FOLDERS)
+def test_a_folder_of_any_name(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    write(folder, "seed: 8\n")
+    assert compose(["+experiment=mine"], config_dir=str(folder)).seed == 8
+    monkeypatch.chdir(tmp_path)
+    assert compose(["+experiment=mine"], config_dir=name).seed == 8

@@ -8,7 +8,6 @@ order is `radcap.data.order`'s.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -19,7 +18,7 @@ from radcap.console import printable
 from radcap.data.faults import DataError, one_line
 from radcap.data.footer import COLUMNS, REQUIRED_COLUMNS, RowGroup, row_groups
 from radcap.names import fault_in_path, fault_in_split, shown
-from radcap.reading import LFS_POINTER, check_regular, is_lfs_pointer_file
+from radcap.reading import LFS_POINTER, check_regular, is_lfs_pointer_file, open_regular
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -251,29 +250,15 @@ def _open_stream(file: str) -> IterableDataset:
     (metadata's correct_text does), or be missing. Without `features`, `datasets` would read the
     form of all columns, and its own notes in the file, and refuse kinds that it does not know.
     """
-    import datasets
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    whole = pq.read_schema(file).remove_metadata()
-    schema = pa.schema([whole.field(name) for name in COLUMNS if name in whole.names])
+    from radcap.data.parquet_stream import open_stream
 
-    # Or each load of a file here would count a download at a server far away, and wait for it.
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
-    # The builder wants a cache folder though a stream stores nothing; the usual one may lie on a
-    # read-only home.
-    with tempfile.TemporaryDirectory(prefix="radcap-") as scratch:
-        stream = datasets.load_dataset(
-            "parquet",
-            data_files={"rows": [file]},
-            split="rows",
-            streaming=True,
-            columns=schema.names,
-            features=datasets.Features.from_arrow_schema(schema),
-            batch_size=_ROWS_PER_READ,
-            cache_dir=scratch,
-        )
-    return stream.reshard().with_format("arrow")
+    with open_regular(file) as stored:
+        whole = pq.read_schema(stored).remove_metadata()
+    schema = pa.schema([whole.field(name) for name in COLUMNS if name in whole.names])
+    return open_stream(file, schema, rows_per_read=_ROWS_PER_READ)
 
 
 def _to_rows(table: pa.Table) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from radcap.config import Config, DataConfig
 from radcap.errors import ConfigError
 from radcap.mappings import read_mapping
 from radcap.options import with_past
+from radcap.places import with_home
 from radcap.training.folder import revision_in
 
 # How a machine reads the data, not what the data is.
@@ -35,7 +36,7 @@ def take_run(words: Sequence[str]) -> tuple[Path | None, list[str]]:
         return None, rest
     if len(runs) > 1:
         raise ConfigError(f"run={runs[1]}: one run at a time; run={runs[0]} stands before it")
-    run = Path(runs[0]).expanduser()
+    run = Path(with_home(runs[0]))
     if not (run / "config.yaml").is_file():
         other = f"; for weights without a run: evaluate.weights={run}" if run.exists() else ""
         raise ConfigError(f"run={run}: no run folder, it holds no config.yaml{other}")

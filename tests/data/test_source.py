@@ -318,3 +318,47 @@ def test_reading_asks_nobody_for_anything(numbered: Any, monkeypatch: pytest.Mon
     source = open_folder(numbered(3, 1))
     assert captions(source, 0) == [f"row number {n}" for n in range(3)]
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "v1 [final]",
+        "a(b){c},=#'",
+        "zip::a",
+        "::",
+        "Straße 放射",
+        "~",
+        "a*?",
+        "%41",
+        "http:",
+        "\udcff",
+    ],
+)
+def test_a_folder_of_any_name_is_read(numbered: Any, name: str) -> None:
+    folder = numbered(3, 2, 4)
+    folder = folder.rename(folder.with_name(name))
+    source = open_folder(folder)
+    assert [captions(source, group) for group in (2, 0, 1)] == [
+        [f"row number {n}" for n in numbers] for numbers in ((5, 6, 7, 8), (0, 1, 2), (3, 4))
+    ]
+    assert captions(source, 2, 3) == ["row number 8"]
+
+
+def test_reading_makes_no_file_and_takes_no_lock(
+    numbered: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it needs neither a temporary folder nor a file system with locks."""
+    import fcntl
+    import tempfile
+
+    def none(*_: Any, **__: Any) -> Any:
+        raise OSError("not to be used")
+
+    source = open_folder(numbered(2))
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(fcntl, "flock", none)
+    monkeypatch.setattr(tempfile, "mkdtemp", none)
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    assert captions(source, 0) == ["row number 0", "row number 1"]
+    assert sorted(tmp_path.rglob("*")) == before
