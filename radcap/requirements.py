@@ -19,7 +19,7 @@ def requirements() -> tuple[list[Requirement], dict[str, list[Requirement]]]:
     """
     project = Path(__file__).resolve().parents[1] / "pyproject.toml"
     if project.is_file():
-        table = tomllib.loads(project.read_text())["project"]
+        table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
         needed = table["dependencies"]
         extras = table.get("optional-dependencies", {})
     else:

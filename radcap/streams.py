@@ -7,6 +7,7 @@ block: after a signal that asks for the end it is given up, and a run saves in t
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -23,6 +24,7 @@ _PATIENCE_S = 2.0  # for the reader of a stream, all in all, once the end is ask
 _LOOK_EVERY_S = 0.1
 _PIECE = 4096  # PIPE_BUF: what a pipe takes at once, or not at all
 _files: dict[int, PatientFile] = {}
+_ERRORS = "radcap"  # what is done with characters that a stream cannot take
 
 
 class PatientFile(io.RawIOBase):
@@ -85,22 +87,27 @@ class PatientFile(io.RawIOBase):
 
 
 def open_streams() -> None:
-    """Make the standard streams safe: closed ones lead nowhere, the others take names that are no
-    text, and drop output without a reader once the end of this command is requested."""
+    """Make the standard streams safe: closed ones lead nowhere, the others take any text, and drop
+    output without a reader once the end of this command is requested.
+
+    They keep the encoding of the locale, or of PYTHONIOENCODING. A character that it lacks is
+    written as an escape, a name that is no text as the bytes that it is.
+    """
     begin()
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
         elif mode == "r" and isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+            # Names come from here, and go to the system in its encoding.
+            stream.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
         elif isinstance(stream, io.TextIOWrapper):
             stream.flush()
             _files[stream.fileno()] = file = PatientFile(stream.fileno())
             patient = io.TextIOWrapper(
                 io.BufferedWriter(file),
-                encoding="utf-8",
-                errors="surrogateescape",
+                encoding=stream.encoding,
+                errors=_ERRORS,
                 line_buffering=stream.line_buffering,
                 write_through=stream.write_through,
             )
@@ -123,7 +130,25 @@ def write_now(descriptor: int, text: str) -> None:
     """
     with suppress(OSError):
         if _takes(descriptor, 0.0):
-            os.write(descriptor, text.encode(errors="surrogateescape")[:_PIECE])
+            os.write(descriptor, text.encode(_encoding(descriptor), _ERRORS)[:_PIECE])
+
+
+def _encoding(descriptor: int) -> str:
+    stream = {1: sys.stdout, 2: sys.stderr}.get(descriptor)
+    return getattr(stream, "encoding", None) or "utf-8"
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A handler of `codecs`: the byte that half a surrogate pair stands for, else an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    if 0xDC80 <= ord(error.object[error.start]) <= 0xDCFF:
+        return bytes([ord(error.object[error.start]) - 0xDC00]), error.start + 1
+    escape = error.object[error.start].encode("ascii", "backslashreplace").decode("ascii")
+    return escape, error.start + 1
+
+
+codecs.register_error(_ERRORS, _replaced)
 
 
 def _reopened(descriptor: int) -> int | None:

@@ -64,7 +64,7 @@ def tpu_step() -> None:
             stdout=subprocess.DEVNULL,
             check=True,
         )
-        figures = json.loads(ours.read_text())
+        figures = json.loads(ours.read_text(encoding="utf-8"))
     flops, bytes_ = card.figures["flops"], card.figures["bytes_accessed"]
     say(
         f"the card's step, batch {_CARD_BATCH} on one v3 core, float32: "

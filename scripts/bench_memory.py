@@ -102,6 +102,6 @@ class _Watch(threading.Thread):
 
 def _bytes(process: int) -> int:
     """Memory of a process that no file stands behind."""
-    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     fields = (line.split() for line in lines)
     return sum(1024 * int(field[1]) for field in fields if field[0] in _COUNTED)

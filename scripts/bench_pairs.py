@@ -87,6 +87,6 @@ def processor_seconds(processes: Sequence[int]) -> float:
     """What processes have used up to now, all their threads (proc(5): utime and stime)."""
     ticks = 0
     for pid in processes:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")

@@ -52,7 +52,7 @@ def _line(name: str, seconds: list[float]) -> str:
 def commands() -> list[str]:
     """The names of radcap's commands."""
     files = Path(radcap.__file__).parent.glob("*.py")
-    found = {file.stem for file in files if "sys.exit(run_command(" in file.read_text()}
+    found = {file.stem for file in files if b"sys.exit(run_command(" in file.read_bytes()}
     return sorted(found)
 
 
@@ -61,7 +61,7 @@ def _first_step(words: tuple[str, ...]) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="radcap-bench-") as folder:
         start = time.perf_counter()
         command = [*_TRAIN, f"run.dir={folder}/run", *words]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if found := _FIRST_STEP.match(line):

@@ -288,5 +288,5 @@ def _open(footers: Path | None = None) -> Source:
 
 def _idle_s() -> float:
     """Seconds that all cores have been idle since the machine began."""
-    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    fields = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()
     return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")

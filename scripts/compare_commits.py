@@ -81,7 +81,7 @@ class Measured:
     def read(cls, folder: Path) -> Measured:
         with np.load(folder / "measured.npz") as stored:
             arrays = {name: stored[name] for name in stored}
-        return cls(arrays, json.loads((folder / "lacks.json").read_text()))
+        return cls(arrays, json.loads((folder / "lacks.json").read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True)
@@ -263,8 +263,8 @@ def _is_alive(group: int) -> bool:
     """Whether a process of a group still runs; proc(5): state and process group in stat."""
     for file in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has just ended
-            state, _, member_of = file.read_text().rpartition(")")[2].split()[:3]
-            if int(member_of) == group and state not in "ZX":
+            state, _, member_of = file.read_bytes().rpartition(b")")[2].split()[:3]
+            if int(member_of) == group and state not in b"ZX":
                 return True
     return False
 

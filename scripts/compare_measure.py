@@ -153,7 +153,7 @@ class Measurement:
         out = self.folder / "preflight.json"
         words = ("+experiment=epoch1", "preflight.topology=v3-8", f"preflight.out={out}")
         self._python("-m", "radcap.preflight", *words)
-        figures = json.loads(out.read_text())
+        figures = json.loads(out.read_text(encoding="utf-8"))
         collectives = [row for _, row in sorted(figures["collectives"].items())]
         programs = figures.get("programs", {})
         prints = [str(program.get("stablehlo_fingerprint")) for program in programs.values()]
@@ -170,7 +170,7 @@ class Measurement:
     def _train(self, name: str, *words: str) -> Arrays:
         """The curves of a run: its metrics.jsonl as columns."""
         self._python("-m", "radcap.train", f"run.name={name}", *words)
-        text = (self.folder / "runs" / name / "metrics.jsonl").read_text()
+        text = (self.folder / "runs" / name / "metrics.jsonl").read_text(encoding="utf-8")
         lines = [json.loads(line) for line in text.splitlines()]
         return {key: np.array([line[key] for line in lines]) for key in lines[0]}
 
@@ -202,7 +202,8 @@ class Measurement:
             cwd=self.folder,
             env=self._environment(),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
         )
         if done.returncode:
@@ -316,7 +317,7 @@ def main() -> None:
             lacks[stage] = str(error) if isinstance(error, Lacking) else repr(error)
         print(f"  {name}: {stage}, {time.monotonic() - start:.0f} s", flush=True)
     np.savez(Path(out) / "measured.npz", **found)
-    (Path(out) / "lacks.json").write_text(json.dumps(lacks))
+    (Path(out) / "lacks.json").write_text(json.dumps(lacks), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def main() -> int:
 def serving(weights: str) -> Iterator[str]:
     """The command on a free port, until it has ended by Ctrl-C; yields its address."""
     command = [sys.executable, "-m", "radcap.demo", weights, "--port", "0", "--device", "cpu"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
     try:
         assert process.stdout is not None
         for line in process.stdout:
@@ -86,7 +86,7 @@ def tour(page: Any, work: Path, folder: Path) -> str | None:
         return "the heat map of the word that was chosen is not shown"
     photograph(page, folder / "heat_map.png")
 
-    (work / "notes.png").write_text("no picture")
+    (work / "notes.png").write_text("no picture", encoding="utf-8")
     drop(page, work / "notes.png")
     page.locator(".rc-fault").wait_for()
     page.wait_for_timeout(500)  # the drop zone is free again

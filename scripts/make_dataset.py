@@ -83,7 +83,7 @@ def main(words: Sequence[str]) -> int:
         "left_out_by_reason": _by_reason(left_out),
         "pictures_without_a_row": unlisted,
     }
-    (args.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    (args.out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     _tell(args.out, report)
     return EXIT_DONE
 

@@ -56,7 +56,7 @@ def _shown(value: Any) -> str:
 
 
 def main() -> int:
-    README.write_text(with_table(README.read_text()))
+    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 

@@ -130,12 +130,12 @@ def _annotate(
 def main(words: Sequence[str]) -> None:
     """TOPOLOGY STEM: read STEM.bytecode and .json, write STEM.stablehlo, .figures and .hlo."""
     topology, stem = words[0], Path(words[1])
-    notes = json.loads(stem.with_suffix(".json").read_text())
+    notes = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
     bytecode = stem.with_suffix(".bytecode").read_bytes()
-    stem.with_suffix(".stablehlo").write_text(stablehlo_text(bytecode))
+    stem.with_suffix(".stablehlo").write_text(stablehlo_text(bytecode), encoding="utf-8")
     figures, text = compile_program(bytecode, notes, topology)
-    stem.with_suffix(".figures").write_text(json.dumps(figures))
-    stem.with_suffix(".hlo").write_text(text)
+    stem.with_suffix(".figures").write_text(json.dumps(figures), encoding="utf-8")
+    stem.with_suffix(".hlo").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def lower(config: Config, topology: Topology, batch_sizes: Sequence[int], folder
         RadcapError: it failed; the message names a file with all of the output.
     """
     file = folder / "config.yaml"
-    file.write_text(to_yaml(config))
+    file.write_text(to_yaml(config), encoding="utf-8")
     words = ["-m", "radcap.aot.lower", str(file), str(topology.num_devices), str(folder)]
     run_job([*words, *map(str, batch_sizes)], LOWER_ENVIRONMENT, folder)
 
@@ -95,9 +95,9 @@ def compile_all(
         yield Compiled(
             name=name,
             runs=max_length if name == "token" else 1,
-            figures=json.loads(file.with_suffix(".figures").read_text()),
-            hlo=file.with_suffix(".hlo").read_text(),
-            stablehlo=file.with_suffix(".stablehlo").read_text(),
+            figures=json.loads(file.with_suffix(".figures").read_text(encoding="utf-8")),
+            hlo=file.with_suffix(".hlo").read_text(encoding="utf-8"),
+            stablehlo=file.with_suffix(".stablehlo").read_text(encoding="utf-8"),
         )
 
 
@@ -115,7 +115,7 @@ def run_job(words: Sequence[str], environment: Mapping[str, str], folder: Path) 
     """
     name = (words[1] if words[0] == "-m" else Path(words[0]).stem).rpartition(".")[2]
     log = folder / f"{name}.log"
-    with log.open("w") as output, heartbeat(name):
+    with log.open("wb") as output, heartbeat(name):
         done = subprocess.run(
             [sys.executable, *words],
             env={**os.environ, **environment},
@@ -126,7 +126,8 @@ def run_job(words: Sequence[str], environment: Mapping[str, str], folder: Path) 
         )
     if done.returncode == 0:
         return
-    lines = [line for line in log.read_text().splitlines() if line.strip()]
+    output_text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in output_text.splitlines() if line.strip()]
     if (said := re.search(r"INVALID_ARGUMENT: (Topology.*)", "\n".join(lines))) is not None:
         raise ConfigError(f"preflight.topology: libtpu has no such slice: {said[1]}")
     how = f"ended with status {done.returncode}"
@@ -137,5 +138,5 @@ def run_job(words: Sequence[str], environment: Mapping[str, str], folder: Path) 
     telling = [line for line in lines if "Check failed" in line or "Error: " in line]
     cause = f": {(telling or lines)[-1][:200]}" if lines else ""
     kept = Path(tempfile.mkstemp(prefix=f"radcap-{name}-", suffix=".log")[1])
-    kept.write_text("\n".join(lines) + "\n")
+    kept.write_text("\n".join(lines) + "\n", encoding="utf-8")
     raise RadcapError(f"{name} {how}{cause} (all of its output: {kept})")

@@ -122,7 +122,7 @@ def _vocab_size() -> int:
 
 def main(words: Sequence[str]) -> None:
     """CONFIG.yaml DEVICES FOLDER BATCH...: write BATCH-NAME.bytecode and .json each."""
-    config: Config = from_yaml(Path(words[0]).read_text())
+    config: Config = from_yaml(Path(words[0]).read_text(encoding="utf-8"))
     for batch_size in map(int, words[3:]):
         for name, program in lower(config, int(words[1]), batch_size):
             program.write(Path(words[2]) / f"{batch_size}-{name}")

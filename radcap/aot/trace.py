@@ -43,7 +43,7 @@ class Program:
         """Write STEM.bytecode, and the rest as STEM.json: what `radcap.aot.compile` reads."""
         stem.with_suffix(".bytecode").write_bytes(self.bytecode)
         notes = {"sharded": self.sharded, "aliases": self.aliases, "devices": self.devices}
-        stem.with_suffix(".json").write_text(json.dumps(notes))
+        stem.with_suffix(".json").write_text(json.dumps(notes), encoding="utf-8")
 
 
 class TracingRuntime(XlaRuntime):

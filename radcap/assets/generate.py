@@ -46,7 +46,7 @@ class Captioner:
     def __init__(self) -> None:
         self.encode = load_program("encode.pt2")
         self.decode_step = load_program("decode_step.pt2")
-        self.config = json.loads((FOLDER / "config.json").read_text())
+        self.config = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
         self.tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
 
     @torch.no_grad()

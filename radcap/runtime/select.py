@@ -83,7 +83,7 @@ def _cpu_multiplies_bf16() -> bool:
     if most and not most.startswith(_ISA_WITH_BF16):
         return False
     try:
-        words = _CPU_INFO.read_text().split()
+        words = _CPU_INFO.read_text(encoding="utf-8").split()
     except OSError:
         return False  # not Linux
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(words)

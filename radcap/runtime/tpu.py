@@ -31,8 +31,8 @@ def num_chips(root: Path = Path("/")) -> int:
     """TPU chips on this machine's PCI bus."""
     count = 0
     for vendor in root.glob("sys/bus/pci/devices/*/vendor"):
-        if vendor.read_text().strip() == _VENDOR:
-            count += vendor.with_name("device").read_text().strip() in _CHIPS
+        if vendor.read_text(encoding="utf-8").strip() == _VENDOR:
+            count += vendor.with_name("device").read_text(encoding="utf-8").strip() in _CHIPS
     return count
 
 

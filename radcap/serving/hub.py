@@ -172,7 +172,7 @@ def _keep(hub: Hub, home: Path, path: Path, file: RemoteFile) -> None:
 def _write(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     written = file.with_name(f"{secrets.token_hex(8)}.tmp")
-    written.write_text(text)
+    written.write_text(text, encoding="utf-8")
     written.replace(file)
 
 
