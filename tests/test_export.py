@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gradio
+import numpy as np
 import programs
 import pytest
 import safetensors.torch
@@ -26,6 +27,7 @@ from evaluation.known import SAID, looking_model, save, speaking_model
 from hub.stand_in import serving
 from huggingface_hub.errors import HTTPError
 from packaging.requirements import Requirement
+from PIL import Image
 from transformers import AutoImageProcessor, BertTokenizer
 from waiting import PATIENCE_S
 
@@ -215,6 +217,48 @@ def test_a_picture_that_is_not_there_is_told_in_a_line(exported: Path, tmp_path:
     )
     assert done.returncode == 1 and done.stdout == ""
     assert [line.split(": ")[0] for line in done.stderr.splitlines()] == files
+
+
+def test_what_the_example_does_not_read_is_told_in_a_line(exported: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(exported, tmp_path / "exported")
+    deep = np.arange(4000, dtype=np.uint16).reshape(50, 80)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    Image.fromarray(deep.astype(np.float32)).save(tmp_path / "deep.tif")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (tmp_path / "pointer.png").write_text(pointer)
+    (tmp_path / "scan.dcm").write_bytes(bytes(128) + b"DICM" + bytes(200))
+    (tmp_path / "scan").write_bytes(b"\x08\x00\x05\x00" + bytes(200))
+    elsewhere = "bring it to 8 bits, or python -m radcap.caption reads it"
+    module = package._example(folder)
+    for name, said in (
+        ("deep.png", f"a picture of more than 8 bits: {elsewhere}"),
+        ("deep.tif", f"a picture of more than 8 bits: {elsewhere}"),
+        ("scan.dcm", f"a DICOM file: {elsewhere}"),
+        ("scan", f"a DICOM file: {elsewhere}"),
+        ("pointer.png", "a git-lfs pointer in the place of the picture: git lfs pull fetches it"),
+    ):
+        with pytest.raises(module.ImageError) as caught:
+            module.load_image(tmp_path / name)
+        assert str(caught.value) == said
+    # As radcap reads them: upright or, with an EXIF of garbage, as stored; on black.
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 4), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "clear.png", exif=b"Exif\0\0garbage")
+    found = module.load_image(tmp_path / "clear.png").numpy()
+    expected = decode_image((tmp_path / "clear.png").read_bytes())
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    for name in ("encode.pt2", "tokenizer.json"):
+        shutil.copytree(exported, folder, dirs_exist_ok=True)
+        (folder / name).write_text(pointer)
+        done = subprocess.run(
+            [sys.executable, "-B", str(folder / "generate.py"), str(tmp_path / "scan.dcm")],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        remedy = "a git-lfs pointer; git lfs pull fetches the file itself"
+        assert done.stderr == f"{folder / name}: {remedy}\n"
 
 
 def test_the_card_says_what_the_run_says_and_no_more(exported: Path, run: Path) -> None:

@@ -4,10 +4,11 @@
     python generate.py IMAGE...
 
 Not for diagnosis: a research model's captions are not medical findings. Pictures of 8 bits; those
-of 16 bits or from DICOM have to be brought to 8 bits before.
+of 16 bits or from DICOM have to be brought to 8 bits before, or captioned by radcap itself.
 """
 
 import json
+import struct
 import sys
 import warnings
 from pathlib import Path
@@ -20,12 +21,44 @@ from torch import Tensor
 
 FOLDER = Path(__file__).resolve().parent
 MAX_LEN = 80
+ELSEWHERE = "bring it to 8 bits, or python -m radcap.caption reads it"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+# What Pillow's readers raise for what is no picture, or a damaged one.
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError),
+    *(struct.error, Image.DecompressionBombError),
+)
+
+
+class ImageError(Exception):
+    """A picture that is not read here; the message says why."""
 
 
 def load_image(file: str | Path) -> Tensor:
-    """A picture as uint8 [3, 224, 224]: resized to 256 x 256, of that the middle."""
-    with Image.open(file) as image:
-        rgb = ImageOps.exif_transpose(image).convert("RGB")
+    """A picture as uint8 [3, 224, 224]: resized to 256 x 256, of that the middle.
+
+    Raises:
+        ImageError: not a picture of 8 bits.
+        OSError: not there, not readable.
+    """
+    with Path(file).open("rb") as stream:
+        head = stream.read(132)
+    if head[128:] == b"DICM" or head[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
+        raise ImageError(f"a DICOM file: {ELSEWHERE}")
+    if head.startswith(LFS_POINTER):
+        raise ImageError("a git-lfs pointer in the place of the picture: git lfs pull fetches it")
+    try:
+        with Image.open(file) as image:
+            image.load()
+            if image.mode.startswith("I") or image.mode == "F":
+                raise ImageError(f"a picture of more than 8 bits: {ELSEWHERE}")
+            seen = turned(image)
+            if seen.has_transparency_data:  # laid on black
+                black = Image.new("RGBA", seen.size, (0, 0, 0, 255))
+                seen = Image.alpha_composite(black, seen.convert("RGBA"))
+            rgb = seen.convert("RGB")
+    except UNREADABLE as error:
+        raise ImageError(f"no picture that can be read ({error})") from None
     width, height = rgb.size
     # Resize and crop in one: the middle 224/256 of both sides.
     box = (width / 16, height / 16, width * 15 / 16, height * 15 / 16)
@@ -33,8 +66,24 @@ def load_image(file: str | Path) -> Tensor:
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)
 
 
+def turned(image: Image.Image) -> Image.Image:
+    """Upright by its EXIF; as it is stored where that cannot be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except UNREADABLE:
+        return image
+
+
+def check_fetched(file: Path) -> None:
+    """Raise OSError where a clone holds a git-lfs pointer in the place of a large file."""
+    with file.open("rb") as stream:
+        if stream.read(132).startswith(LFS_POINTER):
+            raise OSError(f"{file}: a git-lfs pointer; git lfs pull fetches the file itself")
+
+
 def load_program(name: str) -> torch.nn.Module:
     """A program of this folder as a module to call."""
+    check_fetched(FOLDER / name)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
         return torch.export.load(FOLDER / name).module()
@@ -47,6 +96,7 @@ class Captioner:
         self.encode = load_program("encode.pt2")
         self.decode_step = load_program("decode_step.pt2")
         self.config = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
+        check_fetched(FOLDER / "tokenizer.json")
         self.tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
 
     @torch.no_grad()
@@ -78,12 +128,15 @@ def main() -> None:
     """Print a caption for every file named."""
     if len(sys.argv) < 2:
         sys.exit("usage: python generate.py IMAGE...")
-    captioner, status = Captioner(), 0
+    try:
+        captioner, status = Captioner(), 0
+    except OSError as error:  # a file of this folder is not there, or not fetched
+        sys.exit(str(error))
     for file in sys.argv[1:]:
         try:
             image = load_image(file)
-        except OSError as error:  # not there, or no picture
-            print(f"{file}: {error.strerror or error}", file=sys.stderr)
+        except (ImageError, OSError) as error:  # OSError: not there, or not to be read
+            print(f"{file}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
             status = 1
             continue
         [caption] = captioner.captions(image[None])

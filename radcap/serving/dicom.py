@@ -102,6 +102,8 @@ def _picture(dataset: Dataset, frame: int, max_pixels: int) -> tuple[np.ndarray,
         raise ImageError(
             f"compressed as {_syntax_in_words(dataset)}, which cannot be decoded here: {_remedy()}"
         ) from None
+    except (ValueError, TypeError, AttributeError):  # numbers that no picture has, or not this one
+        raise ImageError("a DICOM file whose header does not describe its pixels") from None
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         return palette_colours(stored, dataset), count
     if stored.ndim == 3:

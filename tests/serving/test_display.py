@@ -405,6 +405,25 @@ def test_what_a_picture_needs_is_missed_by_its_name(name: str) -> None:
         assert str(caught.value) == f"a DICOM file that does not say its {name}"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BitsAllocated", 12),
+        ("BitsStored", 17),
+        ("PixelRepresentation", 2),
+        ("SamplesPerPixel", 2),
+        ("PhotometricInterpretation", "GREY"),
+    ],
+)
+def test_a_header_that_no_pixels_fit_is_told(name: str, value: Any) -> None:
+    dataset = pydicom.dcmread(io.BytesIO(dicom(np.concatenate([ramp(), ramp()]))))
+    dataset.Rows = 32
+    setattr(dataset, name, value)
+    with pytest.raises(ImageError) as caught:
+        read_dicom(saved(dataset))
+    assert str(caught.value) == "a DICOM file whose header does not describe its pixels"
+
+
 def test_pixels_that_end_too_early() -> None:
     whole_file = dicom(ramp())
     for missing in (2, 1000, 4000):
