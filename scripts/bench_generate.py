@@ -12,7 +12,7 @@ from radcap.model.captioner import ImageCaptioningModel
 
 _BATCH, _THREADS = 16, 2
 _LENGTHS = {32: 5, 80: 3}  # new tokens -> pairs of timings
-_START, _END = 101, 102
+_START, _END = 101, 102  # [CLS] and [SEP] of bert-base-uncased, as in the card's loop
 
 
 @torch.no_grad()

@@ -36,6 +36,7 @@ class Rows(NamedTuple):
 
     images: Tensor
     tokens: Tensor
+    pad_id: int
 
 
 def bench_train() -> None:
@@ -44,7 +45,7 @@ def bench_train() -> None:
     The card's side has its images normalised and on the device beforehand.
     """
     batches = draw_batches(_CPU_BATCH)
-    ends = torch.cat([(tokens != 0).sum(dim=1) for _, tokens in batches])
+    ends = torch.cat([(rows.tokens != rows.pad_id).sum(dim=1) for rows in batches])
     say(
         f"training steps, {_TARGETS} target tokens, captions of the phantom data set: "
         f"{ends.float().mean():.1f} tokens with [CLS] and [SEP], at most {ends.max()}"
@@ -85,11 +86,16 @@ def draw_batches(batch_size: int) -> list[Rows]:
     rng = np.random.default_rng(0)
     labels = draw_labels(_BATCHES * batch_size, rng)
     captions = [draw_caption(labels[i], rng) for i in rng.permutation(len(labels))]
-    ids, _ = encode_captions(load_tokenizer(), captions, _TARGETS)
+    tokenizer = load_tokenizer()
+    ids, _ = encode_captions(tokenizer, captions, _TARGETS)
     generator = torch.Generator().manual_seed(0)
     shape = (batch_size, 3, 224, 224)
     return [
-        Rows(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator), tokens)
+        Rows(
+            torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),
+            tokens,
+            tokenizer.pad_token_id,
+        )
         for tokens in torch.from_numpy(ids).split(batch_size)
     ]
 
@@ -102,8 +108,8 @@ def card_steps(device: str, batches: list[Rows]) -> Callable[[], None]:
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     rows = itertools.cycle(
         [
-            (((images / 255 - mean) / std).to(device), tokens.long().to(device))
-            for images, tokens in batches
+            (((rows.images / 255 - mean) / std).to(device), rows.tokens.long().to(device))
+            for rows in batches
         ]
     )
     return lambda: card_step(model, optimizer, *next(rows))
@@ -120,7 +126,8 @@ def own_steps(
     runtime.seed(0)
     model = ImageCaptioningModel(VOCAB_SIZE)
     runtime.place(model)
-    step = TrainStep(model, runtime.make_adam(model, _OPTIMIZER), runtime)
+    optimizer = runtime.make_adam(model, _OPTIMIZER)
+    step = TrainStep(model, optimizer, runtime, pad_id=batches[0].pad_id)
     rows = runtime.batches(itertools.cycle(batches))
 
     def train() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_small
 
 VOCAB_SIZE, WIDTH, LAYERS, HEADS, FEEDFORWARD, POSITIONS = 30_522, 512, 5, 8, 1024, 2000
-PAD_ID = 0
+PAD_ID = 0  # of bert-base-uncased, whose word pieces the card has
 
 
 class CardGraphLayer(nn.Module):

@@ -61,6 +61,7 @@ def _train(
         model,
         optimizer,
         runtime,
+        pad_id=_PAD,
         accumulate=config.trainer.accumulate,
         clip_norm=config.optimizer.clip_norm,
     )
@@ -75,7 +76,7 @@ def _eval(
     config: Config, runtime: TracingRuntime, model: ImageCaptioningModel, batch_size: int
 ) -> Iterator[tuple[str, Program]]:
     model.eval()
-    scalars = validation_sums(model, runtime, *_batch(config, runtime, batch_size))
+    scalars = validation_sums(model, runtime, *_batch(config, runtime, batch_size), pad_id=_PAD)
     yield "eval", runtime.program(scalars.values())
 
 

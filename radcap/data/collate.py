@@ -45,6 +45,7 @@ class Batch:
     images: uint8 [B, 3, 224, 224]. A slot without a usable row repeats a good image of the batch,
         so that batch-norm statistics see no blank ones; all zeros if the batch has no good row.
     tokens: int32 [B, T + 1], [CLS] caption [SEP] [PAD]...; all [PAD] where `valid` is false.
+    pad_id: what [PAD] is to the tokenizer.
     valid: bool [B], false for a skipped row and for the padding of an epoch's last batch.
     rows: row ids ('file:row group:row'); '' for padding.
     captions: '' where not valid.
@@ -55,6 +56,7 @@ class Batch:
 
     images: torch.Tensor
     tokens: torch.Tensor
+    pad_id: int
     valid: torch.Tensor
     rows: list[str]
     captions: list[str]

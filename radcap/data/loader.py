@@ -235,6 +235,7 @@ class Loader:
         return Batch(
             images=torch.from_numpy(images),
             tokens=torch.from_numpy(tokens),
+            pad_id=self._pad_id,
             valid=torch.from_numpy(valid),
             rows=row_ids,
             captions=captions,

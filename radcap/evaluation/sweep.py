@@ -78,7 +78,10 @@ class Sweep:
         waiting = 0
         for batch, images, tokens in batches:
             with self._runtime.purpose("evaluate"):
-                self._losses.append(row_loss_sums(self._model, self._runtime, images, tokens))
+                losses = row_loss_sums(
+                    self._model, self._runtime, images, tokens, pad_id=batch.pad_id
+                )
+                self._losses.append(losses)
                 self._runtime.end_step()
             self._note(batch)
             waiting += len(batch.rows)
@@ -110,10 +113,10 @@ class Sweep:
                     RowResult(
                         number,
                         row_id,
-                        tokens=int((batch.tokens[slot, 1:] != 0).sum()),
+                        tokens=int((batch.tokens[slot, 1:] != batch.pad_id).sum()),
                         reference=batch.captions[slot],
                         labels=batch.labels[slot],
-                        cut=bool(batch.tokens[slot, -1] != 0)
+                        cut=bool(batch.tokens[slot, -1] != batch.pad_id)
                         and self._is_cut(batch.captions[slot]),
                     )
                 )

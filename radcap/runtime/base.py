@@ -25,6 +25,7 @@ class HostBatch(Protocol):
 
     images: Tensor  # uint8 [B, 3, 224, 224]
     tokens: Tensor  # int32 [B, T + 1]
+    pad_id: int  # what fills its rows up on the right
 
 
 B = TypeVar("B", bound=HostBatch)

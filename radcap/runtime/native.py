@@ -120,7 +120,8 @@ class NativeRuntime(Runtime):
             images = self._upload(batch.images).contiguous(memory_format=torch.channels_last)
             targets = batch.tokens.shape[1] - 1
             multiple = -(-targets // _GPU_WIDTHS) if self.name == "cuda" else 1
-            yield batch, images, self._upload(without_padding(batch.tokens, multiple))
+            tokens = without_padding(batch.tokens, batch.pad_id, multiple)
+            yield batch, images, self._upload(tokens)
 
     def _upload(self, tensor: Tensor) -> Tensor:
         if self.name == "cpu":
@@ -223,15 +224,16 @@ class NativeRuntime(Runtime):
             dist.destroy_process_group()
 
 
-def without_padding(tokens: Tensor, multiple: int = 1) -> Tensor:
-    """Right-padded ids [B, T + 1], [PAD] being 0, with T cut to that of the longest caption.
+def without_padding(tokens: Tensor, pad_id: int, multiple: int = 1) -> Tensor:
+    """Right-padded ids [B, T + 1] with T cut to that of the longest caption.
 
     Exact: what precedes a position does not see it, and [PAD] is no target.
 
     Args:
         tokens: on the host.
+        pad_id: [PAD].
         multiple: to round the new T up to, as far as the old one allows.
     """
     # By position: nothing forbids a model to write [PAD] inside of a caption.
-    longest = max(int(((tokens != 0) * torch.arange(tokens.shape[1])).max()), 1)
+    longest = max(int(((tokens != pad_id) * torch.arange(tokens.shape[1])).max()), 1)
     return tokens[:, : 1 + -(-longest // multiple) * multiple]

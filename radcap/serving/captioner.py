@@ -240,6 +240,7 @@ class Captioner:
             self._runtime,
             torch.from_numpy(np.ascontiguousarray(pixels))[None],
             row,
+            pad_id=tokenizer.pad_token_id,
             batch_size=self._batch_size if self._runtime.compiles else 1,
         )
         return weights[0, : len(read)].unflatten(-1, (IMAGE_GRID, IMAGE_GRID)).numpy()

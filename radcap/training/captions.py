@@ -54,15 +54,15 @@ class _Images:
     images: Tensor  # uint8 [B, 3, 224, 224]
     # A runtime sends images and tokens of a batch together; the search asks for images alone.
     tokens: Tensor  # int32 [B, T]
+    pad_id: int
 
     @classmethod
-    def filled_up(cls, images: Tensor, tokens: Tensor, batch_size: int) -> _Images:
-        """With black images and zeros below, `batch_size` rows in all."""
+    def filled_up(cls, images: Tensor, tokens: Tensor, pad_id: int, batch_size: int) -> _Images:
+        """With black images and [PAD] below, `batch_size` rows in all."""
         missing = batch_size - len(images)
-        filled = (
-            torch.cat([one, one.new_zeros(missing, *one.shape[1:])]) for one in (images, tokens)
-        )
-        return cls(*filled)
+        black = images.new_zeros(missing, *images.shape[1:])
+        padding = tokens.new_full((missing, *tokens.shape[1:]), pad_id)
+        return cls(torch.cat([images, black]), torch.cat([tokens, padding]), pad_id)
 
 
 def search_captions(
@@ -91,7 +91,9 @@ def search_captions(
     Returns:
         The captions of the N images.
     """
-    batch = _Images.filled_up(images, torch.zeros(len(images), 1, dtype=torch.int32), batch_size)
+    pad_id = tokenizer.pad_token_id
+    tokens = torch.full((len(images), 1), pad_id, dtype=torch.int32)
+    batch = _Images.filled_up(images, tokens, pad_id, batch_size)
     with runtime.purpose("generate"), runtime.arithmetic():
         for _, on_device, _ in runtime.batches([batch]):
             found = model.search(
@@ -100,7 +102,7 @@ def search_captions(
                 num_beams=num_beams,
                 start_id=tokenizer.cls_token_id,
                 end_id=tokenizer.sep_token_id,
-                pad_id=tokenizer.pad_token_id,
+                pad_id=pad_id,
                 step_boundary=runtime.step_boundary,
             )
     return Hypotheses(*(part[: len(images)] for part in found))
@@ -113,6 +115,7 @@ def caption_attention(
     images: Tensor,
     tokens: Tensor,
     *,
+    pad_id: int,
     batch_size: int,
 ) -> Tensor:
     """Where the decoder looks while it reads captions, on the runtime's device.
@@ -123,12 +126,13 @@ def caption_attention(
         model: on the runtime's device, in evaluation mode.
         images: uint8 [N, 3, 224, 224] on the host.
         tokens: int32 [N, T] on the host, the start token first.
+        pad_id: what fills them up on the right.
         batch_size: at least N; filled up with black images.
 
     Returns:
         float32 [N, T, 49] on the CPU: cross-attention, the mean of all heads of all layers.
     """
-    batch = _Images.filled_up(images, tokens, batch_size)
+    batch = _Images.filled_up(images, tokens, pad_id, batch_size)
     with runtime.purpose("generate"), runtime.arithmetic():
         for _, images_there, tokens_there in runtime.batches([batch]):
             memory = model.encode_images(images_there)

@@ -130,6 +130,7 @@ class Run:
             self.model,
             self.optimizer,
             self.runtime,
+            pad_id=inputs.tokenizer.pad_token_id,
             accumulate=config.trainer.accumulate,
             clip_norm=config.optimizer.clip_norm,
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from radcap.model.captioner import ImageCaptioningModel
-from radcap.model.loss import PAD_ID, caption_loss, row_losses
+from radcap.model.loss import caption_loss, row_losses
 from radcap.runtime.base import Runtime
 
 
@@ -23,17 +23,20 @@ class TrainStep:
         optimizer: Optimizer,
         runtime: Runtime,
         *,
+        pad_id: int,
         accumulate: int = 1,
         clip_norm: float | None = None,
     ) -> None:
         """Args:
         model, optimizer: placed on the runtime's device.
+        pad_id: [PAD] of the tokenizer.
         accumulate: micro-batches that one global batch is cut into.
         clip_norm: largest norm of the whole gradient; None for no clipping.
         """
         self._model = model
         self._optimizer = optimizer
         self._runtime = runtime
+        self._pad_id = pad_id
         self._accumulate = accumulate
         self._clip_norm = clip_norm
         self._loss_sum = runtime.compiled(_loss_sum, calls=accumulate)
@@ -56,13 +59,13 @@ class TrainStep:
         self._model.train()
         self._optimizer.zero_grad(set_to_none=True)
         runtime = self._runtime
-        num_tokens = runtime.sum_over_devices((tokens[:, 1:] != PAD_ID).sum())
+        num_tokens = runtime.sum_over_devices((tokens[:, 1:] != self._pad_id).sum())
         divisor = num_tokens.clamp(min=1)
         loss = torch.zeros((), device=images.device)
         for part in range(self._accumulate):
             with runtime.training_arithmetic():
                 loss_sum = self._loss_sum(
-                    self._model, self._part(images, part), self._part(tokens, part)
+                    self._model, self._part(images, part), self._part(tokens, part), self._pad_id
                 )
             share = loss_sum / divisor
             share.backward()
@@ -89,23 +92,23 @@ class TrainStep:
 
 @torch.no_grad()
 def validation_sums(
-    model: ImageCaptioningModel, runtime: Runtime, images: Tensor, tokens: Tensor
+    model: ImageCaptioningModel, runtime: Runtime, images: Tensor, tokens: Tensor, *, pad_id: int
 ) -> dict[str, Tensor]:
     """Score one batch without training: `loss_sum` (nats) and `tokens`, scalars on the device.
 
     The model must be in evaluation mode.
     """
     with runtime.arithmetic():
-        loss_sum = _loss_sum(model, images, tokens)
+        loss_sum = _loss_sum(model, images, tokens, pad_id)
     return {
         "loss_sum": runtime.sum_over_devices(loss_sum),
-        "tokens": runtime.sum_over_devices((tokens[:, 1:] != PAD_ID).sum()),
+        "tokens": runtime.sum_over_devices((tokens[:, 1:] != pad_id).sum()),
     }
 
 
 @torch.no_grad()
 def row_loss_sums(
-    model: ImageCaptioningModel, runtime: Runtime, images: Tensor, tokens: Tensor
+    model: ImageCaptioningModel, runtime: Runtime, images: Tensor, tokens: Tensor, *, pad_id: int
 ) -> Tensor:
     """Score every row of a batch: its loss in nats, [B] on the device, 0 for a masked row.
 
@@ -113,10 +116,10 @@ def row_loss_sums(
     """
     with runtime.arithmetic():
         hidden = model.decode(model.encode_images(images), tokens[:, :-1])
-        return row_losses(hidden, model.fc_out, tokens[:, 1:])
+        return row_losses(hidden, model.fc_out, tokens[:, 1:], pad_id=pad_id)
 
 
-def _loss_sum(model: ImageCaptioningModel, images: Tensor, tokens: Tensor) -> Tensor:
+def _loss_sum(model: ImageCaptioningModel, images: Tensor, tokens: Tensor, pad_id: int) -> Tensor:
     hidden = model.decode(model.encode_images(images), tokens[:, :-1])
-    loss_sum, _ = caption_loss(hidden, model.fc_out, tokens[:, 1:])
+    loss_sum, _ = caption_loss(hidden, model.fc_out, tokens[:, 1:], pad_id=pad_id)
     return loss_sum

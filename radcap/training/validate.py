@@ -92,7 +92,8 @@ def validate(
     rows = seen = 0
     traffic = Traffic()
     for batch, images, tokens in runtime.batches(loader):
-        queued.append(validation_sums(model, runtime, images, tokens))
+        sums = validation_sums(model, runtime, images, tokens, pad_id=batch.pad_id)
+        queued.append(sums)
         runtime.end_step()
         rows += int(batch.valid.sum())
         traffic += batch.counts.traffic

@@ -20,7 +20,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 def batch_loss(model: ImageCaptioningModel, images: Tensor, tokens: Tensor) -> Tensor:
     hidden = model.decode(model.encode_images(images), tokens[:, :-1])
-    return mean_loss(*caption_loss(hidden, model.fc_out, tokens[:, 1:]))
+    return mean_loss(*caption_loss(hidden, model.fc_out, tokens[:, 1:], pad_id=0))
 
 
 def test_names_shapes_and_size_are_the_cards(card_shapes: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ def attention() -> dict[str, Any]:
 
     def loss_of(model: ImageCaptioningModel, memory: Tensor, tokens: Tensor) -> Tensor:
         hidden = model.decode(memory, tokens[:, :-1])
-        return mean_loss(*caption_loss(hidden, model.fc_out, tokens[:, 1:]))
+        return mean_loss(*caption_loss(hidden, model.fc_out, tokens[:, 1:], pad_id=0))
 
     expected = loss_of(model, memory, tokens)
     expected.backward()
@@ -68,7 +68,7 @@ def whole_model() -> dict[str, Any]:
 
     def backward(model: ImageCaptioningModel, images: Tensor, tokens: Tensor) -> Tensor:
         hidden = model.decode(model.encode_images(images), tokens[:, :-1])
-        loss = mean_loss(*caption_loss(hidden, model.fc_out, tokens[:, 1:]))
+        loss = mean_loss(*caption_loss(hidden, model.fc_out, tokens[:, 1:], pad_id=0))
         loss.backward()
         return loss
 

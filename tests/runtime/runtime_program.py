@@ -35,6 +35,7 @@ class RandomBatch:
 
     images: Tensor
     tokens: Tensor
+    pad_id: int = 0
 
     @classmethod
     def draw(cls, seed: int, rows: int = ROWS) -> RandomBatch:
@@ -94,7 +95,7 @@ class Trainer:
             self.optimizer.load_state_dict(saved["optimizer"])
             runtime.set_random_state(saved["random"])
         self.step = TrainStep(
-            self.model, self.optimizer, runtime, clip_norm=1.0, accumulate=accumulate
+            self.model, self.optimizer, runtime, pad_id=0, clip_norm=1.0, accumulate=accumulate
         )
 
     def train(self, steps: range, rate: float | None = None) -> list[float]:
@@ -183,8 +184,8 @@ def bad_step_then_captions() -> Any:
     sums, wanted = [], []
     with runtime.purpose("validate"):
         for batch, images, tokens in runtime.batches(draw(range(3))):
-            sums.append(validation_sums(trainer.model, runtime, images, tokens))
-            wanted.append(validation_sums(twin, native, batch.images, batch.tokens))
+            sums.append(validation_sums(trainer.model, runtime, images, tokens, pad_id=0))
+            wanted.append(validation_sums(twin, native, batch.images, batch.tokens, pad_id=0))
             runtime.end_step()
     few = RandomBatch.draw(5, rows=4)
     images = few.images

@@ -80,14 +80,16 @@ def test_a_global_batch_divides_by_devices_and_micro_batches(
 
 
 @pytest.mark.parametrize(("multiple", "width"), [(1, 6), (4, 9), (8, 9), (32, 13)])
-def test_padding_that_all_rows_share_is_cut(multiple: int, width: int) -> None:
+@pytest.mark.parametrize("pad_id", [0, 9])
+def test_padding_that_all_rows_share_is_cut(multiple: int, width: int, pad_id: int) -> None:
     """Targets are counted: 5, rounded up; as many as there are where that is less."""
-    tokens = torch.zeros(3, 13, dtype=torch.int32)
-    tokens[0, :4], tokens[1, :6] = 7, 8
-    cut = without_padding(tokens, multiple)
+    tokens = torch.full((3, 13), pad_id, dtype=torch.int32)
+    tokens[0, :4], tokens[1, :6] = 7, 0 if pad_id else 8
+    cut = without_padding(tokens, pad_id, multiple)
     assert torch.equal(cut, tokens[:, :width])
-    assert without_padding(torch.zeros_like(tokens)).shape == (3, 2)  # one target at least
-    assert without_padding(torch.ones_like(tokens), multiple).shape == tokens.shape
+    padding = torch.full_like(tokens, pad_id)
+    assert without_padding(padding, pad_id).shape == (3, 2)  # one target at least
+    assert without_padding(torch.ones_like(tokens), pad_id, multiple).shape == tokens.shape
 
 
 @pytest.mark.parametrize(

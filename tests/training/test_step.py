@@ -12,7 +12,7 @@ from torch import Tensor
 from radcap.config import OptimizerConfig
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.native import NativeRuntime
-from radcap.training.step import TrainStep, validation_sums
+from radcap.training.step import TrainStep, row_loss_sums, validation_sums
 
 OPTIMIZER = OptimizerConfig(
     lr=1e-3, encoder_lr_scale=1.0, betas=[0.9, 0.999], eps=1e-8, weight_decay=0.0, clip_norm=None
@@ -41,7 +41,8 @@ def rows(count: int, seed: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def make_step(model: ImageCaptioningModel, runtime: NativeRuntime, **options: Any) -> TrainStep:
-    return TrainStep(model, runtime.make_adam(model, OPTIMIZER), runtime, **options)
+    adam = runtime.make_adam(model, OPTIMIZER)
+    return TrainStep(model, adam, runtime, **{"pad_id": 0, **options})
 
 
 def test_the_golden_adam_steps(
@@ -119,12 +120,13 @@ def test_validation_sums_ignore_padding(runtime: NativeRuntime) -> None:
     """Masked rows beside good ones change nothing: 3 rows in a batch of 5 score as 3 alone."""
     images, tokens = rows(3)
     model = small_model().eval()
-    alone = validation_sums(model, runtime, images, tokens)
+    alone = validation_sums(model, runtime, images, tokens, pad_id=0)
     padded = validation_sums(
         model,
         runtime,
         torch.cat([images, images[:2]]),
         torch.cat([tokens, torch.zeros_like(tokens[:2])]),
+        pad_id=0,
     )
     assert padded["tokens"].item() == alone["tokens"].item()
     assert padded["loss_sum"].item() == pytest.approx(alone["loss_sum"].item(), rel=1e-9)
@@ -154,6 +156,7 @@ def test_a_frozen_encoder_keeps_every_bit_and_the_rest_learns(
 class HostRows:
     images: Tensor
     tokens: Tensor
+    pad_id: int = 0
 
 
 def test_a_batch_without_its_padding_gives_the_same_step(runtime: NativeRuntime) -> None:
@@ -170,3 +173,31 @@ def test_a_batch_without_its_padding_gives_the_same_step(runtime: NativeRuntime)
     (loss, norm, weights), (cut_loss, cut_norm, cut_weights) = found
     assert (cut_loss, cut_norm) == pytest.approx((loss, norm), rel=1e-12)
     assert torch.allclose(cut_weights, weights, rtol=0, atol=1e-9)
+
+
+def test_a_step_is_the_same_whatever_the_number_of_padding(runtime: NativeRuntime) -> None:
+    """Two rows of the vocabulary change places, [PAD]'s and a word's, in the model and the ids."""
+    order = torch.arange(50)
+    order[0], order[7] = 7, 0
+    found = []
+    for pad_id in (0, 7):
+        model, (images, tokens) = small_model(), rows(6)
+        tokens[0, 2] = 7  # the word is there
+        if pad_id:
+            state = model.state_dict()
+            for name in ("embedding.weight", "fc_out.weight", "fc_out.bias"):
+                state[name] = state[name][order]
+            model.load_state_dict(state)
+            tokens = order[tokens.long()].int()
+        ((_, _, cut),) = runtime.batches([HostRows(images, tokens, pad_id)])
+        step = make_step(model, runtime, pad_id=pad_id, accumulate=2)
+        scalars = step(images, cut)
+        model.eval()
+        sums = validation_sums(model, runtime, images, cut, pad_id=pad_id)
+        each = row_loss_sums(model, runtime, images, cut, pad_id=pad_id)
+        figures = {**scalars, **{f"val_{name}": value for name, value in sums.items()}}
+        found.append((cut.shape, {n: v.item() for n, v in figures.items()}, each))
+    assert found[1][0] == found[0][0]
+    assert found[1][1] == pytest.approx(found[0][1], rel=1e-9)
+    assert found[0][1]["tokens"] == found[0][1]["val_tokens"] > 0
+    torch.testing.assert_close(found[1][2], found[0][2])

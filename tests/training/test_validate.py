@@ -47,6 +47,7 @@ def batches(tokenizer: BertTokenizer, size: int) -> Iterator[Batch]:
         yield Batch(
             images=images[at],
             tokens=tokens[at] * valid[:, None],
+            pad_id=0,
             valid=valid,
             rows=["" if row is None else str(row) for row in chosen],
             captions=["" if row is None else captions[row] for row in chosen],
