@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from radcap.config import RUN_LENGTHS, Config, Duration
 from radcap.errors import ConfigError
 from radcap.names import (
+    WEIGHTS_SUFFIXES,
     fault_in_path,
     fault_in_repository,
     fault_in_revision,
     fault_in_split,
     shown,
 )
+from radcap.nearest import runtime_hint
 from radcap.options import fields
 
 _LONGEST_SHOWN = 60
+ENCODER_STARTS = ("imagenet", "none")  # of model.encoder_weights, beside files
+_OF_QUESTIONS = ("instruct", "benchmark")  # of RadImageNet-VQA and of the phantom
 
 
 def check(config: Config) -> None:
@@ -60,6 +66,28 @@ def check(config: Config) -> None:
         raise ConfigError(f"trainer.profile_steps={steps}: give the first and the last step")
 
 
+def check_encoder_start(source: str, *, may_be_gone: bool) -> None:
+    """Refuse a start of the image encoder that is none.
+
+    Args:
+        source: `model.encoder_weights`.
+        may_be_gone: leave a file alone that is not there, where its name is that of a file: a run
+            that goes on needs it no more.
+
+    Raises:
+        ConfigError: naming the choices.
+    """
+    file = Path(source)
+    if source in ENCODER_STARTS or os.path.exists(source):  # noqa: PTH110 whatever its name
+        return
+    is_files_name = len(file.parts) > 1 or file.suffix in WEIGHTS_SUFFIXES
+    if not (may_be_gone and is_files_name):
+        raise ConfigError(
+            f"model.encoder_weights={shown(source)}: no such file; choose from "
+            f"{', '.join(ENCODER_STARTS)}, or a file of weights of MobileNetV3-Small"
+        )
+
+
 def _holds_a_secret(address: str) -> bool:
     """Whether one of the file systems that fsspec chains by :: is given more than a place."""
     try:
@@ -78,6 +106,11 @@ def _check_data(config: Config) -> None:
         )
     if data.name == "hub" and not data.hub_id and not data.path:
         raise ConfigError("data.hub_id: a Hub source needs the data set's id, as owner/name")
+    if data.config.lower() in _OF_QUESTIONS:
+        raise ConfigError(
+            f"data.config={shown(data.config)}: questions and their answers, which radcap can "
+            "neither train on nor score yet; data.config=alignment has the captions"
+        )
     faults = {
         "data.hub_id": (data.hub_id, fault_in_repository),
         "data.revision": (data.revision, fault_in_revision),
@@ -102,7 +135,9 @@ def _check_section(section: Any, prefix: str) -> None:
 
 def _check_value(key: str, value: Any, rules: Any) -> None:
     if rules["choices"] and value not in rules["choices"]:
-        raise ConfigError(f"{key}={_shortened(value)}: choose from {', '.join(rules['choices'])}")
+        hint = runtime_hint(value) if key == "runtime.name" else ""
+        choices = ", ".join(rules["choices"])
+        raise ConfigError(f"{key}={_shortened(value)}: choose from {choices}{hint}")
     if rules["duration"]:
         try:
             duration = Duration.parse(value, minutes=rules["duration"] == "time")

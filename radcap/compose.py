@@ -8,27 +8,31 @@ suggestion. Nothing here imports torch, so that a wrong word is refused at once.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from radcap.checks import check_encoder_start
 from radcap.config import RUN_LENGTHS, Config, option_names, place_names
-from radcap.config_folder import CheckedFolder
+from radcap.config_folder import CheckedFolder, WordsFolder
 from radcap.console import say
 from radcap.errors import ConfigError, first_line
 from radcap.mappings import MOST_YAML_BYTES, parse_yaml, read_yaml
+from radcap.nearest import nearest, runtime_hint
 from radcap.options import with_past
-from radcap.overrides import parse_single, quoted
+from radcap.overrides import parse_single
 from radcap.places import with_home
 from radcap.reading import read_text
 from radcap.typed import AnyConfig, check_known, check_names, refuse_references, to_config
@@ -85,8 +89,8 @@ def compose(
         ConfigError: in at most three lines, naming each wrong key and the nearest right one.
     """
     folders = config_folders(config_dir)
-    overrides = [parse_single(word) for word in words]
     groups = group_options(folders)
+    overrides = [parse_single(word, groups) for word in words]
     for override in overrides:
         _check_override(override, groups)
     composed = _compose_with_hydra(overrides, groups, folders)
@@ -98,7 +102,9 @@ def compose(
             OmegaConf.update(composed, name, with_home(place))
     named = {override.key_or_group for override in overrides}
     _put(composed, {n: value for n, value in (settings or {}).items() if n not in named})
-    return to_config(composed, Config)
+    config = to_config(composed, Config)
+    check_encoder_start(config.model.encoder_weights, may_be_gone=True)
+    return config
 
 
 def read_command_line(
@@ -220,12 +226,14 @@ def _check_override(override: Override, groups: dict[str, list[str]]) -> None:
             raise ConfigError(f"{key}: has no effect here; radcap writes into run.dir alone")
         if any(name.startswith(f"{key}.") for name in option_names()):
             raise ConfigError(f"{key}: a group of options; set one of them, as {key}.KEY=VALUE")
-        check_known([key])
+        check_known([key], groups=groups)
         return
     choice = override.value()
     if not isinstance(choice, str) or choice not in groups[key]:
-        near = difflib.get_close_matches(str(choice), groups[key], n=1, cutoff=0.3)
-        hint = f" (nearest: {near[0]})" if near else ""
+        near = nearest(str(choice), groups[key])
+        hint = f" (nearest: {near})" if near else ""
+        if key == "runtime":
+            hint = runtime_hint(str(choice)) or hint
         raise ConfigError(f"{key}={choice}: there are {', '.join(groups[key])}{hint}")
     if key == "experiment" and not override.is_add():
         raise ConfigError(f"write +experiment={choice}, with a plus: experiments are added on top")
@@ -239,20 +247,22 @@ def _compose_with_hydra(
     for override in overrides:
         word = override.input_line or ""
         words.append(word if override.key_or_group in groups else "++" + word.lstrip("+"))
-    if len(folders) > 1:
-        CheckedFolder.register()
-        places = (quoted(f"{CheckedFolder.scheme()}://{folder}") for folder in folders[1:])
-        words.append(f"hydra.searchpath=[{','.join(places)}]")
+    version.setbase("1.3")
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(config_dir=str(folders[0]), version_base="1.3"):
-            return hydra_compose("train", overrides=words)
+        places = create_config_search_path(WordsFolder.address(folders[0]))
+        for folder in folders[1:]:
+            places.append("theirs", CheckedFolder.address(folder), SearchPathQuery("main", None))
+        Hydra.create_main_hydra2("radcap", places)
+        return hydra_compose("train", overrides=words)
     except yaml.YAMLError as error:
         raise ConfigError(f"a file of YAML is broken: {' '.join(str(error).split())}") from None
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         raise ConfigError(first_line(error)) from None
     except RecursionError:
         raise ConfigError("the configuration is too deep") from None
+    finally:
+        GlobalHydra.instance().clear()
 
 
 def _put(composed: DictConfig, settings: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ MAX_POSITIONS = 2000  # the word pieces that the decoder knows a place for, as t
 GRAPHS = ("train", "eval", "generate")
 _LONGEST = 1e12  # of a duration, in whatever unit
 _MAX_BATCH_SIZE = 1_000_000
+_TEXTS = ("str", "str | None")  # types, as written here
 
 # The same key in different units; one of them sets the length of a run.
 RUN_LENGTHS = ("max_steps", "max_examples", "max_epochs")
@@ -318,6 +319,24 @@ def place_names(schema: type = Config, prefix: str = "") -> Iterator[str]:
             yield from place_names(nested, f"{prefix}{entry.name}.")
         elif entry.metadata["is_place"]:
             yield prefix + entry.name
+
+
+def text_options(schema: type = Config) -> dict[str, bool]:
+    """Full name of every option that holds a text -> whether null is a value of it.
+
+    Without durations, which are numbers with a unit.
+    """
+    found: dict[str, bool] = {}
+
+    def walk(schema: type, prefix: str) -> None:
+        for entry, nested in fields(schema):
+            if nested:
+                walk(nested, f"{prefix}{entry.name}.")
+            elif entry.type in _TEXTS and not entry.metadata["duration"]:
+                found[prefix + entry.name] = entry.type != "str"
+
+    walk(schema, "")
+    return found
 
 
 def options(section: Any, prefix: str = "") -> Iterator[tuple[str, str, Any]]:

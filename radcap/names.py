@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 
 MOST_BYTES = 255  # of one component: what file systems take
 MOST_PATH_BYTES = 1_000
+WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 _SHOWN = 80
 
 _OWNER_OR_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?", re.ASCII)

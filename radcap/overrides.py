@@ -1,9 +1,11 @@
 """The words of a command line in Hydra's grammar, and the combinations that a sweep makes of them.
 
-Hydra's own parser reads them; Hydra's sweeper and launcher are not used. The value of an option
-that is a path or an address is a text, whatever stands in it: brackets, blanks, commas, letters of
-any language. Quotation marks around the whole of it and a backslash before a special character mean
-what they mean to Hydra; in a sweep commas part several values.
+Hydra's own parser reads them; Hydra's sweeper and launcher are not used. The grammar knows no
+options: it takes 1_1 for 11, 1.10 for 1.1 and true for a truth wherever they stand. Of an option
+that holds a text, and of the choice of a group, the word is taken as it stands. Of a path or an
+address so is everything else: brackets, blanks, commas, letters of any language. Quotation marks
+around the whole of it and a backslash before a special character mean what they mean to Hydra; in a
+sweep commas part several values.
 """
 
 from __future__ import annotations
@@ -11,11 +13,13 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
+from hydra.core.override_parser.overrides_visitor import HydraErrorListener, HydraOverrideVisitor
 from hydra.core.override_parser.types import (
     Glob,
     IntervalSweep,
@@ -25,13 +29,18 @@ from hydra.core.override_parser.types import (
     Transformer,
 )
 from hydra.errors import HydraException
+from hydra.grammar.gen.OverrideLexer import CommonTokenStream, InputStream, OverrideLexer
+from hydra.grammar.gen.OverrideParser import OverrideParser
 
-from radcap.config import place_names
+from radcap.config import place_names, text_options
 from radcap.errors import ConfigError, first_line
 
 MAX_COMBINATIONS = 1000
+_KEY = re.compile(r"[+~]*([^=@]*)")
 _LONGEST_SHOWN = 60  # characters of a word
 _PLACES = frozenset(place_names())
+_NO_GROUPS: Mapping[str, Sequence[str]] = {}
+_OF_VALUES = ("choice", "sort", "shuffle", "tag")  # functions whose arguments are values
 
 
 @dataclass(frozen=True)
@@ -47,25 +56,41 @@ class Combination:
     swept: Mapping[str, str]
 
 
-def parse(word: str) -> Override:
+def parse(word: str, groups: Mapping[str, Sequence[str]] = _NO_GROUPS) -> Override:
     """Read one override, which may hold several values.
+
+    Args:
+        word: `key=value`.
+        groups: the options of every config group, by its name.
 
     Raises:
         ConfigError: it is not of Hydra's grammar.
     """
-    return _parse_place(word, may_sweep=True) if _is_place(word) else _parse(word)
+    return _parse(word, groups, may_sweep=True)
 
 
-def _is_place(word: str) -> bool:
-    key, equals, _ = word.partition("=")
-    return bool(equals) and key.lstrip("+") in _PLACES
+def _parse(word: str, groups: Mapping[str, Sequence[str]], *, may_sweep: bool) -> Override:
+    homes = [name for name, options in groups.items() if word in options]
+    if len(homes) == 1:
+        plus = "+" * (homes[0] == "experiment")
+        raise ConfigError(f"'{word}' is not of the form key=value; write {plus}{homes[0]}={word}")
+    texts, key = text_options(), _KEY.match(word)[1]  # type: ignore[index]
+    if key not in texts and key not in groups:
+        return _read(word, OverridesParser.create().parse_override)
+    parser = partial(_parse_words, with_null=texts.get(key, True))
+    is_place = key in _PLACES and "=" in word
+    override = _parse_place(word, parser, may_sweep) if is_place else _read(word, parser)
+    value = override.value()
+    if isinstance(value, str):  # in quotes no grammar makes a number of it
+        override.input_line = f"{override.get_key_element()}={quoted(value)}"
+    return override
 
 
-def _parse_place(word: str, *, may_sweep: bool) -> Override:
+def _parse_place(word: str, parser: Callable[[str], Override], may_sweep: bool) -> Override:
     """Read an override whose value is a text, though Hydra reads something else or nothing."""
     key, _, text = word.partition("=")
     try:
-        found = _parse(word)
+        found = _read(word, parser)
     except ConfigError:
         pass
     else:
@@ -75,7 +100,7 @@ def _parse_place(word: str, *, may_sweep: bool) -> Override:
         # Of a text without quotation marks Hydra drops the blanks at its ends.
         if value is None or value == text or (isinstance(value, str) and _is_marked(text)):
             return found
-    return _parse(f"{key}={quoted(text)}")
+    return _read(f"{key}={quoted(text)}", parser)
 
 
 def _is_marked(text: str) -> bool:
@@ -83,9 +108,10 @@ def _is_marked(text: str) -> bool:
     return "\\" in text or text.strip()[:1] in ("'", '"')
 
 
-def _parse(word: str) -> Override:
+def _read(word: str, parser: Callable[[str], Override]) -> Override:
+    """Read one override, and say in a line where that cannot be."""
     try:
-        return OverridesParser.create().parse_override(word)
+        return parser(word)
     except HydraException as error:
         raise ConfigError(f"'{word}' is not of the form key=value: {first_line(error)}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; too deep
@@ -93,15 +119,52 @@ def _parse(word: str) -> Override:
         raise ConfigError(f"'{shown}' cannot be read: {first_line(error)}") from None
 
 
-def parse_single(word: str) -> Override:
-    """Read one override that has one value.
+def _parse_words(word: str, *, with_null: bool) -> Override:
+    """Parse an override of something that holds a text."""
+    lexer = OverrideLexer(InputStream(word))
+    parser = OverrideParser(CommonTokenStream(lexer))
+    for part in (lexer, parser):
+        part.removeErrorListeners()
+        part.addErrorListener(HydraErrorListener())
+    override: Override = _WordVisitor(with_null=with_null).visit(parser.override())
+    override.input_line = word
+    return override
+
+
+class _WordVisitor(HydraOverrideVisitor):
+    """Leaves what is not quoted as it stands, but for null where that is a value."""
+
+    def __init__(self, *, with_null: bool) -> None:
+        super().__init__(create_functions())
+        self._with_null = with_null
+        self._plainly = HydraOverrideVisitor(self.functions)
+
+    def visitFunction(self, ctx: Any) -> Any:
+        """Numbers are what range(...) and int(...) are about."""
+        is_of_values = ctx.getChild(0).getText() in _OF_VALUES
+        return (super() if is_of_values else self._plainly).visitFunction(ctx)
+
+    def visitElement(self, ctx: Any) -> Any:
+        """Of a function's named arguments, such as reverse=true, none is a value."""
+        siblings = list(ctx.parentCtx.getChildren())
+        before = siblings[siblings.index(ctx) - 1]
+        is_named = isinstance(before, OverrideParser.ArgNameContext)
+        return (self._plainly if is_named else super()).visitElement(ctx)
+
+    def _createPrimitive(self, ctx: Any) -> Any:
+        value = super()._createPrimitive(ctx)
+        if isinstance(value, str | QuotedString) or (value is None and self._with_null):
+            return value
+        return ctx.getText().strip()
+
+
+def parse_single(word: str, groups: Mapping[str, Sequence[str]] = _NO_GROUPS) -> Override:
+    """As `parse`, of an override that has one value.
 
     Raises:
         ConfigError: it has several, or is not of Hydra's grammar.
     """
-    if _is_place(word):
-        return _parse_place(word, may_sweep=False)
-    override = _parse(word)
+    override = _parse(word, groups, may_sweep=False)
     if override.is_sweep_override():
         raise ConfigError(
             f"'{word}' holds several values; write [a,b] for a list; python -m radcap.train -m "
@@ -121,7 +184,7 @@ def combine(words: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[C
     Raises:
         ConfigError: nothing is swept, or something that has no single values, or too much.
     """
-    overrides = [parse(word) for word in words]
+    overrides = [parse(word, groups) for word in words]
     keys = [override.key_or_group for override in overrides]
     axes: list[list[tuple[str, dict[str, str]]]] = []
     for word, override in zip(words, overrides, strict=True):

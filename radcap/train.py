@@ -55,6 +55,7 @@ def main(words: Sequence[str]) -> int:
         The exit status.
     """
     start = time.monotonic()
+    from radcap.checks import check_encoder_start
     from radcap.compose import read_command_line, split_options
     from radcap.mappings import number_in
 
@@ -93,6 +94,8 @@ def main(words: Sequence[str]) -> int:
             say(f"{folder.path} is finished: {done} steps, validation loss {reached}")
             say("a longer trainer.max_steps goes on from there, run.fresh=true starts anew")
             return EXIT_DONE
+        if not folder.resumed:
+            check_encoder_start(config.model.encoder_weights, may_be_gone=False)
         if mirror is not None:
             mirror.check_writable()
         from radcap.training.inputs import Inputs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from radcap.checks import check
 from radcap.config import Config, option_names
 from radcap.errors import ConfigError, first_line
+from radcap.nearest import did_you_mean, nearest_options
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
@@ -68,8 +68,15 @@ def check_names(stored: Any, schema: type[Config] = Config) -> None:
     check_known(names, schema)
 
 
-def check_known(names: Iterable[str], schema: type[Config] = Config) -> None:
+def check_known(
+    names: Iterable[str], schema: type[Config] = Config, groups: Iterable[str] = ()
+) -> None:
     """Refuse full names that are no options.
+
+    Args:
+        names: full names.
+        schema: the configuration's class.
+        groups: config groups, which somebody may have meant.
 
     Raises:
         ConfigError: as `check_names`.
@@ -78,8 +85,8 @@ def check_known(names: Iterable[str], schema: type[Config] = Config) -> None:
     unknown = [name for name in names if name not in known]
     wrong = []
     for name in (one[:_LONGEST_NAME] for one in unknown[:_MOST_NAMED]):
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        wrong.append(f"{name}: no such option" + (f"; did you mean {near[0]}?" if near else ""))
+        hint = did_you_mean(nearest_options(name, [*known, *groups]))
+        wrong.append(f"{name}: no such option{hint}")
     if len(unknown) > _MOST_NAMED:
         wrong[2:] = [f"and {len(unknown) - 2} more unknown options"]
     if wrong:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from watched import watch
 
+from radcap.checks import check_encoder_start
 from radcap.compose import compose, configs_folder, from_yaml, to_yaml
 from radcap.config import Config, Duration, option_names
 from radcap.errors import ConfigError
@@ -31,6 +32,23 @@ DEBUG = sorted(file.stem for file in (configs_folder() / "debug").glob("*.yaml")
         ("model.num_heads=0", "model.num_heads", "at least 1"),
         ("model.dropout=1", "model.dropout", "below 1"),
         ("runtime=gpuu", "runtime", "cpu"),
+        ("runtime=gpu", "runtime", "; did you mean cuda?"),
+        ("runtime=GPU", "runtime", "; did you mean cuda?"),
+        ("runtime=cuda:0", "runtime", "nearest: cuda"),
+        ("runtime.name=gpu", "runtime.name", "; did you mean cuda?"),
+        ("runtime=mps", "runtime", "Apple's GPU, cpu works there"),
+        ("lr=1e-3", "lr", "no such option; did you mean optimizer.lr?"),
+        ("+model.lr=1e-3", "model.lr", "did you mean optimizer.lr?"),
+        ("learning_rate=1", "learning_rate", "did you mean optimizer.lr?"),
+        ("batchsize=4", "batchsize", "did you mean data.batch_size?"),
+        ("prefetch=4", "prefetch", "did you mean data.prefetch or runtime.prefetch?"),
+        ("experimnt=smoke", "experimnt", "did you mean experiment?"),
+        ("device=cuda", "device", "did you mean runtime?"),
+        ("smoke", "smoke", "write +experiment=smoke"),
+        ("tiny", "tiny", "write model=tiny"),
+        ("model.encoder_weights=resnet50", "model.encoder_weights='resnet50'", "imagenet, none"),
+        ("data.config=instruct", "data.config='instruct'", "data.config=alignment"),
+        ("data.config=Benchmark", "data.config='Benchmark'", "neither train on nor score"),
         ("data=radimagenet", "data", "radimagenet_vqa"),
         ("+experiment=epoch9", "experiment", "epoch1"),
         ("experiment=epoch1", "experiment", "+experiment=epoch1"),
@@ -58,6 +76,32 @@ def test_a_wrong_word_is_refused_by_name(word: str, key: str, hint: str) -> None
     assert key in message
     assert hint in message
     assert len(message.splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("banana=1", "foo.bar=1", "trainer.xyz=1", "optimizer.xyz=2", "x=1", "data=radiology"),
+        *("runtime=abacus", "+experiment=nothing", "model=huge", "run.resume=true", "gpu=1"),
+        "preflight.zzzz=1",
+    ],
+)
+def test_nothing_is_suggested_where_nothing_is_near(word: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose([word])
+    assert "did you mean" not in str(caught.value) and "nearest" not in str(caught.value)
+
+
+def test_a_file_of_encoder_weights_that_is_not_there_may_have_been(tmp_path: Path) -> None:
+    """A run that goes on does not read it again; a new one is refused by the trainer."""
+    gone = str(tmp_path / "gone.pth")
+    config = compose([f"model.encoder_weights={gone}"])
+    assert config.model.encoder_weights == gone
+    check_encoder_start(gone, may_be_gone=True)
+    with pytest.raises(ConfigError, match=r"gone\.pth'?: no such file; choose from imagenet, none"):
+        check_encoder_start(gone, may_be_gone=False)
+    (tmp_path / "resnet50").write_bytes(b"")
+    check_encoder_start(str(tmp_path / "resnet50"), may_be_gone=False)
 
 
 def test_a_wrong_word_ends_before_anything_heavy_is_loaded_with_status_2(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ and v3; Jouppi et al., "TPU v4", ISCA 2023, arXiv:2304.01433, for the clock of v
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from dataclasses import dataclass
 
 from radcap.errors import ConfigError
+from radcap.nearest import nearest
 
 GIB = 2**30
 
@@ -103,8 +103,8 @@ def find_topology(name: str) -> Topology:
     raw = SLICES.get(name, name)
     match = re.fullmatch(r"(v\w+):(\d+(?:x\d+){1,2})", raw)
     if match is None or match[1] not in CHIPS:
-        near = difflib.get_close_matches(name, [*SLICES, *SLICES.values()], n=1, cutoff=0.3)
-        hint = f" (nearest: {near[0]})" if near else ""
+        near = nearest(name, [*SLICES, *SLICES.values()])
+        hint = f" (nearest: {near})" if near else ""
         raise ConfigError(
             f"preflight.topology={name}: there are {', '.join(SLICES)}, or chips as in v3:4x8{hint}"
         )

@@ -17,9 +17,9 @@ from radcap.errors import RadcapError
 from radcap.mappings import read_mapping
 from radcap.scoring.comparable import COMPARABLE
 from radcap.scoring.slots import SCORED
-from radcap.serving.hub import hub_model_id
 from radcap.serving.markup import NUMBER, code, fact, told
 from radcap.serving.pretrained import Pretrained
+from radcap.serving.source import hub_model_id
 
 _FILES = """\
 | file | holds |

@@ -8,7 +8,6 @@ with its hash each time that it is used.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shutil
 from pathlib import Path
@@ -21,14 +20,13 @@ from radcap.data.faults import DataError, one_line
 from radcap.data.repository import RemoteFile, list_repository
 from radcap.data.verified import fetch_verified
 from radcap.model.weights import WeightsError, WeightsUnavailable
-from radcap.names import fault_in_repository, fault_in_revision, is_commit, shown
+from radcap.names import is_commit, shown
 
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")  # the first one there is taken
 _BESIDE = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 _MOST_BYTES_BESIDE = 50_000_000
 _NEWEST = "main"
 _TIMEOUT_S, _PATIENCE_S = 20.0, 30.0
-_HUB_ID = re.compile(r"([A-Za-z0-9][^/@\s]*/[^/@\s]+)(?:@(\S+))?")
 
 
 class _ModelHub(Hub):
@@ -54,16 +52,6 @@ class _ModelHub(Hub):
 
 class _OutOfReach(WeightsUnavailable):
     """The Hub has not answered; what was downloaded before may do."""
-
-
-def hub_model_id(text: str) -> tuple[str, str | None] | None:
-    """`owner/name` and the revision of `owner/name[@revision]`; None for anything else."""
-    match = _HUB_ID.fullmatch(text)
-    if match is None or fault_in_repository(match[1]):
-        return None
-    if match[2] is not None and fault_in_revision(match[2]):
-        return None
-    return match[1], match[2]
 
 
 def download_model(hub_id: str, revision: str | None = None) -> Path:

@@ -6,14 +6,23 @@ import argparse
 
 from radcap.config import PRECISIONS, RUNTIMES
 from radcap.errors import ConfigError
+from radcap.nearest import runtime_hint
 
 CAPTION_PRECISIONS = (*PRECISIONS, "int8")
 
 
 def add_arithmetic(parser: argparse.ArgumentParser) -> None:
     """Add the options --device and --precision; `check_precision` judges what comes in by them."""
-    parser.add_argument("--device", choices=RUNTIMES, default="auto")
+    parser.add_argument("--device", type=_device, default="auto")
     parser.add_argument("--precision", choices=CAPTION_PRECISIONS, default="fp32")
+
+
+def _device(word: str) -> str:
+    if word in RUNTIMES:
+        return word
+    raise argparse.ArgumentTypeError(
+        f"invalid choice: {word!r} (choose from {', '.join(RUNTIMES)}{runtime_hint(word)})"
+    )
 
 
 def check_precision(precision: str, device: str) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from radcap.console import printable, report
+from radcap.console import report
 from radcap.data.collate import load_tokenizer
 from radcap.errors import RadcapError
 from radcap.mappings import read_mapping
@@ -34,16 +34,15 @@ from radcap.model.weights import (
     check_captioner,
     load_captioner_weights,
 )
-from radcap.names import shown
 from radcap.reading import LFS_POINTER, check_regular, is_lfs_pointer_file
-from radcap.serving.hub import MODEL_FILES, download_model, hub_model_id
+from radcap.serving.hub import MODEL_FILES, download_model
+from radcap.serving.source import fault_in_source, hub_model_id
 from radcap.training.checkpoint import best_step, list_checkpoints, load_model
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
 
 CARD_HEADS = 8
-WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 _TOKENIZER_SUFFIXES = (".json", ".jsonl", ".txt", ".jinja")
 _MOST_TOKENIZER_BYTES = 16_000_000
@@ -95,26 +94,16 @@ def load_pretrained(source: str | Path) -> Pretrained:
         WeightsUnavailable: nothing there, or out of reach.
         WeightsError: not a captioner's weights, or a config.json that contradicts them.
     """
+    fault = fault_in_source(str(source))
+    if fault is not None:
+        raise WeightsUnavailable(fault)
     path = Path(source)
-    try:
-        is_file, is_folder = path.exists() and not path.is_dir(), path.is_dir()
-    except OSError as error:  # a name too long, a folder that may not be entered
-        raise WeightsUnavailable(f"{printable(str(source))}: {error.strerror}") from None
-    except ValueError as error:  # a NUL in it, or half a character
-        raise WeightsUnavailable(f"{shown(str(source))}: no path ({error})") from None
-    if is_file:
-        return _assemble(load_captioner_weights(path), str(source), path.parent)
-    if is_folder:
+    if path.is_dir():
         return _load_folder(path, str(source))
+    if path.exists():
+        return _assemble(load_captioner_weights(path), str(source), path.parent)
     hub_id = hub_model_id(str(source))
-    if hub_id is None or path.suffix in WEIGHTS_SUFFIXES:
-        raise WeightsUnavailable(f"{printable(str(source))}: no such file or folder")
-    owner = Path(hub_id[0]).parent
-    if owner.is_dir():
-        raise WeightsUnavailable(
-            f"{source}: no such file or folder; for a model of the Hub of that name, run this "
-            f"where there is no folder {owner}"
-        )
+    assert hub_id is not None, "else it would be a fault"
     folder = download_model(*hub_id)
     return _load_folder(folder, f"Hub {hub_id[0]} at {folder.name}")
 

@@ -9,7 +9,7 @@ from radcap.console import printable
 from radcap.data.answers import bounded_client, status_of
 from radcap.data.faults import one_line
 from radcap.errors import ConfigError, RadcapError
-from radcap.serving.hub import hub_model_id
+from radcap.serving.source import hub_model_id
 
 _TIMEOUT_S = 120.0
 

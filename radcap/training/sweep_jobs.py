@@ -84,8 +84,9 @@ def plan(words: Sequence[str], options: Options) -> list[Job]:
             f"-m: torchrun started {num_launched()} processes, and a sweep starts its jobs itself, "
             "one process each; give it without torchrun"
         )
-    keys = [parse(word).key_or_group for word in words]
-    combinations = combine(words, group_options(config_folders(options.config_dir)))
+    groups = group_options(config_folders(options.config_dir))
+    keys = [parse(word, groups).key_or_group for word in words]
+    combinations = combine(words, groups)
     for key in combinations[0].swept:
         if key in _PLACES:
             raise ConfigError(

@@ -11,8 +11,9 @@ from hub.stand_in import StandInHub, endless, plain, point_client_at, serving
 
 from radcap.errors import ConfigError
 from radcap.model.weights import WeightsUnavailable
-from radcap.serving.hub import download_model, hub_model_id
+from radcap.serving.hub import download_model
 from radcap.serving.pretrained import load_pretrained
+from radcap.serving.source import hub_model_id
 from radcap.serving.upload import check_repository, upload
 
 HUB_ID = "someone/captioner"
