@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 REQUIRED_COLUMNS = ("image", "conversations")
 COLUMNS = (*REQUIRED_COLUMNS, "metadata")
 
+# A caption is a question and its answer, perhaps after words of a system.
+_MOST_TURNS = 3
 _MOST_ROWS_PER_BYTE = 8
 # A row group of more rows than bytes holds no pictures: its rows take memory and time, and nothing
 # on the disk.
@@ -70,6 +72,33 @@ def row_groups(file: str, footer: pq.FileMetaData, size: int) -> list[RowGroup]:
             )
         groups.append(group)
     return groups
+
+
+def check_turns(file: str, footer: pq.FileMetaData) -> None:
+    """Refuse a file whose rows hold several questions each: none of their answers is a caption.
+
+    Args:
+        file: its path or address.
+        footer: of the file; it counts the turns of all conversations.
+
+    Raises:
+        DataError: it is such a file.
+    """
+    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
+    turns = max(
+        (
+            sum(group.column(index).num_values for group in groups)
+            for index in range(footer.num_columns)
+            if footer.schema.column(index).path.startswith("conversations.")
+        ),
+        default=0,
+    )
+    if turns > _MOST_TURNS * footer.num_rows:
+        raise DataError(
+            f"{file} holds questions and their answers, {turns / max(footer.num_rows, 1):.0f} "
+            "turns a row, which radcap can neither train on nor score yet; data.config=alignment "
+            "has the captions of RadImageNet-VQA"
+        )
 
 
 def _is_possible(group: RowGroup, size: int) -> bool:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 QUESTION_ROLE = "human"
+# What the content_type of questions begins with.
+_ASKED_ABOUT = ("anatomy", "abnormality", "pathology", "instruct")
 
 
 @dataclass(frozen=True)
@@ -42,30 +44,38 @@ class Skipped:
 
 def parse_row(row: Mapping[str, Any]) -> Example | Skipped:
     """Check a raw row. Reasons: "bad text" (not UTF-8: `Source.read` gives an empty row), "no
-    image", "no caption". The image is not decoded here."""
+    image", "no caption", "questions" (their answers are no captions). The image is not decoded
+    here."""
     if not row:
         return Skipped("bad text")
     image = row.get("image")
     encoded = image.get("bytes") if isinstance(image, Mapping) else image
     if not isinstance(encoded, bytes):
         return Skipped("no image")
-    caption = _caption(row.get("conversations"))
-    if caption is None:
-        return Skipped("no caption")
-    return Example(encoded, caption, _labels(row.get("metadata")))
+    answers, metadata = _answers(row.get("conversations")), row.get("metadata")
+    if len(answers) > 1 or _is_question(metadata):
+        return Skipped("questions")
+    caption = " ".join(answers[0].split()) if answers and isinstance(answers[0], str) else ""
+    return Example(encoded, caption, _labels(metadata)) if caption else Skipped("no caption")
 
 
-def _caption(conversations: Any) -> str | None:
-    """The turn after the first question, by position: the real set's answers come from a role
-    named 'template', so a list of known answer roles would find nothing."""
+def _answers(conversations: Any) -> list[Any]:
+    """The turns after the questions, by position: the real set's answers come from a role named
+    'template', so a list of known answer roles would find nothing."""
     if not isinstance(conversations, list):
-        return None
+        return []
     turns = [turn if isinstance(turn, Mapping) else {} for turn in conversations]
-    for question, answer in pairwise(turns):
-        if question.get("from") == QUESTION_ROLE:
-            text = answer.get("value")
-            return " ".join(text.split()) or None if isinstance(text, str) else None
-    return None
+    return [
+        answer.get("value")
+        for question, answer in pairwise(turns)
+        if question.get("from") == QUESTION_ROLE
+    ]
+
+
+def _is_question(metadata: Any) -> bool:
+    """Whether a row says that it asks about something, in the place of a description."""
+    content = metadata.get("content_type") if isinstance(metadata, Mapping) else None
+    return isinstance(content, str) and content.lower().startswith(_ASKED_ABOUT)
 
 
 def _labels(metadata: Any) -> Labels:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from radcap.console import printable
 from radcap.data.faults import DataError, one_line
-from radcap.data.footer import COLUMNS, REQUIRED_COLUMNS, RowGroup, row_groups
+from radcap.data.footer import COLUMNS, REQUIRED_COLUMNS, RowGroup, check_turns, row_groups
 from radcap.names import fault_in_path, fault_in_split, shown
 from radcap.reading import LFS_POINTER, check_regular, is_lfs_pointer_file, open_regular
 
@@ -227,6 +227,7 @@ def make_source(
         try:
             _check_columns(file, footer.schema.to_arrow_schema().names)
             groups += row_groups(file, footer, size)
+            check_turns(file, footer)
         except (pa.ArrowException, ValueError) as error:  # a name that is not UTF-8
             raise DataError(f"{file} is not a whole parquet file: {one_line(error)}") from error
     if not any(group.num_rows for group in groups):

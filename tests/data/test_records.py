@@ -76,3 +76,26 @@ anything = st.recursive(
 )
 def test_no_row_crashes(raw: dict[str, Any]) -> None:
     assert isinstance(parse_row(raw), Example | Skipped)
+
+
+def test_the_answer_to_one_of_several_questions_is_no_caption(row: Any) -> None:
+    turns = [HUMAN, answer("knee"), {"from": "human", "value": "Normal?"}, answer("no")]
+    assert parse_row(row(0, conversations=turns)) == Skipped("questions")
+    parsed = parse_row(row(0, conversations=[*turns[:2], turns[2]]))
+    assert isinstance(parsed, Example) and parsed.caption == "knee"  # nobody answered the second
+
+
+@pytest.mark.parametrize(
+    ("content", "is_caption"),
+    [
+        *(("anatomy", False), ("pathology_open", False), ("Abnormality", False)),
+        ("instruct", False),
+        *(("description", True), ("", True), (None, True), (5, True)),
+    ],
+)
+def test_a_row_that_says_that_it_asks_is_no_caption(
+    row: Any, content: Any, is_caption: bool
+) -> None:
+    raw = row(0)
+    raw["metadata"] = {**raw["metadata"], "content_type": content}
+    assert isinstance(parse_row(raw), Example) is is_caption

@@ -185,6 +185,20 @@ def test_a_config_without_captions_is_refused(write: Any, row: Any) -> None:
         open_folder(write([[[question]]]))
 
 
+def test_rows_of_several_questions_are_refused_by_their_footers(write: Any, row: Any) -> None:
+    """Under whatever name, and with some rows of captions among them."""
+    turn = row(0)["conversations"]
+    system = {"from": "system", "value": "You describe pictures."}
+    for number in (2, 9):
+        rows = [row(i, conversations=turn * number) for i in range(3)]
+        with pytest.raises(DataError, match=rf"questions and their answers, {2 * number} turns a"):
+            open_folder(write([[rows]]))
+    with pytest.raises(DataError, match=r"data\.config=alignment"):
+        open_folder(write([[[row(0)], [row(1, conversations=turn * 9)]]]))
+    source = open_folder(write([[[row(i, conversations=[system, *turn]) for i in range(3)]]]))
+    assert captions(source, 0, 0)[0] == "<image>\nDescribe."  # the second turn of three
+
+
 def test_files_that_change_under_us(numbered: Any) -> None:
     source = open_folder(numbered(4))
     numbered(5)
