@@ -77,10 +77,16 @@ def main(words: Sequence[str]) -> int:
     options = read_options(words)
 
     from radcap.serving.files import list_files
+    from radcap.serving.source import fault_in_source
 
+    no_weights = fault_in_source(options.weights)
+    if no_weights is not None:
+        report(printable(no_weights))
     listing = list_files(options.files, sys.stdin)
     for fault in listing.faults:
         report(printable(fault))
+    if no_weights is not None:
+        return EXIT_FAILED
     if not listing.files and not listing.faults:
         report("standard input names no file: nothing to caption")
     if listing.passed_over:

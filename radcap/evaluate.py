@@ -54,10 +54,11 @@ def main(words: Sequence[str]) -> int:
         The exit status.
     """
     from radcap.compose import read_command_line, split_options
-    from radcap.evaluation.settings import data_settings, take_run
+    from radcap.evaluation.settings import data_settings, refuse_bare_path, take_run
 
     run, rest = take_run(words)
     overrides, _ = split_options(rest)
+    refuse_bare_path(overrides)
     settings = data_settings(run, overrides) if run is not None else {}
     config = read_command_line(rest, settings=settings)
     if config is None:

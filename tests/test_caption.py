@@ -184,6 +184,8 @@ def test_frames_and_faults_of_single_ones(folder: Path) -> None:
         (("weights.bin", "a.png", "--frame", "-1"), "--frame -1: from 0"),
         (("weights.bin", "a.png", "--beams", "two"), "argument --beams: invalid int value: 'two'"),
         (("weights.bin", "a.png", "--device", "gpu"), "invalid choice: 'gpu'"),
+        (("weights.bin", "a.png", "--device", "gpu"), "did you mean cuda?"),
+        (("weights.bin", "a.png", "--device", "mps"), "Apple's GPU"),
         (("weights.bin", "a.png", "--precision", "int8", "--device", "tpu"), "is for the CPU"),
         (("weights.bin", "a.png", "--json", "--csv"), "not allowed with argument"),
         (("weights.bin", "a.png", "--jsn"), "unrecognized arguments: --jsn"),
@@ -209,6 +211,28 @@ def test_weights_that_are_not_there_end_in_a_line(folder: Path) -> None:
         assert source in done.stderr
     done = caption(folder, "weights.bin", "a.png", "--max-len", "0")
     assert done.returncode == 2
+
+
+def test_two_wrong_paths_are_both_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from radcap.caption import main
+
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for weights, said in (
+        ("weights.bin", "radcap: weights.bin: no such file or folder"),
+        ("runs/typo", "radcap: runs/typo: no such file or folder; for a model of the Hub of that"),
+        ("weights\nbin", "radcap: weights\\nbin: no such file or folder"),
+    ):
+        assert main([weights, "gone.png", "more/*.dcm"]) == 1
+        out, err = capsys.readouterr()
+        lines = err.splitlines()
+        assert out == "" and len(lines) == 3
+        assert lines[0].startswith(said)
+        assert lines[1:] == [
+            "radcap: gone.png: no such file or folder", "radcap: more/*.dcm: no file matches"
+        ]  # fmt: skip
 
 
 def test_weights_of_the_hub_by_its_address_and_token(folder: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -163,6 +164,41 @@ def test_a_cut_evaluation_goes_on_and_ends_the_same(words: list[str], tmp_path: 
     assert {name: (out / name).read_bytes() for name in whole} == whole
 
 
+def test_a_loss_beyond_any_perplexity_is_infinity_in_every_file(
+    words: list[str], tmp_path: Path, tokenizer: BertTokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = speaking_model(tokenizer, " ".join(["lung"] * 12))
+    with torch.no_grad():
+        model.fc_out.weight *= 300
+    sure = save(model, tmp_path / "sure.safetensors")
+    assert main([*words, f"evaluate.weights={sure}", "evaluate.captions=0"]) == 0
+    text = (tmp_path / "out/results.json").read_text()
+    found = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    scores = found["scores"]
+    assert scores["loss"]["value"] > 1000
+    assert scores["perplexity"] == {
+        "value": "Infinity", "interval": ["Infinity", "Infinity"], "count": 111
+    }  # fmt: skip
+    said = capsys.readouterr().out
+    assert re.search(r"^perplexity +infinity   infinity to infinity ", said, re.MULTILINE)
+    table = (tmp_path / "out/results.md").read_text()
+    assert "| perplexity | infinity | infinity to infinity | 111 |" in table
+
+
+def test_an_evaluation_stopped_before_any_result_takes_other_settings(
+    words: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert main([*words, "evaluate.captions=0"]) == 0
+    (out / "rows.jsonl").write_bytes(b"")  # as where it is stopped while the device is opened
+    for name in ("results.json", "results.md", "worst.html"):
+        (out / name).unlink()
+    assert main([*words, "evaluate.captions=2", "data.max_length=20", "evaluate.rows=8"]) == 0
+    assert results(out)["captions"] == 2
+    with pytest.raises(ConfigError, match=r"captions .*evaluate\.fresh=true"):
+        main([*words, "evaluate.captions=0", "data.max_length=20", "evaluate.rows=8"])
+
+
 def test_a_finished_evaluation_is_told_again_without_the_device(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -318,6 +354,8 @@ def test_without_captions_there_is_a_loss(words: list[str], tmp_path: Path) -> N
         (["evaluate.rows=0"], "evaluate.rows"),
         (["evaluate.weight=x"], "evaluate.weights"),
         (["evaluate.beams=0"], "evaluate.beams"),
+        (["runs/default"], "runs/default: no such file or folder; a run is given as run=RUN"),
+        (["data.config=instruct"], "data.config='instruct': questions and their answers"),
     ],
 )
 def test_wrong_words_are_refused_in_a_line(

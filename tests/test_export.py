@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import resource
@@ -40,7 +41,7 @@ from radcap.export import main
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.weights import fingerprint
 from radcap.serving import package
-from radcap.serving.card import model_card, read_facts
+from radcap.serving.card import RunFacts, model_card, read_facts
 from radcap.serving.pretrained import load_pretrained
 from radcap.serving.upload import upload
 from radcap.training.checkpoint import Checkpoint, save_checkpoint
@@ -270,6 +271,23 @@ def test_the_card_says_what_the_run_says_and_no_more(exported: Path, run: Path) 
         assert part in card, part
     assert "None" not in card and "nan" not in card
     assert "bleu" not in card
+
+
+def test_an_infinite_perplexity_is_said_in_the_card(run: Path) -> None:
+    pretrained = load_pretrained(run)
+    figure = {"value": "Infinity", "interval": [math.exp(700.0), "Infinity"], "count": 40}
+    for summary, results, said in (
+        ({"val_perplexity": "Infinity"}, [], "loss 800.0000 nats a target token (padding left"),
+        ({"val_perplexity": "Infinity"}, [], "perplexity infinity."),
+        ({"val_perplexity": math.exp(700.0)}, [], "perplexity 1.014e+304."),
+        (
+            {}, [{"scores": {"perplexity": figure}}],
+            "| perplexity | infinity | 1.014e+304 to infinity |",
+        ),
+    ):  # fmt: skip
+        summary |= {"val_rows": 40, "val_loss": 800.0}
+        facts = RunFacts(summary=summary, evaluations=results)
+        assert said in model_card(pretrained, facts, "x")
 
 
 def test_weights_without_a_run_have_a_card_that_admits_it(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).parent.parent / "radcap"
 ROOMS = {"data", "model", "runtime", "training", "scoring", "aot"}
 ROOMS |= {"diagnosis", "serving", "evaluation", "page"}
 COMMANDS = {file.stem for file in PACKAGE.glob("*.py") if "run_command(" in file.read_text()} - {
-    "console"
+    "console",
+    "__main__",
 }
 
 # What each room may import, beside itself and the shared ground (config, errors, labels, console).

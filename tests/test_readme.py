@@ -88,7 +88,8 @@ def test_commands_in_the_text_exist() -> None:
     assert len(commands) > 10
     for command in commands:
         module = ROOT / f"{command.replace('.', '/')}.py"
-        assert (ROOT / command).is_file() or module.is_file(), command
+        package = ROOT / command / "__main__.py"
+        assert (ROOT / command).is_file() or module.is_file() or package.is_file(), command
 
 
 def test_the_extras_exist() -> None:

@@ -40,7 +40,7 @@ class EvaluationFolder:
     Attributes:
         path: the folder.
         results: the rows scored so far, in their order; rows 0 to `len(results) - 1`.
-        identity: what the results found here are of; empty for a new folder.
+        identity: what the results found here are of; empty where there are none.
     """
 
     def __init__(self, path: Path, *, fresh: bool = False, is_ours: bool = True) -> None:
@@ -105,11 +105,8 @@ class EvaluationFolder:
         identity = read_mapping(file)
         if identity is None:
             raise RadcapError(f"{file} is damaged; {_ANEW}")
-        self.identity = identity
         rows = self.path / _ROWS
-        if not rows.exists():
-            return
-        for line in read_lines(rows, most=_LONGEST_LINE):
+        for line in read_lines(rows, most=_LONGEST_LINE) if rows.exists() else ():
             if not line.endswith(b"\n"):
                 break  # of a process that was killed while writing
             try:
@@ -120,6 +117,8 @@ class EvaluationFolder:
                 raise RadcapError(f"{rows} lacks rows; {_ANEW}")
             self.results.append(result)
             self._num_whole += len(line)
+        if self.results:  # else nothing was scored, and other settings do as well
+            self.identity = identity
 
     def accept(self, identity: Mapping[str, Any]) -> None:
         """Note down what is scored, or make sure that the results found here are of just that.

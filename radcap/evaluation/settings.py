@@ -5,6 +5,7 @@ Imports no torch: a run that is not there is refused at once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,28 @@ def take_run(words: Sequence[str]) -> tuple[Path | None, list[str]]:
         other = f"; for weights without a run: evaluate.weights={run}" if run.exists() else ""
         raise ConfigError(f"run={run}: no run folder, it holds no config.yaml{other}")
     return run, rest
+
+
+def refuse_bare_path(words: Sequence[str]) -> None:
+    """Say how a run or weights are given, where a path stands by itself.
+
+    Args:
+        words: overrides.
+
+    Raises:
+        ConfigError: naming the path.
+    """
+    for word in words:
+        is_there = os.path.exists(word)  # noqa: PTH110 whatever its name
+        if "=" in word or not (os.sep in word or is_there):
+            continue
+        if is_there:
+            is_run = (Path(word) / "config.yaml").is_file()
+            raise ConfigError(f"{word}: write {'run' if is_run else 'evaluate.weights'}={word}")
+        raise ConfigError(
+            f"{word}: no such file or folder; a run is given as run=RUN, other weights as "
+            "evaluate.weights=WEIGHTS"
+        )
 
 
 def data_settings(run: Path, words: Sequence[str]) -> dict[str, Any]:

@@ -122,6 +122,27 @@ def test_rows_have_to_know_what_they_are_of(tmp_path: Path) -> None:
         EvaluationFolder(tmp_path).accept({"weights": "a"})
 
 
+def test_an_evaluation_stopped_before_a_result_binds_nothing(tmp_path: Path) -> None:
+    folder = EvaluationFolder(tmp_path)
+    folder.accept({"weights": "a", "rows": 5, "data_revision": "c0ffee"})
+    folder.accept({"precision": "fp32"})
+    folder.note({"device": "CPU"})
+    folder.close()
+    (tmp_path / "rows.jsonl").write_bytes(result(0).to_line()[:20])  # of half a row
+    again = EvaluationFolder(tmp_path)
+    assert (again.identity, again.results) == ({}, [])
+    again.accept({"weights": "b", "rows": 7})
+    again.accept({"precision": "bf16"})
+    again.append([result(0)], {})
+    again.close()
+    last = EvaluationFolder(tmp_path)
+    assert last.identity == {"weights": "b", "rows": 7, "precision": "bf16"}
+    assert last.results == [result(0)]
+    with pytest.raises(ConfigError, match=r"rows \(7 -> 5\)"):
+        last.accept({"weights": "b", "rows": 5, "precision": "bf16"})
+    last.close()
+
+
 def test_rows_that_wait_for_their_disk_are_not_called_saved(tmp_path: Path) -> None:
     folder = EvaluationFolder(tmp_path / "out")
     folder.accept({"weights": "a"})

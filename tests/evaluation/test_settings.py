@@ -13,7 +13,12 @@ from test_mappings import LAUGHS
 
 from radcap.compose import compose, to_yaml
 from radcap.errors import ConfigError
-from radcap.evaluation.settings import data_settings, pinned_revision, take_run
+from radcap.evaluation.settings import (
+    data_settings,
+    pinned_revision,
+    refuse_bare_path,
+    take_run,
+)
 
 
 def make_run(folder: Path, *words: str, revision: str = "c0ffee") -> Path:
@@ -125,6 +130,23 @@ def test_the_revision_is_kept_for_the_same_data_set_alone(tmp_path: Path) -> Non
     for word in ("data.path=here", "data.hub_id=me/mine", "data=phantom"):
         other = compose([word], settings=data_settings(run, [word]))
         assert pinned_revision(run, other) is None
+
+
+def test_a_path_by_itself_is_told_how_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "mine")
+    (tmp_path / "model.bin").write_bytes(b"")
+    refuse_bare_path(["data.path=mine", "+experiment=beam", "beam"])
+    for words, said in (
+        (["mine"], "mine: write run=mine"),
+        (["seed=1", "./mine/"], r"\./mine/: write run=\./mine/"),
+        (["model.bin"], r"model\.bin: write evaluate\.weights=model\.bin"),
+        (["runs/typo"], r"runs/typo: no such file or folder; a run is given as run=RUN"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            refuse_bare_path(words)
 
 
 def test_run_is_a_word_of_its_own(tmp_path: Path) -> None:
