@@ -9,6 +9,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radcap.config import MAX_POSITIONS
@@ -76,10 +77,12 @@ def main(words: Sequence[str]) -> int:
     """
     options = read_options(words)
 
-    from radcap.serving.files import list_files
+    from radcap.serving.files import PICTURE_SUFFIXES, list_files
     from radcap.serving.source import fault_in_source
 
     no_weights = fault_in_source(options.weights)
+    if no_weights is None and options.weights.lower().endswith(PICTURE_SUFFIXES):
+        no_weights = f"{options.weights}: a picture; the weights come before it"
     if no_weights is not None:
         report(printable(no_weights))
     listing = list_files(options.files, sys.stdin)
@@ -87,6 +90,9 @@ def main(words: Sequence[str]) -> int:
         report(printable(fault))
     if no_weights is not None:
         return EXIT_FAILED
+    if listing.faults and not listing.files and not Path(options.weights).exists():
+        nowhere = "no such file or folder; on the Hub it was not looked for"
+        report(printable(f"{options.weights}: {nowhere}"))
     if not listing.files and not listing.faults:
         report("standard input names no file: nothing to caption")
     if listing.passed_over:

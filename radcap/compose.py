@@ -37,6 +37,7 @@ from radcap.places import with_home
 from radcap.reading import read_text
 from radcap.typed import AnyConfig, check_known, check_names, refuse_references, to_config
 
+_SHARED = "common"  # what the files of a group build upon
 _MOST_DIGITS = 30
 _MOST_NUMBER = 10**_MOST_DIGITS
 
@@ -206,10 +207,12 @@ def read_config(file: Path) -> Config:
 
 
 def group_options(folders: Iterable[Path]) -> dict[str, list[str]]:
-    """The options of every config group, by the group's name."""
+    """The options of every config group, by the group's name; without what its files share."""
     groups: dict[str, list[str]] = {}
     for folder in folders:
         for file in sorted(folder.glob("*/*.yaml")):
+            if file.stem == _SHARED:
+                continue
             groups.setdefault(file.parent.name, []).append(file.stem)
     return groups
 

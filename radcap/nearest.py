@@ -29,8 +29,9 @@ def nearest_options(name: str, known: Collection[str]) -> list[str]:
         known: full names.
     """
     section, _, key = name.rpartition(".")
-    if (meant := _FOREIGN.get(key)) in known:
-        return [meant]
+    foreign = _FOREIGN.get(key)
+    if foreign is not None and foreign in known:
+        return [foreign]
     keys = {_key(one) for one in known}
     meant = key if key in keys else nearest(key, keys)
     found = [one for one in known if _key(one) == meant]

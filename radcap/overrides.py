@@ -18,7 +18,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
+from hydra.core.override_parser.overrides_parser import (
+    CommonTokenStream,
+    InputStream,
+    OverrideLexer,
+    OverrideParser,
+    OverridesParser,
+    create_functions,
+)
 from hydra.core.override_parser.overrides_visitor import HydraErrorListener, HydraOverrideVisitor
 from hydra.core.override_parser.types import (
     Glob,
@@ -29,8 +36,6 @@ from hydra.core.override_parser.types import (
     Transformer,
 )
 from hydra.errors import HydraException
-from hydra.grammar.gen.OverrideLexer import CommonTokenStream, InputStream, OverrideLexer
-from hydra.grammar.gen.OverrideParser import OverrideParser
 
 from radcap.config import place_names, text_options
 from radcap.errors import ConfigError, first_line
@@ -141,15 +146,17 @@ class _WordVisitor(HydraOverrideVisitor):
 
     def visitFunction(self, ctx: Any) -> Any:
         """Numbers are what range(...) and int(...) are about."""
-        is_of_values = ctx.getChild(0).getText() in _OF_VALUES
-        return (super() if is_of_values else self._plainly).visitFunction(ctx)
+        if ctx.getChild(0).getText() in _OF_VALUES:
+            return super().visitFunction(ctx)
+        return self._plainly.visitFunction(ctx)
 
     def visitElement(self, ctx: Any) -> Any:
         """Of a function's named arguments, such as reverse=true, none is a value."""
         siblings = list(ctx.parentCtx.getChildren())
         before = siblings[siblings.index(ctx) - 1]
-        is_named = isinstance(before, OverrideParser.ArgNameContext)
-        return (self._plainly if is_named else super()).visitElement(ctx)
+        if isinstance(before, OverrideParser.ArgNameContext):
+            return self._plainly.visitElement(ctx)
+        return super().visitElement(ctx)
 
     def _createPrimitive(self, ctx: Any) -> Any:
         value = super()._createPrimitive(ctx)

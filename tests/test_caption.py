@@ -219,8 +219,11 @@ def test_two_wrong_paths_are_both_named(
     from radcap.caption import main
 
     (tmp_path / "runs").mkdir()
+    (tmp_path / "scan.PNG").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     for weights, said in (
+        ("run=runs", "radcap: run=runs: no such file or folder; write runs alone"),
+        ("scan.PNG", "radcap: scan.PNG: a picture; the weights come before it"),
         ("weights.bin", "radcap: weights.bin: no such file or folder"),
         ("runs/typo", "radcap: runs/typo: no such file or folder; for a model of the Hub of that"),
         ("weights\nbin", "radcap: weights\\nbin: no such file or folder"),
@@ -233,6 +236,12 @@ def test_two_wrong_paths_are_both_named(
         assert lines[1:] == [
             "radcap: gone.png: no such file or folder", "radcap: more/*.dcm: no file matches"
         ]  # fmt: skip
+    # It may be the name of a model of the Hub, which nobody asks where there is nothing to caption.
+    assert main(["someone/model", "gone.png"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "radcap: gone.png: no such file or folder",
+        "radcap: someone/model: no such file or folder; on the Hub it was not looked for",
+    ]
 
 
 def test_weights_of_the_hub_by_its_address_and_token(folder: Path, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ DEBUG = sorted(file.stem for file in (configs_folder() / "debug").glob("*.yaml")
         ("runtime=cuda:0", "runtime", "nearest: cuda"),
         ("runtime.name=gpu", "runtime.name", "; did you mean cuda?"),
         ("runtime=mps", "runtime", "Apple's GPU, cpu works there"),
+        ("runtime=common", "runtime", "there are auto, cpu, cuda, tpu, xla_cpu"),
         ("lr=1e-3", "lr", "no such option; did you mean optimizer.lr?"),
         ("+model.lr=1e-3", "model.lr", "did you mean optimizer.lr?"),
         ("learning_rate=1", "learning_rate", "did you mean optimizer.lr?"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import re
 import tomllib
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from command_line import ROOT
 from test_layout import COMMANDS as MODULES
 from watched import watch
 
-from radcap.__main__ import COMMANDS, main
+from radcap.__main__ import COMMANDS, _list
+from radcap.errors import ConfigError
 
 
 def test_it_lists_every_command_with_a_line(tmp_path: Path) -> None:
@@ -34,15 +35,10 @@ def test_it_lists_every_command_with_a_line(tmp_path: Path) -> None:
         ("+experiment=smoke", "as in radcap train +experiment=smoke"),
     ],
 )
-def test_what_is_no_command_is_told_in_a_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str, said: str
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["radcap", word])
-    with pytest.raises(SystemExit) as end:
-        main()
-    out, err = capsys.readouterr()
-    assert (end.value.code, out, err.count("\n")) == (2, "", 1)
-    assert said in err
+def test_what_is_no_command_is_told_in_a_line(word: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        _list([word])
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

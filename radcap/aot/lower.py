@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -24,8 +25,6 @@ from radcap.model.encoder import IMAGE_SIZE
 from radcap.model.generate import begin_search, greedy_step
 from radcap.training.build import make_model
 from radcap.training.step import TrainStep, validation_sums
-
-_START, _END, _PAD = 101, 102, 0  # any ids of the vocabulary give the same program
 
 
 def lower(config: Config, num_devices: int, batch_size: int) -> Iterator[tuple[str, Program]]:
@@ -46,7 +45,7 @@ def lower(config: Config, num_devices: int, batch_size: int) -> Iterator[tuple[s
         forward="decoding" if graph == "generate" else "loss",
     )
     with torch.device("meta"):
-        model = make_model(config.model, vocab_size=_vocab_size())
+        model = make_model(config.model, vocab_size=len(_vocabulary()))
     runtime.place(model)
     name_modules(model)
     record = {"train": _train, "eval": _eval, "generate": _generate}[graph]
@@ -61,7 +60,7 @@ def _train(
         model,
         optimizer,
         runtime,
-        pad_id=_PAD,
+        pad_id=_vocabulary()["[PAD]"],
         accumulate=config.trainer.accumulate,
         clip_norm=config.optimizer.clip_norm,
     )
@@ -76,7 +75,8 @@ def _eval(
     config: Config, runtime: TracingRuntime, model: ImageCaptioningModel, batch_size: int
 ) -> Iterator[tuple[str, Program]]:
     model.eval()
-    scalars = validation_sums(model, runtime, *_batch(config, runtime, batch_size), pad_id=_PAD)
+    batch, pad_id = _batch(config, runtime, batch_size), _vocabulary()["[PAD]"]
+    scalars = validation_sums(model, runtime, *batch, pad_id=pad_id)
     yield "eval", runtime.program(scalars.values())
 
 
@@ -87,8 +87,9 @@ def _generate(
     model.eval()
     images, _ = _batch(config, runtime, batch_size)
     max_len = config.data.max_length
+    start_id, end_id, pad_id = (_vocabulary()[word] for word in ("[CLS]", "[SEP]", "[PAD]"))
     with runtime.arithmetic():
-        state = begin_search(model, images, max_len, start_id=_START, pad_id=_PAD)
+        state = begin_search(model, images, max_len, start_id=start_id, pad_id=pad_id)
         yield "start", runtime.program(_tensors(state))
 
         def stand_in(tensor: Tensor) -> Tensor:
@@ -98,7 +99,7 @@ def _generate(
 
         state = tree_map(stand_in, state)
         watched = runtime.watch([*_tensors(state.cache), state.written])
-        state = greedy_step(model, state, end_id=_END, pad_id=_PAD)
+        state = greedy_step(model, state, end_id=end_id, pad_id=pad_id)
         done = state.ended.all()
         new = (state.ids, state.lengths, state.log_probs, state.ended, state.position, done)
         yield "token", runtime.program(new, watched)
@@ -117,8 +118,11 @@ def _tensors(tree: object) -> list[Tensor]:
     return list({id(leaf): leaf for leaf in leaves}.values())
 
 
-def _vocab_size() -> int:
-    return len(VOCABULARY.read_text(encoding="utf-8").splitlines())
+@cache
+def _vocabulary() -> dict[str, int]:
+    """Word piece -> id."""
+    words = VOCABULARY.read_text(encoding="utf-8").splitlines()
+    return {word: number for number, word in enumerate(words)}
 
 
 def main(words: Sequence[str]) -> None:

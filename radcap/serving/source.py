@@ -5,6 +5,7 @@ Imports no torch: what is surely not there is refused at once.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -37,7 +38,9 @@ def fault_in_source(source: str) -> str | None:
         return f"{printable(source)}: {error.strerror}"
     except ValueError as error:  # a NUL in it, or half a character
         return f"{shown(source)}: no path ({error})"
-    hub_id = hub_model_id(source)
+    hub_id, rest = hub_model_id(source), source.partition("=")[2]
+    if rest and os.path.exists(rest):  # noqa: PTH110 whatever its name
+        return f"{printable(source)}: no such file or folder; write {printable(rest)} alone"
     if hub_id is None or path.suffix in WEIGHTS_SUFFIXES:
         return f"{printable(source)}: no such file or folder"
     owner = Path(hub_id[0]).parent
