@@ -122,6 +122,17 @@ def _check_data(config: Config) -> None:
     for key, (value, fault_in) in faults.items():
         if value is not None and (fault := fault_in(value)):
             raise ConfigError(f"{key}={shown(value)}: no such name is possible: {fault}")
+    for key, value in (
+        ("data.image_column", data.image_column),
+        ("data.caption_column", data.caption_column),
+    ):
+        if value is not None and not value.strip():
+            raise ConfigError(f"{key}: must not be empty")
+    if data.image_column == data.caption_column:
+        raise ConfigError(
+            f"data.caption_column={shown(data.caption_column)}: that is data.image_column; a "
+            "column holds pictures or captions"
+        )
 
 
 def _check_section(section: Any, prefix: str) -> None:

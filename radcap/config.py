@@ -122,6 +122,10 @@ class DataConfig:
     train_split: str = option("split to train on")
     val_split: str = option("split to validate on")
     revision: str | None = option("commit of the Hub data set; null for the newest")
+    image_column: str = option("column of the pictures", then="image")
+    caption_column: str | None = option(
+        "column of the captions, plain text; null: the first answer in conversations", then=None
+    )
     batch_size: int = option("rows in a global batch", at_least=1, at_most=_MAX_BATCH_SIZE)
     workers: int | None = free(
         "loader processes of each training process; 0: none; null: as many as are of use",

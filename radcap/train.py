@@ -20,7 +20,7 @@ interrupted run stopped.
 overrides:
   +experiment=NAME      a whole experiment: epoch1 (the model card's run), smoke (seconds), epoch3,
                         frozen_encoder, large_decoder, v5e-8, v3-32
-  GROUP=OPTION          data=phantom|radimagenet_vqa  model=card|small|tiny
+  GROUP=OPTION          data=phantom|radimagenet_vqa|rocov2  model=card|small|tiny
                         runtime=auto|tpu|cuda|cpu|xla_cpu  schedule=constant|cosine
                         debug=overfit|limit|profile
   KEY=VALUE             trainer.max_steps=100  data.path=FOLDER  optimizer.lr=1e-4  seed=1

@@ -212,8 +212,14 @@ def test_a_finished_evaluation_is_told_again_without_the_device(
 
 
 def test_results_of_something_else_are_not_mixed(
-    words: list[str], tmp_path: Path, tokenizer: BertTokenizer
+    words: list[str], data: Path, tmp_path: Path, tokenizer: BertTokenizer
 ) -> None:
+    for file in sorted(data.rglob("*.parquet")):  # with another column of texts
+        content = pq.read_table(file)
+        content = content.append_column("said", pa.array(["x"] * len(content)))
+        (tmp_path / "set").mkdir(exist_ok=True)
+        pq.write_table(content, tmp_path / "set" / file.name, row_group_size=4)
+    words = [*words, f"data.path={tmp_path / 'set'}"]
     assert main(words) == 0
     other = save(speaking_model(tokenizer, "ct of the lung"), tmp_path / "other.safetensors")
     for word, named in (
@@ -221,6 +227,7 @@ def test_results_of_something_else_are_not_mixed(
         ("evaluate.rows=6", "rows"),
         ("evaluate.captions=2", "captions"),
         ("data.max_length=20", "max_length"),
+        ("data.caption_column=said", "config"),
     ):
         with pytest.raises(ConfigError, match=f"{named} .*evaluate.fresh=true"):
             main([*words, word])

@@ -13,6 +13,7 @@ from typing import Any
 
 from radcap.data.answers import MOST_FILE_BYTES
 from radcap.data.digest import Digest
+from radcap.data.split_files import files_of_split
 from radcap.names import fault_in_path, is_commit
 
 NOTE = "radcap_copy.json"
@@ -97,10 +98,10 @@ class Note:
 
     def of_splits(self, splits: Sequence[str]) -> dict[str, NotedFile] | None:
         """The files of some splits; None where one has none."""
-        starts = [f"{self.config}/{split}-" for split in splits]
-        if not all(any(name.startswith(start) for name in self.files) for start in starts):
+        found = [files_of_split(self.files, split, self.config) for split in splits]
+        if not all(found):
             return None
-        return {n: file for n, file in self.files.items() if n.startswith(tuple(starts))}
+        return {name: self.files[name] for names in found for name in names}
 
 
 def read_note(folder: Path) -> Note | None:

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from radcap.data.columns import Columns
 from radcap.data.faults import DataError
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
-
-REQUIRED_COLUMNS = ("image", "conversations")
-COLUMNS = (*REQUIRED_COLUMNS, "metadata")
 
 # A caption is a question and its answer, perhaps after words of a system.
 _MOST_TURNS = 3
@@ -44,27 +42,28 @@ class RowGroup:
     stop: int
 
 
-def row_groups(file: str, footer: pq.FileMetaData, size: int) -> list[RowGroup]:
+def row_groups(file: str, footer: pq.FileMetaData, size: int, columns: Columns) -> list[RowGroup]:
     """The row groups of a file.
 
     Args:
         file: its path or address.
         footer: of the file.
         size: of the file, in bytes.
+        columns: those in use.
 
     Raises:
         DataError: the file cannot hold what its footer says.
     """
     groups = []
     for index in range(footer.num_row_groups):
-        group = _row_group(file, index, footer.row_group(index))
+        group = _row_group(file, index, footer.row_group(index), columns)
         if not _is_possible(group, size):
             raise DataError(
                 f"{file} is not a whole parquet file: row group {index} is said to have "
                 f"{group.num_rows:,} rows in the bytes {group.start:,} to {group.stop:,} of "
                 f"{size:,}"
             )
-        unpacked = _unpacked_bytes(footer.row_group(index))
+        unpacked = _unpacked_bytes(footer.row_group(index), columns)
         if unpacked > max(_LARGE_BYTES, _MOST_GROWTH * (group.stop - group.start)):
             raise DataError(
                 f"{file}: row group {index} grows from {group.stop - group.start:,} bytes to "
@@ -111,9 +110,9 @@ def _is_possible(group: RowGroup, size: int) -> bool:
     return 0 <= group.num_rows <= most_rows
 
 
-def _row_group(file: str, index: int, group: Any) -> RowGroup:
+def _row_group(file: str, index: int, group: Any, columns: Columns) -> RowGroup:
     start, stop = None, 0
-    for column in _used_columns(group):
+    for column in _used_columns(group, columns):
         pages = [column.dictionary_page_offset, column.data_page_offset]
         first = min(offset for offset in pages if offset is not None)
         start = first if start is None else min(start, first)
@@ -121,11 +120,15 @@ def _row_group(file: str, index: int, group: Any) -> RowGroup:
     return RowGroup(file, index, group.num_rows, group.total_byte_size, start or 0, stop)
 
 
-def _unpacked_bytes(group: Any) -> int:
+def _unpacked_bytes(group: Any, columns: Columns) -> int:
     """Bytes of the columns in use without parquet's compression."""
-    return sum(column.total_uncompressed_size for column in _used_columns(group))
+    return sum(column.total_uncompressed_size for column in _used_columns(group, columns))
 
 
-def _used_columns(group: Any) -> Iterator[Any]:
-    columns = map(group.column, range(group.num_columns))
-    return (column for column in columns if column.path_in_schema.partition(".")[0] in COLUMNS)
+def _used_columns(group: Any, columns: Columns) -> Iterator[Any]:
+    """The stored columns; a struct has one for each of its fields, after a dot."""
+    starts = tuple(f"{name}." for name in columns.names)
+    for column in map(group.column, range(group.num_columns)):
+        # A plain name may hold dots itself.
+        if f"{column.path_in_schema}.".startswith(starts):
+            yield column

@@ -8,11 +8,13 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from radcap.data.columns import USUAL, Columns
 from radcap.data.download import Hub
 from radcap.data.faults import DataError, one_line
 from radcap.data.kept_footers import KeptFooters
 from radcap.data.repository import RemoteFile, Repository, list_repository
-from radcap.data.source import Source, StoredFile, make_source, what_is_there
+from radcap.data.source import Source, StoredFile, make_source
+from radcap.data.split_files import files_of_split, looked_for, what_is_there
 from radcap.reading import LFS_POINTER, is_lfs_pointer
 
 if TYPE_CHECKING:
@@ -26,11 +28,17 @@ _TAIL_SHARE = 1 / 2048
 # A file of 1,000 row groups has a footer of about 3 MB.
 _MOST_FOOTER_BYTES = 16_000_000
 _MOST_FOOTERS_BYTES = 256_000_000
+_CONVERTED = "; of many data sets data.revision=refs/convert/parquet has them"
 _END = 8  # a parquet file ends with the footer's length (4 bytes, little endian) and 'PAR1'
 
 
 def open_hub(
-    hub: Hub, split: str, config: str, revision: str | None, footers: Path | None = None
+    hub: Hub,
+    split: str,
+    config: str,
+    revision: str | None,
+    footers: Path | None = None,
+    columns: Columns = USUAL,
 ) -> Source:
     """Open one split and list its row groups; reads listings and footers and nothing else.
 
@@ -39,6 +47,7 @@ def open_hub(
         split, config: see `radcap.data.source.open_source`.
         revision: branch, tag or commit; None: the newest. The answer is pinned to its commit.
         footers: a folder that keeps footers for the next time; None keeps nothing.
+        columns: those that hold pictures and captions.
 
     Raises:
         DataError: not there, not allowed, no network, or not of the data set's form.
@@ -69,19 +78,18 @@ def open_hub(
     urls = [file.url for file in files]
     stored = {url: stored for url, (_, stored) in zip(urls, answers, strict=True)}
     found = [footer for footer, _ in answers]
-    return make_source(hub.hub_id, repository.commit, urls, found, stored)
+    return make_source(hub.hub_id, repository.commit, urls, found, stored, columns)
 
 
 def split_files(repository: Repository, split: str, config: str) -> list[str]:
     """The parquet files of a split, in stored order."""
-    start = f"{config}/{split}-"
-    stored = repository.listed
-    files = [name for name in stored if name.startswith(start) and name.endswith(".parquet")]
+    files = files_of_split(repository.listed, split, config)
     if not files:
-        found = [name for name in stored if name.endswith(".parquet")]
+        found = [name for name in repository.listed if name.endswith(".parquet")]
+        hint = "" if found else _CONVERTED
         raise DataError(
-            f"no split {split!r} in data set {repository.hub.hub_id}: looked for {start}*.parquet; "
-            f"{what_is_there(found, split)}"
+            f"no split {split!r} in data set {repository.hub.hub_id}: looked for "
+            f"{looked_for(split, config)}; {what_is_there(found, split)}{hint}"
         )
     return files
 

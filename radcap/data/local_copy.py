@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from radcap.console import progress
+from radcap.data.columns import USUAL, Columns
 from radcap.data.copy_note import NOTE, Note, NotedFile, read_note, write_note
 from radcap.data.digest import Digest
 from radcap.data.download import Hub
@@ -201,8 +202,16 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def open_copy(folder: Path, *, hub_id: str, split: str, config: str, commit: str) -> Source:
+def open_copy(
+    folder: Path,
+    *,
+    hub_id: str,
+    split: str,
+    config: str,
+    commit: str,
+    columns: Columns = USUAL,
+) -> Source:
     """Open a split of a copy under the name and commit it has on the Hub: rows, order and
     positions are the same, so that a run may move from one to the other."""
-    source = open_source(split=split, path=str(folder), config=config)
+    source = open_source(split=split, path=str(folder), config=config, columns=columns)
     return replace(source, name=hub_id, revision=commit)

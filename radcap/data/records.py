@@ -1,7 +1,9 @@
 """A raw row of the data set -> an `Example`, or a named reason to skip it.
 
 Row form (RadImageNet-VQA, alignment): `image` struct{bytes, path}, `conversations` list of
-struct{from, value}, `metadata` struct{modality, location, pathology, is_abnormal, ...}.
+struct{from, value}, `metadata` struct{modality, location, pathology, is_abnormal, ...}. Rows of
+other data sets have a `caption` in the place of `conversations`; `radcap.data.columns` says where
+theirs is.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from radcap.data.columns import CAPTION, CONVERSATIONS, IMAGE, METADATA
 from radcap.labels import Labels
 
 if TYPE_CHECKING:
@@ -48,15 +51,26 @@ def parse_row(row: Mapping[str, Any]) -> Example | Skipped:
     here."""
     if not row:
         return Skipped("bad text")
-    image = row.get("image")
+    image = row.get(IMAGE)
     encoded = image.get("bytes") if isinstance(image, Mapping) else image
     if not isinstance(encoded, bytes):
         return Skipped("no image")
-    answers, metadata = _answers(row.get("conversations")), row.get("metadata")
-    if len(answers) > 1 or _is_question(metadata):
-        return Skipped("questions")
-    caption = " ".join(answers[0].split()) if answers and isinstance(answers[0], str) else ""
-    return Example(encoded, caption, _labels(metadata)) if caption else Skipped("no caption")
+    metadata = row.get(METADATA)
+    if CAPTION in row:
+        caption = _text(row[CAPTION])
+    else:
+        answers = _answers(row.get(CONVERSATIONS))
+        if len(answers) > 1 or _is_question(metadata):
+            return Skipped("questions")
+        caption = _text(answers[0]) if answers else None
+    if caption is None:
+        return Skipped("no caption")
+    return Example(encoded, caption, _labels(metadata))
+
+
+def _text(value: Any) -> str | None:
+    """A text on one line; None where there is none."""
+    return " ".join(value.split()) or None if isinstance(value, str) else None
 
 
 def _answers(conversations: Any) -> list[Any]:

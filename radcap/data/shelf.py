@@ -121,11 +121,14 @@ class Cache:
         return cls(folder, decoded, SharedCount(max(0, limit_bytes - used)))
 
     def path(self, source: Source, where: RowGroup, max_pixels: int) -> Path:
-        """Where the rows of a row group are kept."""
+        """Where the rows of a row group are kept: by the data, and what was read of it."""
         form = f"decoded-{max_pixels}" if self.decoded else "encoded"
+        form += source.columns.tag
         if fault := fault_in_split(source.revision):
             raise DataError(f"data.cache: the data's revision is {shown(source.revision)}: {fault}")
-        name = f"{Path(where.file).parent.name}-{Path(where.file).stem}"
+        parts = Path(where.file).with_suffix("").parts
+        # CONFIG/SPLIT-00000-of-00001, or CONFIG/SPLIT/0000.
+        name = "-".join(parts[-2:] if "-" in parts[-1] else parts[-3:])
         if fault_in_split(name) or len(name.encode()) > _MOST_NAME_BYTES:
             name = hashlib.sha256(os.fsencode(name)).hexdigest()
         return self.folder / f"{source.revision[:16]}-{form}" / f"{name}-{where.index}.rows"

@@ -14,9 +14,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radcap.console import printable
+from radcap.data.columns import USUAL, Columns
 from radcap.data.faults import DataError, one_line
-from radcap.data.footer import COLUMNS, REQUIRED_COLUMNS, RowGroup, check_turns, row_groups
+from radcap.data.footer import RowGroup, check_turns, row_groups
+from radcap.data.split_files import files_of_split, looked_for, places, what_is_in, what_it_is
 from radcap.names import fault_in_path, fault_in_split, shown
 from radcap.reading import LFS_POINTER, check_regular, is_lfs_pointer_file, open_regular
 
@@ -46,17 +47,18 @@ class Source:
 
     `revision` is the Hub's commit, or for a folder a hash of file names, sizes and footers.
     `row_groups` stand in stored order: files by name, row groups as they lie in the file. `files`
-    are those that lie on the Hub.
+    are those that lie on the Hub. `columns` are those that are read.
     """
 
     name: str
     revision: str
     row_groups: tuple[RowGroup, ...]
     files: Mapping[str, StoredFile] = field(default_factory=dict, repr=False)
+    columns: Columns = USUAL
     _streams: dict[str, IterableDataset] = field(default_factory=dict, compare=False, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Source, (self.name, self.revision, self.row_groups, self.files)
+        return Source, (self.name, self.revision, self.row_groups, self.files, self.columns)
 
     @property
     def num_rows(self) -> int:
@@ -73,6 +75,8 @@ class Source:
     ) -> Iterator[dict[str, Any]]:
         """The raw rows of row group number `group`, from row `start` on, images not decoded.
 
+        Each has the names that `radcap.data.records.parse_row` knows, whatever the files call them.
+
         Args:
             path: a local file to read it from; needed where the split lies on the Hub.
 
@@ -87,7 +91,8 @@ class Source:
             for table in tables:
                 fresh = table.slice(max(0, start - count))
                 count += table.num_rows
-                yield from _to_rows(fresh)
+                names = [self.columns.names[name] for name in fresh.column_names]
+                yield from _to_rows(fresh.rename_columns(names))
         except (OSError, pa.ArrowException, ValueError) as error:
             raise DataError(
                 f"cannot read row group {where.index} of {where.file}: {one_line(error)}"
@@ -105,7 +110,7 @@ class Source:
     def _row_group_stream(self, where: RowGroup, path: Path | None) -> IterableDataset:
         file = str(path) if path is not None else where.file
         if file not in self._streams:
-            self._streams[file] = _open_stream(file)
+            self._streams[file] = _open_stream(file, self.columns)
         stream = self._streams[file]
         return stream.shard(num_shards=stream.num_shards, index=where.index, contiguous=True)
 
@@ -124,17 +129,20 @@ def open_source(
     hub: Hub | None = None,
     revision: str | None = None,
     footers: Path | None = None,
+    columns: Columns = USUAL,
 ) -> Source:
     """Open one split and list its row groups; reads the files' footers and nothing else.
 
     Args:
         split: "train", "val", "test": the first part of the file names.
         path: a local folder in the data set's form, `CONFIG/SPLIT-*.parquet`; also accepted:
-            `data/SPLIT-*.parquet` and `SPLIT-*.parquet`. Wins over `hub`.
+            `data/SPLIT-*.parquet` and `SPLIT-*.parquet`, and other names of others' data sets, see
+            `radcap.data.split_files`. Wins over `hub`.
         config: "alignment" for captions.
         hub: the data set on the Hub.
         revision: branch, tag or commit on the Hub; None: the newest. A folder has none.
         footers: a folder that keeps the Hub's footers for the next time; None keeps nothing.
+        columns: those that hold pictures and captions.
 
     Raises:
         DataError: nothing there, not allowed, no network, or not of the data set's form.
@@ -143,26 +151,25 @@ def open_source(
         if fault is not None:
             raise DataError(f"no split or configuration is named {shown(name)}: {fault}")
     if path is not None:
-        return _open_folder(Path(path), split, config)
+        return _open_folder(Path(path), split, config, columns)
     from radcap.data.hub import open_hub
 
     assert hub is not None, "a split lies in a folder or on the Hub"
-    return open_hub(hub, split, config, revision, footers)
+    return open_hub(hub, split, config, revision, footers, columns)
 
 
-def _open_folder(folder: Path, split: str, config: str) -> Source:
+def _open_folder(folder: Path, split: str, config: str, columns: Columns) -> Source:
     if not folder.is_dir():
-        raise DataError(f"data.path={folder} is not a folder")
-    homes = [folder / config, folder / "data", folder]
-    for home in homes:
-        files = sorted(home.glob(f"{split}-*.parquet"))
-        if files:
-            break
-    else:
-        found = sorted({file.relative_to(folder).as_posix() for file in folder.rglob("*.parquet")})
+        raise DataError(f"data.path={folder} is not a folder{what_it_is(folder)}")
+    homes = [folder / place / below for place in places(config) for below in ("", split)]
+    names = {
+        file.relative_to(folder).as_posix() for home in homes for file in home.glob("*.parquet")
+    }
+    files = [folder / name for name in files_of_split(names, split, config)]
+    if not files:
         raise DataError(
-            f"no split {split!r} in {folder}: looked for {config}/{split}-*.parquet,"
-            f" data/{split}-*.parquet and {split}-*.parquet; {what_is_there(found, split)}"
+            f"no split {split!r} in {folder}: looked for {looked_for(split, config)};"
+            f" {what_is_in(folder, split)}"
         )
     for file in files:
         try:
@@ -171,13 +178,13 @@ def _open_folder(folder: Path, split: str, config: str) -> Source:
             raise DataError(f"{file} is not a parquet file: {error.strerror}") from None
         if is_lfs_pointer_file(file):
             raise DataError(f"{file} is not a parquet file: {LFS_POINTER}")
-    names = [str(file.resolve()) for file in files]
+    paths = [str(file.resolve()) for file in files]
     footers = [_read_footer(str(file), partial(file.open, "rb")) for file in files]
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name} {file.stat().st_size} ".encode())
         digest.update(_footer_bytes(file))
-    return make_source(str(folder), digest.hexdigest()[:40], names, footers)
+    return make_source(str(folder), digest.hexdigest()[:40], paths, footers, columns=columns)
 
 
 def _footer_bytes(file: Path) -> bytes:
@@ -207,6 +214,7 @@ def make_source(
     files: list[str],
     footers: list[pq.FileMetaData],
     on_hub: Mapping[str, StoredFile] | None = None,
+    columns: Columns = USUAL,
 ) -> Source:
     """A source from its files' footers.
 
@@ -215,6 +223,7 @@ def make_source(
         files: paths or addresses, in stored order.
         footers: of each file.
         on_hub: what is known of those that lie on the Hub.
+        columns: those that hold pictures and captions.
 
     Raises:
         DataError: the files are not of the data set's form.
@@ -225,26 +234,18 @@ def make_source(
     for file, footer in zip(files, footers, strict=True):
         size = on_hub[file].size if on_hub else Path(file).stat().st_size
         try:
-            _check_columns(file, footer.schema.to_arrow_schema().names)
-            groups += row_groups(file, footer, size)
-            check_turns(file, footer)
+            columns.check(file, footer.schema.to_arrow_schema())
+            groups += row_groups(file, footer, size, columns)
+            if columns.caption is None:
+                check_turns(file, footer)
         except (pa.ArrowException, ValueError) as error:  # a name that is not UTF-8
             raise DataError(f"{file} is not a whole parquet file: {one_line(error)}") from error
     if not any(group.num_rows for group in groups):
         raise DataError(f"the files of {name} hold no rows")
-    return Source(name, revision, tuple(groups), on_hub or {})
+    return Source(name, revision, tuple(groups), on_hub or {}, columns)
 
 
-def _check_columns(file: str, names: list[str]) -> None:
-    missing = [column for column in REQUIRED_COLUMNS if column not in names]
-    if missing:
-        raise DataError(
-            f"{file} has no column {', '.join(map(repr, missing))}: captions need"
-            f" {', '.join(REQUIRED_COLUMNS)}; there are {printable(', '.join(names))[:300]}"
-        )
-
-
-def _open_stream(file: str) -> IterableDataset:
+def _open_stream(file: str, columns: Columns) -> IterableDataset:
     """One file as a stream whose shards are its row groups, with the columns that are read.
 
     Its form is its own: a column that is all null in one file may hold strings in the next
@@ -258,7 +259,7 @@ def _open_stream(file: str) -> IterableDataset:
 
     with open_regular(file) as stored:
         whole = pq.read_schema(stored).remove_metadata()
-    schema = pa.schema([whole.field(name) for name in COLUMNS if name in whole.names])
+    schema = pa.schema(columns.fields(whole))
     return open_stream(file, schema, rows_per_read=_ROWS_PER_READ)
 
 
@@ -270,14 +271,3 @@ def _to_rows(table: pa.Table) -> list[dict[str, Any]]:
         if table.num_rows == 1:
             return [{}]
         return [row for i in range(table.num_rows) for row in _to_rows(table.slice(i, 1))]
-
-
-def what_is_there(files: list[str], split: str) -> str:
-    """The splits that parquet files belong to, in words."""
-    if not files:
-        return "there are no parquet files"
-    stems = sorted({name.rsplit("-", 3)[0].removesuffix(".parquet") for name in files})
-    hint = ""
-    if split == "validation" and any(stem.split("/")[-1] == "val" for stem in stems):
-        hint = " (this data set calls it 'val')"
-    return f"there are: {printable(', '.join(stems[:12]))[:300]}{hint}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from radcap.config import Config
+from radcap.data.columns import Columns
 from radcap.data.download import Hub
 from radcap.data.local_copy import open_copy, whole_copy
 from radcap.data.phantom import is_drawn, phantom_folder
@@ -113,16 +114,31 @@ def _open(config: Config, folder: str | None, hub: Hub | None) -> list[Source]:
     """Training and validation split, from where a run would read them."""
     data = config.data
     splits = (data.train_split, data.val_split)
+    columns = Columns.of(data)
     commit = None if hub is None else _copied(config)
     if hub is not None and commit is not None:
         copy = Path(str(data.local_copy))
         return [
-            open_copy(copy, hub_id=hub.hub_id, split=split, config=data.config, commit=commit)
+            open_copy(
+                copy,
+                hub_id=hub.hub_id,
+                split=split,
+                config=data.config,
+                commit=commit,
+                columns=columns,
+            )
             for split in splits
         ]
     revision = _revision(config)
     return [
-        open_source(split=split, path=folder, config=data.config, hub=hub, revision=revision)
+        open_source(
+            split=split,
+            path=folder,
+            config=data.config,
+            hub=hub,
+            revision=revision,
+            columns=columns,
+        )
         for split in splits
     ]
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from radcap.config import Config
+from radcap.config import Config, DataConfig
 from radcap.console import say
 from radcap.data.collate import Batch, encode_captions
+from radcap.data.columns import USUAL, Columns
 from radcap.data.loader import Loader
 from radcap.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, RadcapError
 from radcap.evaluation.folder import EvaluationFolder
@@ -108,7 +109,7 @@ class Evaluation:
                 **asdict(self.weights.architecture),
                 "vocabulary": _vocabulary_hash(self.weights.tokenizer),
                 "data_revision": self.inputs.revision,
-                "config": data.config,
+                "config": _config_and_columns(data),
                 "split": self.split,
                 "rows": self.inputs.num_val_rows,
                 "lanes": data.lanes if part else None,  # they tell which rows a part is
@@ -296,6 +297,12 @@ def _default_folder(weights: Pretrained, source: str | Path, config: Config) -> 
             "folder (evaluate.out)"
         )
     return beside / f"step-{weights.step}-{name}"
+
+
+def _config_and_columns(data: DataConfig) -> str | list[str]:
+    """The configuration that is scored; results without columns are of the usual ones."""
+    columns = Columns.of(data)
+    return data.config if columns == USUAL else [data.config, *columns.required]
 
 
 def _last_part(path: str | Path) -> str:

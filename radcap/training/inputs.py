@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from radcap.config import Config
 from radcap.console import heartbeat, progress, say
+from radcap.data.columns import Columns
 from radcap.data.download import Hub, Traffic
 from radcap.data.order import Order, wide_window
 from radcap.data.shelf import SPOOLED_BYTES, Cache
@@ -232,6 +233,7 @@ class Inputs:
 
     def _open_splits(self, folder: str | None, revision: str | None) -> tuple[Source, Source]:
         data = self._config.data
+        columns = Columns.of(data)
         if self.hub is not None and data.local_copy is not None:
             from radcap.data.local_copy import copy_to_folder, open_copy
 
@@ -241,7 +243,12 @@ class Inputs:
             )
             train, val = (
                 open_copy(
-                    copy, hub_id=self.hub.hub_id, split=split, config=data.config, commit=commit
+                    copy,
+                    hub_id=self.hub.hub_id,
+                    split=split,
+                    config=data.config,
+                    commit=commit,
+                    columns=columns,
                 )
                 for split in splits
             )
@@ -256,6 +263,7 @@ class Inputs:
                 hub=self.hub,
                 revision=revision,
                 footers=footers,
+                columns=columns,
             )
             if data.val_split == data.train_split:
                 return train, train
@@ -266,6 +274,7 @@ class Inputs:
                 hub=self.hub,
                 revision=train.revision,
                 footers=footers,
+                columns=columns,
             )
         return train, val
 

@@ -21,7 +21,10 @@ DONE, FAILED, STOPPED, WAITING = "done", "failed", "stopped", "waiting"
 
 _LONGEST_VALUE = 24
 # Which rows are scored, and how many of their tokens: losses over others do not compare.
-_SCORED = ("name", "path", "hub_id", "config", "val_split", "revision", "max_length")
+_SCORED = (
+    *("name", "path", "hub_id", "config", "val_split", "revision", "max_length"),
+    *("image_column", "caption_column"),
+)
 
 
 @dataclass(frozen=True)
