@@ -11,6 +11,7 @@ A new command line gets a new entry, or tests/test_readme.py fails:
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,21 @@ def make_data(folder: Path) -> None:
     write_phantom(folder / "my_data", train_rows=40, val_rows=16, processes=1)
 
 
+def make_theirs(folder: Path) -> None:
+    """FOLDER, of another form."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (folder / "FOLDER").mkdir()
+    rows = []
+    for number in range(12):
+        picture = io.BytesIO()
+        Image.fromarray(np.full((40, 30), 20 * number, np.uint8)).save(picture, "PNG")
+        rows.append({"image": picture.getvalue(), "text": f"a scan of grey {number}"})
+    for split in ("train", "test"):
+        pq.write_table(pa.Table.from_pylist(rows), folder / "FOLDER" / f"{split}.parquet")
+
+
 def make_study(folder: Path) -> None:
     """scan.png, study/, more/ and weights that caption them: runs/default and pytorch_model.bin."""
     import pydicom
@@ -119,8 +135,17 @@ RECIPES: dict[str, Run | Covered | Extra | Cloud] = {
     "model.encoder_weights=none data.batch_size=8 trainer.max_steps=3": Covered(
         "tests/test_train.py::test_the_cards_model_trains_with_the_documented_command"
     ),
-    "python scripts/make_dataset.py PICTURES captions.csv my_data": Run(prepare=make_pictures),
+    "python scripts/make_dataset.py PICTURES captions.csv my_data --val-list held_out.txt": Run(
+        prepare=make_pictures
+    ),
     "python -m radcap.train data.path=my_data run.name=mine": Run(TINY),
+    "python -m radcap.evaluate run=runs/mine": Run("runtime=cpu data.workers=0"),
+    "python -m radcap.caption runs/mine - < held_out.txt": Run("--max-len 4"),
+    "python -m radcap.train data.path=FOLDER data.caption_column=text data.val_split=test "
+    "run.name=theirs": Run(TINY, prepare=make_theirs),
+    "python -m radcap.train data=rocov2 model=card run.name=rocov2": Covered(
+        "tests/data/test_columns.py::test_rocov2_is_one_word"
+    ),
     "scripts/tpu_vm.sh create --zone us-central1-a --dry-run": Run(),
     "scripts/tpu_vm.sh setup --zone us-central1-a --dry-run": Run(),
     "scripts/tpu_vm.sh train --zone us-central1-a --watch --mirror gs://BUCKET/runs/epoch1 "
