@@ -11,7 +11,7 @@ import warnings
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,10 +127,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is left out, and why."""
+    """What is left out, why, and which line of the table named it."""
 
     name: str
     reason: str
+    line: int = 0
 
 
 def main(words: Sequence[str]) -> int:
@@ -156,7 +157,9 @@ def main(words: Sequence[str]) -> int:
         "split_by": split_by,
         "patients": len({e.patient for e in entries} - {None}),
         "groups": {split: len({groups[e] for e in chosen}) for split, chosen in splits.items()},
-        "left_out": [{"file": fault.name, "reason": fault.reason} for fault in left_out],
+        "left_out": [
+            {"file": fault.name, "line": fault.line, "reason": fault.reason} for fault in left_out
+        ],
         "left_out_by_reason": _by_reason(left_out),
         "pictures_without_a_row": _unlisted(args.images, entries, left_out),
         "burned_in_annotation": sorted({e.name for e in entries if e.is_burned_in}),
@@ -286,7 +289,7 @@ def _read_entries(
                     seen.add(found.content)
                     entries.append(found)
                 else:
-                    left_out.append(found)
+                    left_out.append(replace(found, line=row.line))
             show(done, len(table))
     return entries, left_out
 

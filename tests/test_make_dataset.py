@@ -161,6 +161,7 @@ def test_names_that_lead_nowhere_cost_their_row_alone(pictures: Path, tmp_path: 
     assert sorted(captions(tmp_path / "out", "train")) == ["as on windows", "y"]
     left_out = {item["file"]: item["reason"] for item in outcome(tmp_path / "out")["left_out"]}
     assert left_out == names
+    assert [item["line"] for item in outcome(tmp_path / "out")["left_out"]] == [2, 3, 4, 5]
 
 
 def test_columns_of_other_names(pictures: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ _FORMS = (r"{split}-[^/]*\.parquet", r"{split}\.parquet", r"{split}/[^/]+\.parqu
 
 def places(config: str) -> tuple[str, ...]:
     """Where the files of a configuration may be, the first choice first; "" is the top."""
-    return (f"{config}/", "data/", "")
+    return tuple(dict.fromkeys((f"{config}/", "data/", "")))
 
 
 def files_of_split(names: Iterable[str], split: str, config: str) -> list[str]:

@@ -45,9 +45,7 @@ def test_nothing_is_known_of_an_empty_header(value: str | None) -> None:
     assert header(PatientID=value) == Header()
 
 
-@pytest.mark.parametrize(
-    ("value", "is_burned_in"), [("YES", True), ("NO", False), ("", False)]
-)
+@pytest.mark.parametrize(("value", "is_burned_in"), [("YES", True), ("NO", False), ("", False)])
 def test_burned_in_annotation(value: str, is_burned_in: bool) -> None:
     assert header(PatientID="", BurnedInAnnotation=value).is_burned_in is is_burned_in
 
