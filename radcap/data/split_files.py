@@ -11,8 +11,9 @@ from radcap.console import printable
 from radcap.names import shown
 
 # Below a place: several files of a split, one file, or a folder of its own, as the Hub's converter
-# writes it.
-_FORMS = (r"{split}-[^/]*\.parquet", r"{split}\.parquet", r"{split}/[^/]+\.parquet")
+# writes it. What begins like the first is the split's: a name that leads elsewhere is then refused,
+# and not passed over.
+_FORMS = (r"{split}-.*\.parquet", r"{split}\.parquet", r"{split}/[^/]+\.parquet")
 
 
 def places(config: str) -> tuple[str, ...]:
@@ -30,7 +31,8 @@ def files_of_split(names: Iterable[str], split: str, config: str) -> list[str]:
     listed = sorted(names)
     for place in places(config):
         for form in _FORMS:
-            pattern = re.compile(re.escape(place) + form.format(split=re.escape(split)))
+            name = re.escape(place) + form.format(split=re.escape(split))
+            pattern = re.compile(name, re.DOTALL)
             if found := [name for name in listed if pattern.fullmatch(name)]:
                 return found
     return []

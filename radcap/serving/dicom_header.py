@@ -18,8 +18,10 @@ from radcap.errors import ConfigError
 from radcap.names import shown
 
 # Value representations that are text or numbers, of a length that fits into a caption.
-_PLAIN = ("AS", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "SH", "SL", "SS", "ST")
-_PLAIN = (*_PLAIN, "SV", "TM", "UC", "UI", "UL", "US", "UT", "UV")
+_PLAIN = (
+    *("AS", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "SH", "SL", "SS", "ST"),
+    *("SV", "TM", "UC", "UI", "UL", "US", "UT", "UV"),
+)
 # They say who it is. Names of persons have a representation of their own, which is not plain.
 _OF_PERSONS = ("PatientID", "OtherPatientIDs", "IssuerOfPatientID", "PatientBirthDate")
 
