@@ -22,6 +22,7 @@ from radcap.console import (
     run_command,
 )
 from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+from radcap.serving.note import DRAWINGS_ONLY, NOT_FOR_DIAGNOSIS, note
 from radcap.serving.precision import add_arithmetic, check_precision
 from radcap.streams import discard
 
@@ -43,10 +44,12 @@ FILE      PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000, PPM, or DICOM (pip install
           a list of files on standard input, a line each. A file named twice is captioned once.
 
 options:
-  --json              a line of JSON for each picture: file, caption, log_probability, tokens,
-                      seconds, note, and with --beams the alternatives
+  --json              a line of JSON for each picture: file, caption, log_probability (natural, of
+                      this wording: other words may say the same), tokens, seconds, note, and with
+                      --beams the alternatives
   --csv               the same columns as CSV, with a header
-  --beams N           search with N beams (default 1: the likeliest word piece at every step)
+  --beams N           search with N beams (default 1: the likeliest word piece at every step;
+                      the page of radcap.demo takes 5)
   --max-len N         word pieces of a caption at most (default 80)
   --batch-size N      pictures captioned at a time (default 16)
   --frame N           frame of files with several, counted from 0 (default: the first, and a line on
@@ -138,7 +141,7 @@ def _caption_all(options: argparse.Namespace, files: Sequence[str]) -> int:
     import numpy as np
     from tqdm import tqdm
 
-    from radcap.serving.captioner import NOT_FOR_DIAGNOSIS, Captioner
+    from radcap.serving.captioner import Captioner
     from radcap.serving.pictures import PictureError, read_frame
 
     captioner = Captioner.from_pretrained(
@@ -148,11 +151,14 @@ def _caption_all(options: argparse.Namespace, files: Sequence[str]) -> int:
         batch_size=options.batch_size,
     )
     origin = printable(captioner.pretrained.origin)
-    note = f"{NOT_FOR_DIAGNOSIS}: captions of a research model, {origin}"
-    if options.csv or options.json:  # every record says it too
-        report(note)
-    else:
-        put(f"# {note}")
+    notes = [f"{NOT_FOR_DIAGNOSIS}: captions of a research model, {origin}"]
+    if captioner.pretrained.knows_drawings_only:
+        notes.append(DRAWINGS_ONLY)
+    for line in notes:
+        if options.csv or options.json:  # every record says it too
+            report(line)
+        else:
+            put(f"# {line}")
     if options.csv:
         put(_csv_line(_COLUMNS))
     failed = 0
@@ -185,26 +191,28 @@ def _caption_batch(
 ) -> None:
     found = captioner.describe(pixels, num_beams=options.beams, max_len=options.max_len)
     for name, caption in zip(names, found, strict=True):
+        record = _record(name, caption, captioner, with_alternatives=options.beams > 1)
         if options.json:
-            record = _record(name, caption, with_alternatives=options.beams > 1)
             put(json.dumps(record, allow_nan=False))
         elif options.csv:
-            record = _record(name, caption) | {"tokens": " ".join(caption.tokens)}
-            put(_csv_line([record[column] for column in _COLUMNS]))
+            record["tokens"] = " ".join(caption.tokens)
+            line = _csv_line([record[column] for column in _COLUMNS])
+            # As it stands for a file or a program; a terminal would act on what is in it.
+            put(printable(line) if sys.stdout.isatty() else line)
         else:
             put(f"{printable(name)}: {printable(caption.text)}")
 
 
-def _record(name: str, caption: Caption, *, with_alternatives: bool = False) -> dict[str, Any]:
-    from radcap.serving.captioner import NOT_FOR_DIAGNOSIS
-
+def _record(
+    name: str, caption: Caption, captioner: Captioner, *, with_alternatives: bool
+) -> dict[str, Any]:
     record: dict[str, Any] = {
         "file": name,
         "caption": caption.text,
         "log_probability": round(caption.log_probability, 4),
         "tokens": list(caption.tokens),
         "seconds": round(caption.seconds, 4),
-        "note": NOT_FOR_DIAGNOSIS,
+        "note": note(drawings_only=captioner.pretrained.knows_drawings_only),
     }
     if with_alternatives:
         record["alternatives"] = [
@@ -216,8 +224,9 @@ def _record(name: str, caption: Caption, *, with_alternatives: bool = False) -> 
 
 def _csv_line(values: Sequence[object]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(values)
-    return line.getvalue()
+    end = "\r\n"  # what is in it is quoted where a value holds it
+    csv.writer(line, lineterminator=end).writerow(values)
+    return line.getvalue().removesuffix(end)
 
 
 if __name__ == "__main__":

@@ -225,7 +225,10 @@ def run_command(
 
 
 class _OnOneLine(logging.Formatter):
-    """What is logged names files, rows and answers of others."""
+    """What is logged names files, rows and answers of others; a traceback keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
 
     def format(self, record: logging.LogRecord) -> str:
         return _without_control(super().format(record))

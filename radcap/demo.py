@@ -11,6 +11,7 @@ from contextlib import suppress
 from radcap.console import Arguments, printable, run_command, say
 from radcap.errors import EXIT_DONE, ConfigError, RadcapError
 from radcap.network import without_faulty_network
+from radcap.serving.note import DRAWINGS_ONLY, NOT_FOR_DIAGNOSIS
 from radcap.serving.precision import add_arithmetic, check_precision
 
 USAGE = """
@@ -72,7 +73,7 @@ def _serve(options: argparse.Namespace) -> None:
     with listen(options.host, options.port) as listener, private_uploads() as uploads:
         with without_faulty_network():  # the page itself needs no network
             from radcap.page.blocks import MAX_UPLOAD_MB, make_page
-        from radcap.serving.captioner import NOT_FOR_DIAGNOSIS, Captioner
+        from radcap.serving.captioner import Captioner
 
         captioner = Captioner.from_pretrained(
             options.weights, device=options.device, precision=options.precision
@@ -82,6 +83,8 @@ def _serve(options: argparse.Namespace) -> None:
         if not is_loopback(listener):
             say(f"open to every machine that can reach {options.host}, without a password")
         say(f"{NOT_FOR_DIAGNOSIS}: captions of a research model")
+        if captioner.pretrained.knows_drawings_only:
+            say(DRAWINGS_ONLY)
         say(f"page:    {address_of(listener)} (Ctrl-C ends it)")
         serve(page, listener, uploads, max_upload_mb=MAX_UPLOAD_MB)
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,55 @@ def test_json_and_csv_say_the_same(folder: Path) -> None:
         assert row["tokens"].split(" ") == record["tokens"]
         assert float(row["log_probability"]) == pytest.approx(record["log_probability"], abs=1e-3)
         assert row["note"] == "not for diagnosis"
+
+
+@pytest.mark.parametrize("trained_on", ["phantom", "hub", 7])
+def test_of_a_model_that_knows_drawings_only_every_form_says_so(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    trained_on: Any,
+) -> None:
+    from radcap.caption import main
+    from radcap.serving.note import DRAWINGS_ONLY
+
+    shutil.copy(folder / "weights.bin", tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text(json.dumps({"num_heads": 8, "trained_on": trained_on}))
+    words = [str(tmp_path), str(folder / "study/one.png"), *FAST]
+    said = []
+    for form in ([], ["--json"], ["--csv"]):
+        assert main([*words, *form]) == 0
+        said.append(capsys.readouterr())
+    (text, as_json, as_csv) = said
+    note = json.loads(as_json.out)["note"]
+    assert next(csv.DictReader(io.StringIO(as_csv.out)))["note"] == note
+    if trained_on == "phantom":
+        assert note == f"not for diagnosis; {DRAWINGS_ONLY}"
+        assert text.out.splitlines()[1] == f"# {DRAWINGS_ONLY}"
+        assert as_json.err.splitlines()[1] == f"radcap: {DRAWINGS_ONLY}"
+    else:
+        assert note == "not for diagnosis"
+        assert "drawings" not in "".join(text + as_json + as_csv)
+
+
+def test_a_table_is_exact_for_a_program_and_does_not_steer_a_terminal(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from radcap.caption import main
+
+    name = "\x1b]0;owned\x07\n|.png"
+    shutil.copy(folder / "study/one.png", tmp_path / name)
+    words = [str(folder / "weights.bin"), str(tmp_path / name), "--csv", *FAST]
+    assert main(words) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert row["file"] == str(tmp_path / name)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 2 and "\\x1b]0;owned\\x07\\n|.png" in out
 
 
 def test_names_that_are_no_text_and_lists_of_nothing(folder: Path, tmp_path: Path) -> None:

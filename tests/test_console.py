@@ -213,12 +213,13 @@ def test_what_is_logged_does_not_steer_the_terminal_either() -> None:
         "import logging\n"
         "from radcap.console import run_command\n"
         "def main(words):\n"
-        "    logging.getLogger('radcap.data.loader').warning('row %s', 'x\x1b[31m\u202e')\n"
+        "    row = 'x\x1b[31m\u202e\\nradcap: y'\n"
+        "    logging.getLogger('radcap.data.loader').warning('row %s', row)\n"
         "    logging.getLogger('radcap.data.loader').info('not this')\n"
         "    return 0\n"
         "raise SystemExit(run_command(main, 'usage'))\n"
     )
-    assert run_python(program).stderr == "row x\\x1b[31m\\u202e\n"
+    assert run_python(program).stderr == "row x\\x1b[31m\\u202e\\nradcap: y\n"
 
 
 def test_the_last_words_of_a_failed_command_are_its_error() -> None:

@@ -33,6 +33,7 @@ from transformers import AutoImageProcessor, BertTokenizer
 from waiting import PATIENCE_S
 
 from radcap.compose import compose, to_yaml
+from radcap.console import printable
 from radcap.data.collate import load_tokenizer
 from radcap.data.images import decode_image
 from radcap.diagnosis.software import unmet
@@ -42,6 +43,7 @@ from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.weights import fingerprint
 from radcap.serving import package
 from radcap.serving.card import RunFacts, model_card, read_facts
+from radcap.serving.note import DRAWINGS_ONLY
 from radcap.serving.pretrained import load_pretrained
 from radcap.serving.upload import upload
 from radcap.training.checkpoint import Checkpoint, save_checkpoint
@@ -99,6 +101,7 @@ def test_every_file_holds_the_same_weights(run: Path, exported: Path) -> None:
         assert found.keys() == state.keys()
         assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
     assert load_pretrained(exported).architecture == original.architecture
+    assert load_pretrained(exported).knows_drawings_only
     assert (exported / "model.safetensors").stat().st_mode & 0o444 == 0o444
     assert exported.stat().st_mode & 0o055 == 0o055
 
@@ -260,6 +263,23 @@ def test_what_the_example_does_not_read_is_told_in_a_line(exported: Path, tmp_pa
         assert (done.returncode, done.stdout) == (1, "")
         remedy = "a git-lfs pointer; git lfs pull fetches the file itself"
         assert done.stderr == f"{folder / name}: {remedy}\n"
+
+
+def test_the_example_says_what_the_model_knows_and_steers_no_terminal(
+    exported: Path, tmp_path: Path
+) -> None:
+    name = str(tmp_path / "\x1b]0;owned\x07.png")
+    Image.new("L", (60, 50)).save(name)
+    done = subprocess.run(
+        [sys.executable, "-B", str(exported / "generate.py"), name, name],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.stderr == f"# not for diagnosis; {DRAWINGS_ONLY}\n"
+    shown = printable(name)
+    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [shown, shown]
 
 
 def test_the_card_says_what_the_run_says_and_no_more(exported: Path, run: Path) -> None:

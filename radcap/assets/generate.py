@@ -124,23 +124,32 @@ class Captioner:
         return self.tokenizer.decode_batch(self.generate(images).tolist())
 
 
+def printable(text: str) -> str:
+    """A name or a caption for the terminal: characters that would steer it as escapes."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 def main() -> None:
     """Print a caption for every file named."""
     if len(sys.argv) < 2:
         sys.exit("usage: python generate.py IMAGE...")
     try:
-        captioner, status = Captioner(), 0
+        captioner, status, said = Captioner(), 0, False
     except OSError as error:  # a file of this folder is not there, or not fetched
         sys.exit(str(error))
     for file in sys.argv[1:]:
         try:
             image = load_image(file)
         except (ImageError, OSError) as error:  # OSError: not there, or not to be read
-            print(f"{file}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+            why = getattr(error, "strerror", None) or str(error)
+            print(f"{printable(file)}: {printable(why)}", file=sys.stderr)
             status = 1
             continue
         [caption] = captioner.captions(image[None])
-        print(f"{file}: {caption}")
+        if not said:
+            print(f"# {captioner.config['note']}", file=sys.stderr)
+            said = True
+        print(f"{printable(file)}: {printable(caption)}")
     sys.exit(status)
 
 

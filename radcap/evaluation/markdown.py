@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from radcap.markup import code, plain
 from radcap.scoring.comparable import COMPARABLE
 from radcap.scoring.slots import NOTHING, SCORED
-from radcap.serving.captioner import NOT_FOR_DIAGNOSIS
-from radcap.serving.markup import code
+from radcap.serving.note import NOT_FOR_DIAGNOSIS
 
 WARNING = (
     f"{NOT_FOR_DIAGNOSIS.capitalize()}. radcap is a research tool; its captions are no medical "
@@ -84,7 +84,7 @@ def _lines(results: Mapping[str, Any]) -> Iterator[str]:
 
 def _facts(results: Mapping[str, Any]) -> Iterator[str]:
     weights, data = results["weights"], results["data"]
-    skipped = ", ".join(f"{n:,} {reason}" for reason, n in results["skipped"].items())
+    skipped = ", ".join(f"{n:,} {plain(reason)}" for reason, n in results["skipped"].items())
     yield "| | |"
     yield "| --- | --- |"
     yield f"| weights | {code(weights['origin'])}, SHA-256 {weights['sha256'][:16]} |"
@@ -104,7 +104,8 @@ def _facts(results: Mapping[str, Any]) -> Iterator[str]:
         )
     search = "greedy" if settings["beams"] == 1 else f"{settings['beams']} beams"
     yield (
-        f"| how | {settings['device']}; {search}, at most {settings['max_length']} word pieces |"
+        f"| how | {plain(str(settings['device']))}; {search}, at most {settings['max_length']} "
+        "word pieces |"
     )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 
 from radcap.evaluation.markdown import WARNING
 from radcap.evaluation.results import RowResult
 from radcap.labels import Labels
+from radcap.markup import html
 from radcap.scoring.slots import NOTHING, STATED, right_slots
 
 _STYLE = """
@@ -47,13 +47,13 @@ def worst_page(
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Worst captions of {escape(origin)}</title>
+<title>Worst captions of {html(origin)}</title>
 <style>{_STYLE}</style>
 </head>
 <body>
 <h1>The {len(rows)} worst captions</h1>
-<p class="warning"><strong>{escape(WARNING)}</strong></p>
-<p>Weights: {escape(origin)}. Data: {escape(data)}. First those with most labels stated wrongly, of
+<p class="warning"><strong>{html(WARNING)}</strong></p>
+<p>Weights: {html(origin)}. Data: {html(data)}. First those with most labels stated wrongly, of
 these the ones whose true caption the model found least likely.</p>
 {articles}
 </body>
@@ -69,10 +69,10 @@ def _article(row: RowResult, said: Labels, picture: bytes | None) -> str:
     return f"""<article>
 {image}
 <dl>
-<dt>says</dt><dd>{escape(row.caption or "") or NOTHING}</dd>
-<dt>data says</dt><dd>{escape(row.reference)}</dd>
+<dt>says</dt><dd>{html(row.caption or "") or NOTHING}</dd>
+<dt>data says</dt><dd>{html(row.reference)}</dd>
 {_slots(said, row.labels)}<dt>loss</dt><dd>{row.loss / max(row.tokens, 1):.3f} nats a token</dd>
-<dt>row</dt><dd>{escape(row.id)}</dd>
+<dt>row</dt><dd>{html(row.id)}</dd>
 </dl>
 </article>"""
 
@@ -82,8 +82,8 @@ def _slots(said: Labels, labels: Labels) -> str:
     for slot, right in right_slots(said, labels).items():
         if slot not in STATED:
             continue
-        stated = escape(getattr(said, slot) or NOTHING)
+        stated = html(getattr(said, slot) or NOTHING)
         if not right:
-            stated = f'<span class="wrong">{stated}</span>, is {escape(getattr(labels, slot))}'
+            stated = f'<span class="wrong">{stated}</span>, is {html(getattr(labels, slot))}'
         lines += f"<dt>{slot}</dt><dd>{stated}</dd>\n"
     return lines

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import shutil
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
-from radcap.console import printable
 from radcap.errors import ConfigError, RadcapError
+from radcap.markup import html
 from radcap.page.examples import Example, draw_examples, examples_html
 from radcap.page.result import fault_html, frames_html, result_html
 from radcap.page.words import words_of
-from radcap.serving.captioner import NOT_FOR_DIAGNOSIS, Captioner
+from radcap.serving.captioner import Captioner
+from radcap.serving.note import DRAWINGS_ONLY, NOT_FOR_DIAGNOSIS
 from radcap.serving.pictures import PictureError, read_frame, read_picture
 
 MAX_UPLOAD_MB = 100
@@ -61,11 +61,11 @@ def make_page(captioner: Captioner, uploads: Path) -> gr.Blocks:
                     beams = gr.Slider(
                         1, MAX_BEAMS, _BEAMS, step=1, label="Captions to find (beams)"
                     )
-                    frame = gr.Number(
-                        0, minimum=0, precision=0, label="Frame of a file with several, from 0"
-                    )
+                # Set by the page's script, from where a result says that there are several.
+                frame = gr.Number(0, minimum=0, precision=0, label="Frame", elem_id="rc-frame")
                 buttons = gr.HTML(examples_html(examples), js_on_load=_PRESSED)
             with gr.Column(scale=5, min_width=420):
+                gr.HTML(_too_large())
                 result = gr.HTML(_EMPTY, elem_id="rc-result")
 
         # gradio looks for addresses in what is sent for any input, a number's too.
@@ -120,13 +120,13 @@ def caption_upload(
         number = _whole(0 if frame is None else frame, 0, _LAST_FRAME, "Frame")
         read = read_frame(path, frame=number)
     except PictureError as error:
-        return fault_html(f"{error.reason[0].upper()}{error.reason[1:]}."), None
+        return fault_html(f"{error.reason[0].upper()}{error.reason[1:]}.", frame=number), None
     except ConfigError as error:
         return fault_html(f"{error}."), None
     finally:
         shutil.rmtree(path.parent, ignore_errors=True)
-    shown = caption_pixels(captioner, read.pixels, num_beams)
-    return (frames_html(read.others, number) if read.others else "") + shown, None
+    frames = frames_html(read.others, number, read.num_frames) if read.others else ""
+    return caption_pixels(captioner, read.pixels, num_beams, frames), None
 
 
 def uploaded(payload: Any, uploads: Path) -> Path | None:
@@ -179,21 +179,31 @@ def caption_example(
     return caption_pixels(captioner, read_picture(examples[number].picture), num_beams)
 
 
-def caption_pixels(captioner: Captioner, pixels: np.ndarray, beams: int) -> str:
-    """Caption uint8 [3, 224, 224]: the result as HTML."""
+def caption_pixels(captioner: Captioner, pixels: np.ndarray, beams: int, frames: str = "") -> str:
+    """Caption uint8 [3, 224, 224]: the result as HTML, with what is to be said of its frames."""
     try:
         (caption,) = captioner.describe(pixels[None], num_beams=beams)
     except RadcapError as error:
         return fault_html(str(error))
     words = words_of(caption.tokens, captioner.attention(pixels, caption.tokens))
-    return result_html(pixels, caption, words)
+    return result_html(pixels, caption, words, beams=beams, frames=frames)
+
+
+def _too_large() -> str:
+    """What the page's script shows for a file that it does not even send."""
+    return (
+        f'<p class="rc-too-large" role="alert" data-most="{MAX_UPLOAD_MB << 20}" hidden>'
+        f"<b>No caption.</b> The file has more than {MAX_UPLOAD_MB} MB, the most that this page "
+        "takes. <code>python -m radcap.caption</code> reads larger ones.</p>"
+    )
 
 
 def _head(captioner: Captioner) -> str:
-    origin = escape(printable(captioner.pretrained.origin))
+    pretrained = captioner.pretrained
+    drawings = f" <b>It was {DRAWINGS_ONLY}.</b>" if pretrained.knows_drawings_only else ""
     return (
-        f'<header class="rc-head"><h1>{_TITLE}</h1><p>weights: {origin}</p>'
+        f'<header class="rc-head"><h1>{_TITLE}</h1><p>weights: {html(pretrained.origin)}</p>'
         f'<p class="rc-banner"><b>{NOT_FOR_DIAGNOSIS.capitalize()}.</b> A research model writes '
         "these captions. They are no medical findings, and it states something of every picture, "
-        "right or wrong.</p></header>"
+        f"right or wrong.{drawings}</p></header>"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 from PIL import Image
@@ -11,6 +10,7 @@ from PIL import Image
 from radcap.data.phantom import NOTICE
 from radcap.data.phantom_images import draw
 from radcap.labels import Labels, display_name
+from radcap.markup import html
 from radcap.page.result import data_uri
 
 _THUMBNAIL = 112
@@ -53,7 +53,7 @@ def examples_html(examples: list[Example]) -> str:
     buttons = []
     for number, example in enumerate(examples):
         small = Image.fromarray(example.picture).resize((_THUMBNAIL, _THUMBNAIL))
-        title = escape(example.title)
+        title = html(example.title)
         buttons.append(
             f'<button type="button" data-number="{number}"><img src="{data_uri(small)}" alt="">'
             f"{title}</button>"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +19,8 @@ from radcap.page.uploads import keep_private
 
 _AROUND = 1 << 20  # bytes of a request beside the file
 _FAILED = 500
+_TOO_LARGE = "The request is too large."
+_PATIENCE_S = 120.0  # with whoever is sending a request that is refused
 # gradio begins a stream of events, says in it that there is no such session, and fails.
 _NOBODYS = (b'"session_not_found":true', b'data: "404: Not Found"')
 _OF_THE_BODY = (b"content-length", b"content-type", b"content-encoding", b"transfer-encoding")
@@ -55,6 +59,7 @@ class Guard:
         self._app = app
         self._uploads = uploads
         self._max_upload = max_upload + _AROUND
+        self._too_large = f"A file of more than {max_upload >> 20} MB is not taken."
         self._local = local
         self._arriving = 0
 
@@ -72,10 +77,13 @@ class Guard:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
         else:
+            request = _Request(receive)
             try:
-                await self._answer(scope, receive, send_with_headers)
+                await self._answer(scope, request.receive, send_with_headers)
             except RequestError as error:
-                await _refuse(send_with_headers, error.status, error.reason)
+                is_upload = scope["path"].rstrip("/") == UPLOAD  # all others are small
+                rest = request if is_upload else None
+                await _refuse(send_with_headers, error.status, error.reason, rest)
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         method, path = scope["method"], scope["path"]
@@ -90,6 +98,8 @@ class Guard:
         check_address(method, path, scope["query_string"])
         scope = scope | {"headers": [h for h in scope["headers"] if _is_plain(*h)]}
         if path.rstrip("/") == UPLOAD:
+            if _stated_length(headers) > self._max_upload:
+                raise RequestError(413, self._too_large)
             await self._take_upload(scope, receive, send)
         elif not has_form(path):
             await self._pass(scope, receive, send, _AROUND)
@@ -107,14 +117,12 @@ class Guard:
             most = (_WAITING - self._arriving) * self._max_upload  # those that arrive may grow
             is_full = self._stored() > most
         except OSError:
-            await _refuse(send, 503, "There is no folder for uploads.")
-            return
+            raise RequestError(503, "There is no folder for uploads.") from None
         if is_full:
-            await _refuse(send, 503, "Too many uploads wait: try again in some minutes.")
-            return
+            raise RequestError(503, "Too many uploads wait: try again in some minutes.")
         self._arriving += 1
         try:
-            await self._pass(scope, receive, send, self._max_upload)
+            await self._pass(scope, receive, send, self._max_upload, self._too_large)
         finally:
             self._arriving -= 1
             if not self._arriving:
@@ -122,8 +130,14 @@ class Guard:
                     if entry.is_file():
                         entry.unlink(missing_ok=True)
 
-    async def _pass(self, scope: Any, receive: Any, send: Any, limit: int) -> None:
-        """Hand a request on, but no more than `limit` bytes of its body."""
+    async def _pass(
+        self, scope: Any, receive: Any, send: Any, limit: int, too_large: str = _TOO_LARGE
+    ) -> None:
+        """Hand a request on, but no more than `limit` bytes of its body.
+
+        Raises:
+            RequestError: it has more, with `too_large` as the reason; or gradio cannot read it.
+        """
         received, refused, answered = 0, False, False
         # Of an answer, until its first piece is there: what fails before has another answer.
         head: Any = {"status": 0}
@@ -136,7 +150,6 @@ class Guard:
             received += len(message.get("body", b""))
             if received > limit and not answered:
                 refused = True
-                await _refuse(send, 413, "The request is too large.")
                 return {"type": "http.disconnect"}
             return message
 
@@ -161,7 +174,7 @@ class Guard:
         try:
             await self._app(scope, receive_some, send_some)
         except ClientDisconnect:  # a browser that was closed meanwhile: nobody waits for an answer
-            return
+            pass
         except (TypeError, AttributeError, RuntimeError) as error:
             status = _status_of(error, scope["path"])
             if status is None:
@@ -171,6 +184,8 @@ class Guard:
                 raise RequestError(status, "The page has no answer to that.") from None
         else:
             await fail()
+        if refused:
+            raise RequestError(413, too_large)
 
     def _stored(self) -> int:
         files = (file for entry in _entries(self._uploads) for file in (entry, *_entries(entry)))
@@ -246,7 +261,7 @@ async def _whole(receive: Any) -> bytes:
         body += message.get("body", b"")
         more = message.get("more_body", False)
         if len(body) > _AROUND:
-            raise RequestError(413, "The request is too large.")
+            raise RequestError(413, _TOO_LARGE)
     return bytes(body)
 
 
@@ -264,7 +279,45 @@ def _replay(body: bytes, receive: Any) -> Any:
     return receive_again
 
 
-async def _refuse(send: Any, status: int, reason: str) -> None:
+class _Request:
+    """A request's body as it arrives.
+
+    Attributes:
+        ended: whether all of it is here, or whoever sent it is gone.
+    """
+
+    def __init__(self, receive: Any) -> None:
+        self._receive = receive
+        self.ended = False
+
+    async def receive(self) -> Any:
+        """The next message."""
+        message = await self._receive()
+        self.ended = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        return message
+
+
+def _stated_length(headers: Mapping[str, str]) -> int:
+    """Bytes of a request's body by its own word, which the server holds it to; 0 without one."""
+    stated = headers.get("content-length", "")
+    return int(stated) if re.fullmatch(r"\d{1,15}", stated, re.ASCII) else 0
+
+
+async def _refuse(send: Any, status: int, reason: str, rest: _Request | None = None) -> None:
+    """Answer in a sentence.
+
+    Args:
+        rest: of a large request, which may still be arriving. Browsers and programs look for an
+            answer when they have sent all, and if the connection is closed before that they may
+            find none. So the rest is taken too, and dropped.
+    """
+    content = reason.encode()
     headers = [(b"content-type", b"text/plain"), (b"connection", b"close")]
+    headers.append((b"content-length", str(len(content)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": reason.encode()})
+    await send({"type": "http.response.body", "body": content, "more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE_S):
+            while rest is not None and not rest.ended:
+                await rest.receive()
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

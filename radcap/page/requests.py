@@ -46,7 +46,7 @@ class RequestError(Exception):
     """A request that is not answered.
 
     Attributes:
-        status: of the answer, from 400 to 499.
+        status: of the answer, 400 or more.
         reason: for whoever asked, in a sentence.
     """
 

@@ -7,31 +7,42 @@ import io
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from html import escape
 
 import numpy as np
 from PIL import Image
 
+from radcap.markup import html
 from radcap.page.words import Word
-from radcap.serving.captioner import NOT_FOR_DIAGNOSIS, Caption
+from radcap.serving.captioner import Caption
+from radcap.serving.note import NOT_FOR_DIAGNOSIS
 
 _numbers = itertools.count()
 _HEAT = (255, 92, 0)  # RGB; how opaque it is tells the weight
 _OPAQUE = 235  # of 255, at the largest weight: the picture stays to be seen below
 
 
-def result_html(pixels: np.ndarray, caption: Caption, words: Sequence[Word]) -> str:
+def result_html(
+    pixels: np.ndarray,
+    caption: Caption,
+    words: Sequence[Word],
+    *,
+    beams: int = 1,
+    frames: str = "",
+) -> str:
     """A picture with its caption, where the decoder looked, and the other captions found.
 
     Args:
         pixels: uint8 [3, 224, 224], as the model sees the picture.
         caption: with its alternatives.
         words: of the caption.
+        beams: of the search.
+        frames: of a file with several, from `frames_html`.
     """
     return "\n".join(
         (
             f'<section class="rc-result" id="rc-result-{_new_number()}" aria-live="polite">',
-            *_caption(caption),
+            *_caption(caption, beams),
+            frames,
             *_look(pixels, words, f"rc-word-{_new_number()}"),
             *_ranking([caption, *caption.alternatives]),
             "</section>",
@@ -39,25 +50,38 @@ def result_html(pixels: np.ndarray, caption: Caption, words: Sequence[Word]) -> 
     )
 
 
-def fault_html(reason: str) -> str:
-    """Why a file has no caption, and what to do."""
+def fault_html(reason: str, *, frame: int = 0) -> str:
+    """Why a file has no caption, and what to do.
+
+    Args:
+        frame: the one that was asked for, counted from 0; from any but the first there is a way
+            back.
+    """
     return (
         f'<section class="rc-result" id="rc-result-{_new_number()}">'
-        f'<p class="rc-fault" role="alert"><b>No caption.</b> {escape(reason)}</p></section>'
+        f'<p class="rc-fault" role="alert"><b>No caption.</b> {html(reason)}</p>'
+        f"{_frames('', 0, None) if frame else ''}</section>"
     )
 
 
-def frames_html(others: str, frame: int) -> str:
-    """That a file holds other frames than the one that is shown, and where to choose one.
+def frames_html(others: str, frame: int, num_frames: int | None) -> str:
+    """That a file holds other frames than the one that is shown, and the way to another.
 
     Args:
-        others: see `radcap.serving.pictures.Frame`.
+        others: how many, see `radcap.serving.pictures.Frame`.
         frame: the one that is shown, counted from 0.
+        num_frames: None: not known.
     """
+    said = f"{html(others[0].upper() + others[1:])}; this is frame {frame}, counted from 0."
+    return _frames(said, frame, num_frames)
+
+
+def _frames(said: str, frame: int, num_frames: int | None) -> str:
+    """The control that the page's script reads when another frame is asked for."""
+    most = "" if num_frames is None else f' max="{num_frames - 1}"'
     return (
-        f'<p class="rc-note" role="status">{escape(others[0].upper() + others[1:])}; this is frame '
-        f"{frame}, counted from 0. <b>For the next picture</b> chooses another: drop the file once "
-        "more.</p>"
+        f'<p class="rc-frames" role="status">{said} <label>Frame <input type="number" min="0"{most}'
+        f' step="1" value="{frame}"></label> <button type="button">Caption it</button></p>'
     )
 
 
@@ -85,13 +109,29 @@ def heat(attention: np.ndarray, full: float) -> Image.Image:
     return Image.fromarray(np.concatenate([colour, opacity[..., None]], axis=-1))
 
 
-def _caption(caption: Caption) -> Iterator[str]:
-    text = escape(caption.text) or "<i>the model ends at once: an empty caption</i>"
+def _caption(caption: Caption, beams: int) -> Iterator[str]:
+    text = html(caption.text) or "<i>the model ends at once: an empty caption</i>"
     yield f'<p class="rc-caption">{text}</p>'
     yield (
-        f'<p class="rc-facts">probability {_percent(caption.log_probability)}'
-        f" · {len(caption.tokens)} word pieces · {caption.seconds:.1f} s"
+        f'<p class="rc-facts">probability {_percent(caption.log_probability)} for exactly these '
+        f"words · {len(caption.tokens)} word pieces · {caption.seconds:.1f} s"
         f' · <b class="rc-warning">{NOT_FOR_DIAGNOSIS}</b></p>'
+    )
+    yield (
+        '<p class="rc-note">The probability is that of this very wording, its end included. One '
+        "finding has many wordings, each with its share: it does not say how likely the caption is "
+        f"right. {_how(beams)}</p>"
+    )
+
+
+def _how(beams: int) -> str:
+    """What finds the same caption elsewhere."""
+    command = "python -m radcap.caption"
+    if beams == 1:
+        return f"<code>{command}</code> writes the same."
+    return (
+        f"<code>{command} --beams {beams}</code> writes the same; without <code>--beams</code> it "
+        "takes the likeliest word piece at every step, and may word it differently."
     )
 
 
@@ -119,12 +159,12 @@ def _look(pixels: np.ndarray, words: Sequence[Word], group: str) -> Iterator[str
     for number, word in enumerate(words):
         name, layer, text = f"{group}-{number}", data_uri(heat(word.attention, full)), word.text
         share = f"{word.peak:.0%}"
-        about = escape(f"where the decoder looked for {text}: at most {share} in one square")
+        about = html(f"where the decoder looked for {text}: at most {share} in one square")
         yield f'<input type="radio" name="{group}" id="{name}">'
         yield f'<img class="rc-map" src="{layer}" alt="{about}">'
         yield (
             f'<label for="{name}"><span class="rc-thumb"><img src="{layer}" alt=""></span>'
-            f"{escape(text)}<small>{share}</small></label>"
+            f"{html(text)}<small>{share}</small></label>"
         )
     yield "</fieldset></div>"
     yield (
@@ -147,7 +187,7 @@ def _ranking(captions: Sequence[Caption]) -> Iterator[str]:
         width = 100 * math.exp(one.log_probability - best)
         yield (
             f'<li><span class="rc-bar" style="width:{width:.1f}%"></span>'
-            f'<span class="rc-text">{escape(one.text)}</span>'
+            f'<span class="rc-text">{html(one.text)}</span>'
             f'<span class="rc-share">{_percent(one.log_probability)}</span></li>'
         )
     yield (

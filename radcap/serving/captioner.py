@@ -27,8 +27,6 @@ from radcap.serving.precision import check_precision
 from radcap.serving.pretrained import Pretrained, load_pretrained
 from radcap.training.captions import caption_attention, search_captions
 
-NOT_FOR_DIAGNOSIS = "not for diagnosis"
-
 
 @dataclass(frozen=True)
 class Caption:

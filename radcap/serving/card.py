@@ -15,9 +15,11 @@ import yaml
 
 from radcap.errors import RadcapError
 from radcap.mappings import read_mapping
+from radcap.markup import code
 from radcap.scoring.comparable import COMPARABLE
 from radcap.scoring.slots import SCORED
-from radcap.serving.markup import NUMBER, code, fact, told
+from radcap.serving.facts import NUMBER, PHANTOM, data_kind, fact, told
+from radcap.serving.note import DRAWINGS_ONLY
 from radcap.serving.pretrained import Pretrained
 from radcap.serving.source import hub_model_id
 
@@ -112,7 +114,7 @@ def about(pretrained: Pretrained, facts: RunFacts, name: str) -> Iterator[str]:
     yield "\n## Scores\n"
     yield from _scores(facts)
     yield "\n## Limits\n"
-    yield from _limits(facts)
+    yield from _limits(data_kind(facts.config) if facts.config else pretrained.trained_on)
 
 
 def _header(facts: RunFacts) -> Iterator[str]:
@@ -123,25 +125,18 @@ def _header(facts: RunFacts) -> Iterator[str]:
         "tags": ["radiology", "image-captioning", "not-for-diagnosis"],
     }
     hub_id = fact(facts.config, "data.hub_id", str)
-    if hub_id and hub_model_id(hub_id) and _source(facts.config) == "hub":
+    if hub_id and hub_model_id(hub_id) and data_kind(facts.config) == "hub":
         header["datasets"] = [hub_id]
     yield "---"
     yield yaml.safe_dump(header, sort_keys=False).rstrip()
     yield "---\n"
 
 
-def _source(config: Mapping[str, Any]) -> str | None:
-    """folder, phantom or hub."""
-    if fact(config, "data.path", str):
-        return "folder"
-    return fact(config, "data.name", str)
-
-
 def _data_name(config: Mapping[str, Any]) -> str | None:
-    source = _source(config)
+    source = data_kind(config)
     if source == "folder":
         return f"a local folder ({code(Path(config['data']['path']).name)})"
-    if source == "phantom":
+    if source == PHANTOM:
         return "radcap's phantom data set (synthetic, not RadImageNet)"
     return told("{}", config, {"data.hub_id": str})
 
@@ -155,7 +150,7 @@ def _training(pretrained: Pretrained, facts: RunFacts) -> Iterator[str]:
         )
         return
     encoder = fact(config, "model.encoder_weights", str)
-    is_of_the_hub = _source(config) == "hub"
+    is_of_the_hub = data_kind(config) == "hub"
     revision = "commit of the data" if is_of_the_hub else "fingerprint of the data's files"
     adam: dict[str, Any] = {"optimizer.lr": NUMBER, "schedule.name": str}
     lines = {
@@ -248,17 +243,14 @@ def _evaluation(one: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def _limits(facts: RunFacts) -> Iterator[str]:
+def _limits(trained_on: str | None) -> Iterator[str]:
     yield "- It states something for every picture, whether it shows such a body part or not."
     yield (
         "- It knows the modalities, body parts and findings of its training captions, in their "
         "few wordings, and nothing else."
     )
-    if _source(facts.config) == "phantom":
-        yield (
-            "- **It was trained on drawings, not on medical images.** What it says of a real "
-            "picture has no meaning at all."
-        )
+    if trained_on == PHANTOM:
+        yield f"- **It was {DRAWINGS_ONLY}.**"
     yield (
         "- It sees 224 x 224 pixels of 8 bits, the middle of the picture (7/8 of both sides), and "
         "knows nothing of the patient, of other slices or of earlier examinations."

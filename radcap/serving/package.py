@@ -25,7 +25,8 @@ from radcap.model.encoder import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 from radcap.model.weights import fingerprint, load_captioner_weights
 from radcap.moving import move_folder
 from radcap.serving.card import RunFacts, model_card, read_facts
-from radcap.serving.pretrained import Pretrained
+from radcap.serving.note import note
+from radcap.serving.pretrained import TRAINED_ON, Pretrained
 from radcap.serving.programs import export_programs
 from radcap.serving.space import write_space
 from radcap.training.folder import move_aside
@@ -147,6 +148,8 @@ def _config(pretrained: Pretrained) -> dict[str, Any]:
         "pad_token_id": tokenizer.pad_token_id,
         "dtype": "float32",
         "radcap_version": __version__,
+        "note": note(drawings_only=pretrained.knows_drawings_only),
+        **({} if pretrained.trained_on is None else {TRAINED_ON: pretrained.trained_on}),
     }
 
 

@@ -35,6 +35,7 @@ from radcap.model.weights import (
     load_captioner_weights,
 )
 from radcap.reading import LFS_POINTER, check_regular, is_lfs_pointer_file
+from radcap.serving.facts import PHANTOM, data_kind, fact
 from radcap.serving.hub import MODEL_FILES, download_model
 from radcap.serving.source import fault_in_source, hub_model_id
 from radcap.training.checkpoint import best_step, list_checkpoints, load_model
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from transformers import BertTokenizer
 
 CARD_HEADS = 8
+TRAINED_ON = "trained_on"  # in config.json
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 _TOKENIZER_SUFFIXES = (".json", ".jsonl", ".txt", ".jinja")
 _MOST_TOKENIZER_BYTES = 16_000_000
@@ -74,6 +76,7 @@ class Pretrained:
         architecture: the model's sizes.
         run: the run folder that the weights lie in; None for any other source.
         step: the training step of the weights, where known.
+        trained_on: the kind of the data, folder, phantom or hub, where known.
     """
 
     model: ImageCaptioningModel
@@ -82,6 +85,12 @@ class Pretrained:
     architecture: Architecture
     run: Path | None = None
     step: int | None = None
+    trained_on: str | None = None
+
+    @property
+    def knows_drawings_only(self) -> bool:
+        """Whether it was trained on the phantom data set: see `radcap.serving.note`."""
+        return self.trained_on == PHANTOM
 
 
 def load_pretrained(source: str | Path) -> Pretrained:
@@ -181,7 +190,8 @@ def _assemble(state: Mapping[str, Tensor], origin: str, folder: Path) -> Pretrai
         )
     if "num_heads" not in facts:
         origin = f"{origin} ({CARD_HEADS} heads assumed)"
-    return Pretrained(model.eval(), tokenizer, origin, architecture)
+    trained_on = fact(facts, TRAINED_ON, str)
+    return Pretrained(model.eval(), tokenizer, origin, architecture, trained_on=trained_on)
 
 
 def _architecture(sizes: Mapping[str, int], facts: Mapping[str, Any], origin: str) -> Architecture:
@@ -212,21 +222,22 @@ def _facts_beside(folder: Path) -> dict[str, Any]:
         return _read_mapping(file)
     # Beside a weights file it may be another program's: then it says nothing of heads.
     file = folder / "config.yaml"
-    facts = _heads_in(_read_mapping(file)) if file.exists() else {}
+    facts = _facts_in(_read_mapping(file)) if file.exists() else {}
     above = folder.resolve().parent
     file = above.parent / "config.yaml"
     if above.name == "checkpoints" and file.exists():
-        facts = facts or _heads_in(_read_mapping(file))
+        facts = facts or _facts_in(_read_mapping(file))
         if not facts:
             raise WeightsError(f"{file} is damaged: no model.num_heads in it")
     return facts
 
 
-def _heads_in(config: Mapping[str, Any]) -> dict[str, Any]:
+def _facts_in(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's config.yaml says; nothing for another program's."""
     model = config.get("model")
     if not isinstance(model, dict) or "num_heads" not in model:
         return {}
-    return {"num_heads": model["num_heads"]}
+    return {"num_heads": model["num_heads"], TRAINED_ON: data_kind(config)}
 
 
 def _read_mapping(file: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from radcap.console import printable
 from radcap.data.collate import Batch, BatchCounts
 from radcap.errors import RadcapError
 from radcap.runtime.base import Runtime
@@ -165,7 +166,7 @@ class StepLog:
 
 def _not_finite(entry: _Waiting, scalars: Mapping[str, float]) -> str:
     what = "loss" if not math.isfinite(scalars["loss"]) else "gradient"
-    rows = ", ".join(entry.rows[:8]) + (", ..." if len(entry.rows) > 8 else "")
+    rows = ", ".join(map(printable, entry.rows[:8])) + (", ..." if len(entry.rows) > 8 else "")
     return (
         f"the {what} of step {entry.step} is not finite; the step was skipped and the run ends. "
         f"Lower optimizer.lr or set optimizer.clip_norm; its rows: {rows}"

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from radcap.console import say, wrapped
+from radcap.console import printable, say, wrapped
 from radcap.training.clock import duration_text
 from radcap.training.validate import Validation
 
@@ -97,7 +97,8 @@ def conclude(run: Run) -> None:
     )
     say(wrapped(health.words()))
     for number, sample in enumerate(result.samples, 1):
-        say(f"caption {number}: {sample.generated}\nreference: {sample.reference}")
+        say(f"caption {number}: {printable(sample.generated)}")
+        say(f"reference: {printable(sample.reference)}")
     for line in _slot_lines(result):
         say(line)
     say(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from tensorboard.plugin_util import markdown_to_safe_html
+
+from radcap.console import printable
 from radcap.evaluation.markdown import figure_lines, markdown
+from radcap.evaluation.page import worst_page
 from radcap.evaluation.results import RowResult
 from radcap.evaluation.scores import score, to_json
 from radcap.labels import PATHOLOGIES, Labels, display_name
@@ -57,6 +62,21 @@ def test_every_line_of_a_table_has_its_columns() -> None:
             widths = [*(widths if before.startswith("|") else []), line.count("|")]
             assert len(set(widths)) == 1, line
     assert "`a/b'c`" in text
+
+
+def test_nothing_of_the_data_acts_in_the_report() -> None:
+    evil = "\x1b]0;owned\x07 [x](http://evil.example) | <b>\u202ey</b>\n# z"
+    rows = [row(0, evil, "fracture"), RowResult(1, evil, skipped=evil), row(2, "normal", evil)]
+    content = report(rows)
+    content["settings"]["device"] = evil
+    text = markdown(content)
+    assert printable(text.replace("\n", "")) == text.replace("\n", "")
+    page = markdown_to_safe_html(re.sub("`[^`]*`", "", text))
+    assert "<a " not in page and "<b>" not in page and "evil" in page
+    assert page.count("<h1>") == 1
+    html = worst_page([row(0, evil, evil)], {0: Labels()}, lambda _: None, origin=evil, data=evil)
+    assert printable(html.replace("\n", "")) == html.replace("\n", "")
+    assert "<b>" not in html and "&lt;b&gt;" in html
 
 
 def test_the_lines_for_a_terminal_fit_it() -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from evaluation.known import looking_model
 from PIL import Image
 
+from radcap.caption import main as caption
 from radcap.data.collate import load_tokenizer
 from radcap.page.blocks import caption_example, caption_upload, make_page, uploaded
 from radcap.page.examples import draw_examples
@@ -138,6 +142,37 @@ def test_an_upload_that_is_gone_is_asked_for_once_more(
     gone = {"path": str(tmp_path / "5eed" / "smith.png")}
     html, _ = caption_upload(captioner, tmp_path, gone, 1, 0)
     assert "drop it once more" in html and "smith" not in html
+
+
+def test_the_page_writes_what_the_command_writes(
+    captioner: Captioner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For as many beams: the same transform, search and length."""
+    torch.save(captioner.pretrained.model.state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text('{"num_heads": 4}')
+    content = (SHIPPED / "CT_small.dcm").read_bytes()
+    (tmp_path / "x").write_bytes(content)
+    words = [str(tmp_path), str(tmp_path / "x"), "--json", "--device", "cpu", "--beams", "2"]
+    assert caption(words) == 0
+    record = json.loads(capsys.readouterr().out)
+    upload = arrive(tmp_path / "uploads", "x", content)
+    html, _ = caption_upload(captioner, tmp_path / "uploads", upload, 2, None)
+    assert f'<p class="rc-caption">{record["caption"]}</p>' in html
+    others = [other["caption"] for other in record["alternatives"]]
+    assert re.findall('rc-text">([^<]*)<', html) == [record["caption"], *others]
+    assert f" {len(record['tokens'])} word pieces" in html
+
+
+def test_the_page_of_a_model_that_knows_drawings_only_says_so(
+    captioner: Captioner, tmp_path: Path
+) -> None:
+    said = "It was trained on drawings, not on medical images"
+    for trained_on, is_said in (("phantom", True), ("folder", False), (None, False)):
+        pretrained = replace(captioner.pretrained, trained_on=trained_on)
+        page = make_page(Captioner(pretrained, device="cpu"), tmp_path)
+        text = " ".join(str(getattr(block, "value", "")) for block in page.blocks.values())
+        assert (said in text) == is_said and "Not for diagnosis" in text
+    assert 'data-most="104857600" hidden' in text and "more than 100 MB" in text
 
 
 def test_a_drawn_picture_is_captioned_and_a_number_of_others_is_not(captioner: Captioner) -> None:

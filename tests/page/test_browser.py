@@ -35,9 +35,10 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any, demo: Demo) -> Iterator[Any]:
+def page(browser: Any, demo: Demo, request: pytest.FixtureRequest) -> Iterator[Any]:
     """The page, opened; it must end without a fault and without a look elsewhere."""
-    page = browser.new_page(viewport={"width": 1240, "height": 900})
+    width, height = getattr(request, "param", (1240, 900))
+    page = browser.new_page(viewport={"width": width, "height": height}, has_touch=width < 500)
     page.set_default_timeout(1000 * PATIENCE_S)
     asked, faults = [], []
     page.on("request", lambda request: asked.append(request.url))
@@ -132,8 +133,68 @@ def test_nothing_of_the_picture_before_stays_with_the_next_one(page: Any, tmp_pa
     assert page.locator(".rc-caption").is_visible()
 
     with (tmp_path / "smith.png").open("wb") as file:
-        file.truncate(102 << 20)
+        file.truncate(150 << 20)
     drop(page, tmp_path / "smith.png")
     page.locator(".rc-caption").wait_for(state="hidden")
+    fault = page.locator(".rc-too-large")
+    fault.wait_for()
+    assert "The file has more than 100 MB" in fault.inner_text()
     page.wait_for_timeout(1000)
     assert not page.locator(".rc-result").is_visible()
+    assert not page.get_by_text("smith").count()
+    drop(page, picture(tmp_path, 3))  # and the page is as good as before
+    page.locator(".rc-caption").wait_for()
+    assert not fault.is_visible()
+
+
+def is_seen(page: Any, selector: str) -> bool:
+    """Whether a part begins in the upper half of the window; the captions here are long."""
+    box = page.locator(selector).bounding_box()
+    return box is not None and 0 <= box["y"] <= page.viewport_size["height"] / 2
+
+
+@pytest.mark.parametrize("page", [(390, 844)], indirect=True)
+def test_on_a_telephone_a_tap_brings_what_it_asks_for_into_view(page: Any, tmp_path: Path) -> None:
+    for number in (4, 0):
+        page.locator(".rc-examples button").nth(number).tap()
+        page.locator(".rc-caption").wait_for()
+        page.wait_for_timeout(300)
+        assert is_seen(page, ".rc-caption")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    (tmp_path / "smith.png").write_text("no picture")
+    page.evaluate("window.scrollTo(0, 0)")
+    drop(page, tmp_path / "smith.png")
+    page.locator(".rc-fault").wait_for()
+    page.wait_for_timeout(300)
+    assert is_seen(page, ".rc-fault")
+
+
+def test_another_frame_is_captioned_where_it_is_said_that_there_are_several(
+    page: Any, looking_weights: Path, tmp_path: Path
+) -> None:
+    frames = [
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (64, 64), dtype=np.uint8))
+        for seed in range(3)
+    ]
+    frames[0].save(tmp_path / "smith.tif", save_all=True, append_images=frames[1:])
+    captioner = Captioner.from_pretrained(looking_weights, device="cpu")
+    expected = [captioner.caption(frame, num_beams=5) for frame in frames]
+    drop(page, tmp_path / "smith.tif")
+    for frame in (0, 2, 1):
+        page.get_by_text(f"this is frame {frame}, counted from 0").wait_for()
+        assert page.locator(".rc-caption").inner_text() == expected[frame][0]
+        page.locator(".rc-frames input").fill(str({0: 2, 2: 1, 1: 0}[frame]))
+        page.locator(".rc-frames button").click()
+    page.get_by_text("this is frame 0, counted from 0").wait_for()
+    # One that is not there, and back.
+    page.locator(".rc-frames input").fill("7")
+    page.locator(".rc-frames button").click()
+    page.get_by_text("No frame 7").wait_for()
+    page.locator(".rc-frames button").click()
+    page.get_by_text("this is frame 0, counted from 0").wait_for()
+    # The next file begins at its first frame, whichever was chosen of this one.
+    page.locator(".rc-frames input").fill("2")
+    page.keyboard.press("Enter")
+    page.get_by_text("this is frame 2, counted from 0").wait_for()
+    drop(page, tmp_path / "smith.tif")
+    page.get_by_text("this is frame 0, counted from 0").wait_for()

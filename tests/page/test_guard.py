@@ -53,12 +53,12 @@ def ask(
     **headers: str,
 ) -> int:
     """The status of the one answer to a request of so many bytes."""
-    left, answers = (JOIN if path.endswith("join") else b"").ljust(size), []
+    body, start, answers = (JOIN if path.endswith("join") else b"").ljust(size), 0, []
 
     async def receive() -> dict[str, Any]:
-        nonlocal left
-        piece, left = left[:PIECE], left[PIECE:]
-        return {"type": "http.request", "body": piece, "more_body": len(left) > 0}
+        nonlocal start
+        piece, start = body[start : start + PIECE], start + PIECE
+        return {"type": "http.request", "body": piece, "more_body": start < len(body)}
 
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
@@ -104,6 +104,35 @@ def test_no_more_of_a_request_is_taken_than_it_may_have(
     app.received = 0
     assert ask(guard, path, 50 * MB, method=method) == 413
     assert app.received <= most
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_what_is_too_large_is_answered_in_words_that_the_sender_can_read(
+    guard: Guard, app: App, stated: bool
+) -> None:
+    """Who sends looks for the answer at the end: a connection closed before that has none."""
+    size, told = 150 * MB, []
+    left = size
+
+    async def receive() -> dict[str, Any]:
+        nonlocal left
+        piece = bytes(min(PIECE, left))
+        left -= len(piece)
+        return {"type": "http.request", "body": piece, "more_body": left > 0}
+
+    async def send(message: dict[str, Any]) -> None:
+        told.append((message, left))
+
+    headers = [(b"host", b"localhost:7860")]
+    headers += [(b"content-length", str(size).encode())] if stated else []
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "query_string": b""}
+    asyncio.run(guard(scope | {"headers": headers}, receive, send))
+    (start, _), (words, _), (end, left_at_the_end) = told
+    assert start["status"] == 413
+    assert words["body"] == b"A file of more than 2 MB is not taken." and words["more_body"]
+    assert dict(start["headers"])[b"content-length"] == str(len(words["body"])).encode()
+    assert not end["more_body"] and left_at_the_end == 0
+    assert app.received <= (0 if stated else 3 * MB)
 
 
 def test_the_uploads_that_wait_have_a_size_together(guard: Guard, uploads: Path) -> None:

@@ -126,9 +126,12 @@ def test_a_pressed_button_neither_fetches_nor_fails(demo: Demo) -> None:
 
 def test_a_file_that_is_too_large_or_never_whole_leaves_nothing(demo: Demo) -> None:
     upload = f"{demo.address}/gradio_api/upload"
-    answer = post(upload, files={"files": ("x.dcm", io.BytesIO(bytes(101 << 20)))})
-    assert answer.status_code == 413
-    wait_until_gone(demo)
+    for megabytes in (101, 150):
+        content = io.BytesIO(bytes(megabytes << 20))
+        answer = post(upload, files={"files": ("x.dcm", content)})
+        assert answer.status_code == 413
+        assert answer.text == "A file of more than 100 MB is not taken."
+        wait_until_gone(demo)
     host, port = demo.address.removeprefix("http://").split(":")
     head = (
         "POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from radcap.page.examples import draw_examples, examples_html
-from radcap.page.result import fault_html, heat, result_html
+from radcap.page.result import fault_html, frames_html, heat, result_html
 from radcap.page.words import Word
 from radcap.serving.captioner import Caption
 
@@ -49,7 +49,7 @@ def test_it_holds_the_picture_as_the_model_sees_it_and_a_map_for_each_word() -> 
         np.testing.assert_allclose(opacity / 235, word.attention / 0.5, atol=0.003)
     assert html.count('type="radio"') == 3 and html.count("checked") == 1
     assert "50%</small>" in html and "25%</small>" in html
-    assert "probability 40.0%" in html and "not for diagnosis" in html
+    assert "probability 40.0% for exactly these words" in html and "not for diagnosis" in html
 
 
 def test_the_ranking_has_every_caption_found_with_its_probability() -> None:
@@ -63,6 +63,26 @@ def test_the_ranking_has_every_caption_found_with_its_probability() -> None:
     assert "probability 2e-09" in alone
 
 
+def test_what_the_probability_is_and_what_finds_the_caption_elsewhere_is_said() -> None:
+    one, several = (result_html(PIXELS, CAPTION, WORDS, beams=beams) for beams in (1, 4))
+    for html in (one, several):
+        assert "does not say how likely the caption is right" in html
+    assert "--beams 4</code> writes the same; without" in several
+    assert "radcap.caption</code> writes the same." in one and "--beams" not in one
+
+
+def test_another_frame_is_asked_for_where_it_is_said_that_there_are_others() -> None:
+    frames = frames_html("the file holds 12 frames", 3, 12)
+    assert "The file holds 12 frames; this is frame 3, counted from 0." in frames
+    assert '<input type="number" min="0" max="11" step="1" value="3">' in frames
+    html = result_html(PIXELS, CAPTION, WORDS, frames=frames)
+    assert frames in html
+    assert "rc-frames" not in result_html(PIXELS, CAPTION, WORDS)
+    assert "max=" not in frames_html("the file holds several frames", 0, None)
+    assert 'value="0"' in fault_html("No frame 12.", frame=12)
+    assert "rc-frames" not in fault_html("No picture.")
+
+
 def test_a_caption_of_nothing_is_told() -> None:
     html = result_html(PIXELS, Caption("", -0.1, ()), [])
     assert "empty caption" in html
@@ -71,10 +91,11 @@ def test_a_caption_of_nothing_is_told() -> None:
 
 def test_texts_are_no_markup() -> None:
     """A vocabulary of others may hold anything."""
-    evil = '<img src=x onerror="alert(1)">'
+    evil = '\u202e<img src=x onerror="alert(1)">'
     words = [Word(evil, one_hot(0, 0, 0.5))]
     caption = Caption(evil, -1.0, (evil,), 0.0, (Caption(evil, -2.0, (evil,)),))
-    for html in (result_html(PIXELS, caption, words), fault_html(evil)):
+    for html in (result_html(PIXELS, caption, words), fault_html(evil), frames_html(evil, 0, None)):
+        assert "\\u202e" in html and "\u202e" not in html
         assert "<img src=x" not in html and 'onerror="' not in html
         assert "&lt;img src=x onerror=&quot;" in html
 

@@ -81,8 +81,32 @@ def test_a_run_gives_its_best_checkpoint_and_its_heads(
 
     found = load_pretrained(run / "checkpoints" / "step-10")
     assert (found.step, found.run, found.architecture.num_heads) == (10, run, 4)
+    assert found.trained_on is None
     file = run / "checkpoints" / "step-10" / "model.safetensors"
     assert load_pretrained(file).architecture.num_heads == 4
+
+
+@pytest.mark.parametrize(
+    ("data", "trained_on"),
+    [
+        ({"name": "phantom", "path": None}, "phantom"),
+        ({"name": "phantom", "path": "mine"}, "folder"),
+        ({"name": "hub", "hub_id": "a/b"}, "hub"),
+        ({"name": ["phantom"]}, None),
+        (None, None),
+    ],
+)
+def test_what_it_was_trained_on_is_known_of_every_form_of_a_run(
+    small_model: ImageCaptioningModel, tmp_path: Path, data: object, trained_on: str | None
+) -> None:
+    run = write_run(tmp_path / "run", small_model, {10: 1.0}, best=10)
+    config = {"model": {"num_heads": 4}, "data": data}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    step = run / "checkpoints" / "step-10"
+    for source in (run, step, step / "model.safetensors"):
+        found = load_pretrained(source)
+        assert found.trained_on == trained_on
+        assert found.knows_drawings_only == (trained_on == "phantom")
 
 
 def test_a_run_without_a_checkpoint_says_so(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Text of others inside Markdown, and facts that may not be what they should be."""
+"""Facts from files of unknown origin, which may not be what they should be."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from radcap.markup import code
+
+PHANTOM = "phantom"
 NUMBER = (int, float)
-
-
-def code(text: str) -> str:
-    """A text of the data, the run or the user as a code span on one line: no markup in it acts."""
-    return "`" + " ".join(text.replace("`", "'").replace("|", "/").split()) + "`"
 
 
 def fact(facts: Any, name: str, kind: type | tuple[type, ...]) -> Any:
@@ -47,3 +45,10 @@ def told(form: str, facts: Any, names: Mapping[str, type | tuple[type, ...]]) ->
     if any(value is None for value in values):
         return None
     return form.format(*(code(one) if isinstance(one, str) else one for one in values))
+
+
+def data_kind(config: Any) -> str | None:
+    """What a run was trained on, by its configuration: folder, phantom or hub; None: not said."""
+    if fact(config, "data.path", str):
+        return "folder"
+    return fact(config, "data.name", str)
