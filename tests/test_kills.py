@@ -157,7 +157,7 @@ def events(run: Path) -> dict[str, list[int]]:
 def files(run: Path) -> list[str]:
     """Every file of a run, TensorBoard's apart: each process has its own."""
     paths = (str(path.relative_to(run)) for path in run.rglob("*"))
-    return sorted(path for path in paths if not path.startswith("events.out"))
+    return sorted(path for path in paths if not Path(path).name.startswith("events.out"))
 
 
 def living(cwd: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """The run folder: who may use it, what an earlier run left there, and what must stay the same.
 
     config.yaml  versions.json  metrics.jsonl  val_metrics.jsonl  events.out.tfevents.*
-    checkpoints/step-N/  summary.json
+    train/  val/  bound/  checkpoints/step-N/  summary.json
 
 Imports no torch: a folder that cannot be used is refused at once.
 """
@@ -29,6 +29,7 @@ from radcap.training.lock import LOCK, check_held, holder, in_use, lock_folder
 
 _REVISION = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,99}")
 _REMEDY = "choose another run.name"
+CURVES = ("train", "val", "bound")  # folders of TensorBoard's files, see `radcap.training.log`
 
 _PACKAGES = ("torch", "torchvision", "torch_xla", "transformers", "datasets", "hydra-core")
 
@@ -143,7 +144,7 @@ class RunFolder:
             raise self._unusable(error) from None
 
     def _begin(self) -> None:
-        for name in ("checkpoints", "profile"):
+        for name in ("checkpoints", "profile", *CURVES):
             if (self.path / name).is_symlink():
                 raise ConfigError(
                     f"{self.path / name} is a link, which would lead out of the run folder; link "

@@ -7,13 +7,16 @@ TensorBoard's tags (metrics.jsonl has the same values under the name after the s
     train/  loss perplexity tokens lr grad_norm epoch images_per_s step_s
     data/   wait_s skipped truncated retries hub_wait_s
     val/    loss perplexity loss_per_caption rows tokens slots/NAME samples/N captions
-and those of `radcap.training.dashboard`.
+and those of `radcap.training.dashboard`. What belongs into one chart, the loss and perplexity of
+training, of validation and of the data set's bound, is in `train/`, `val/` and `bound/` of the run
+folder too: TensorBoard has a colour for each folder, and none for each tag.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import socket
 import time
@@ -21,19 +24,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from google.protobuf.message import DecodeError
-from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from radcap.errors import RadcapError
-from radcap.mappings import parse_json
+from radcap.mappings import number_in, parse_json
+from radcap.markup import plain
 from radcap.reading import check_regular, read_lines
 from radcap.training import dashboard
+from radcap.training.captioned import captioned_png
 from radcap.training.durable import DurableFile
-from radcap.training.folder import write_atomically
+from radcap.training.folder import CURVES, write_atomically
 
 if TYPE_CHECKING:
     from radcap.data.phantom import Floor
@@ -57,18 +60,26 @@ _TAGS = {
 class RunLog:
     """Writes the curves of one run, at once: a killed process loses none of it."""
 
-    def __init__(self, folder: Path | None, *, resume_step: int, tensorboard: bool) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        resume_step: int,
+        tensorboard: bool,
+        floor: Floor | None = None,
+    ) -> None:
         """Open the log to go on after `resume_step` (0 for a new run).
 
         Args:
             folder: the run folder; None writes nothing, where another process does.
+            floor: the lowest reachable loss, for TensorBoard.
         """
         if folder is None:
             self._steps, self._validations, self._health = (
                 DurableFile(Path(os.devnull)) for _ in range(3)
             )
             self._validated: set[int] = set()
-            self._events = None
+            self._events = self._curves = None
             return
         self._steps = _open_after(folder / "metrics.jsonl", resume_step)
         self._validations = _open_after(folder / "val_metrics.jsonl", resume_step)
@@ -76,6 +87,11 @@ class RunLog:
         self._validated = {step for _, step in _numbered_lines(folder / "val_metrics.jsonl")}
         _drop_events_after(folder, resume_step)
         self._events = _Events(folder) if tensorboard else None
+        for home in (folder / name for name in CURVES):
+            if home.is_symlink():
+                raise RadcapError(f"{home} is a link, which would lead out of the run folder")
+            _drop_events_after(home, 0 if tensorboard else resume_step)
+        self._curves = _Curves(folder, floor) if tensorboard else None
 
     def step(self, record: Mapping[str, Any], data: Mapping[str, float]) -> None:
         """Log one training step.
@@ -92,6 +108,8 @@ class RunLog:
             dashboard.scalars(scalars),
             record["time"],
         )
+        if self._curves is not None:
+            self._curves.add("train", record)
 
     def health(self, record: Mapping[str, Any]) -> None:
         """Log how the data fares after a log interval: `DataHealth.record`."""
@@ -115,6 +133,9 @@ class RunLog:
         scores |= {f"val/slots/{name}": value for name, value in slots.items()}
         values = [*dashboard.scalars(scores), *dashboard.floor_lines(floor)]
         self._write(record["step"], values, record["time"])
+        if self._curves is not None:
+            self._curves.add("val", record)
+            self._curves.add_bound(record, floor)
         return True
 
     def samples(self, step: int, samples: Sequence[Sample]) -> None:
@@ -127,15 +148,13 @@ class RunLog:
         values = []
         rows = ["| image | generated | reference |", "| --- | --- | --- |"]
         for number, sample in enumerate(samples):
-            height, width = sample.image.shape[1:]
-            encoded = io.BytesIO()
-            pixels = np.ascontiguousarray(sample.image.transpose(1, 2, 0))
-            Image.fromarray(pixels).save(encoded, "PNG")
+            texts = {"says": sample.generated, "data says": sample.reference}
+            encoded, height, width = captioned_png(sample.image, texts)
             picture = Summary.Image(
-                height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue()
+                height=height, width=width, colorspace=3, encoded_image_string=encoded
             )
             values.append(Summary.Value(tag=f"val/samples/{number}", image=picture))
-            rows.append(f"| {number} | {sample.generated} | {sample.reference} |")
+            rows.append(f"| {number} | {plain(sample.generated)} | {plain(sample.reference)} |")
         self._write(step, [*values, dashboard.text("val/captions", "\n".join(rows))])
 
     def show(self, step: int, values: Sequence[Any]) -> None:
@@ -155,6 +174,8 @@ class RunLog:
         self._health.close()
         if self._events is not None:
             self._events.close()
+        if self._curves is not None:
+            self._curves.close()
 
     def _write(self, step: int, values: Sequence[Any], when: float | None = None) -> None:
         if self._events is not None:
@@ -171,13 +192,87 @@ class _Events:
         self._file = DurableFile(folder / name)
         self.add(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
-    def add(self, event: Event) -> None:
-        record = io.BytesIO()
-        RecordWriter(record).write(event.SerializeToString())
-        self._file.append(record.getvalue())
+    def add(self, *events: Event) -> None:
+        records = io.BytesIO()
+        writer = RecordWriter(records)
+        for event in events:
+            writer.write(event.SerializeToString())
+        self._file.append(records.getvalue())
 
     def close(self) -> None:
         self._file.close()
+
+
+class _Curves:
+    """The folders that TensorBoard shows as runs in colours of their own, with what goes together.
+
+    They hold nothing that is not in the files of JSON lines, and are made from these at every
+    start: also for a run that began without them, or comes back from where it was copied to.
+    """
+
+    def __init__(self, folder: Path, floor: Floor | None) -> None:
+        """Write what the run has logged so far.
+
+        Args:
+            folder: the run folder, with the JSON lines that stay.
+            floor: None for data without one, which has no bound.
+
+        Raises:
+            RadcapError: something else is in the place of a folder.
+        """
+        self._files = {name: _Events(_made(folder / name)) for name in CURVES if _has(name, floor)}
+        steps, validations = (
+            [parse_json(line) for line, _ in _numbered_lines(folder / file)]
+            for file in ("metrics.jsonl", "val_metrics.jsonl")
+        )
+        self._files["train"].add(*filter(None, map(_point, steps)))
+        self._files["val"].add(*filter(None, map(_point, validations)))
+        if floor is not None:
+            begin = (steps or [{}])[0]
+            self.add_bound({**begin, "step": 0}, floor)
+            for record in validations:
+                self.add_bound(record, floor)
+
+    def add(self, name: str, record: Mapping[str, Any]) -> None:
+        """Add a point of a record with `step`, `time`, `loss` and `perplexity`."""
+        if (point := _point(record)) is not None:
+            self._files[name].add(point)
+
+    def add_bound(self, record: Mapping[str, Any], floor: Floor | None) -> None:
+        """Add a point of the bound at a record's step."""
+        if floor is not None and "bound" in self._files:
+            loss = floor.nats_per_token
+            self.add("bound", {**record, "loss": loss, "perplexity": math.exp(loss)})
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+def _has(name: str, floor: Floor | None) -> bool:
+    return name != "bound" or floor is not None
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RadcapError(f"{folder} cannot be made: {error.strerror}") from None
+    return folder
+
+
+def _point(record: Mapping[str, Any]) -> Event | None:
+    """Loss and perplexity of a record; None for one without them, which no run has written."""
+    found = {name: number_in(record, name) for name in ("loss", "perplexity")}
+    values = {name: value for name, value in found.items() if value is not None}
+    if not values:
+        return None
+    when = number_in(record, "time")
+    return Event(
+        wall_time=time.time() if when is None else when,
+        step=record["step"],
+        summary=Summary(value=dashboard.scalars(values)),
+    )
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -144,7 +144,12 @@ class Run:
             check=folder.check,
         )
         path = folder.path if folder.is_ours else None
-        self.log = RunLog(path, resume_step=self.step, tensorboard=config.logger.tensorboard)
+        self.log = RunLog(
+            path,
+            resume_step=self.step,
+            tensorboard=config.logger.tensorboard,
+            floor=inputs.floor,
+        )
         self.log.show(0, opening(config))
         if not restored:
             self.log.show(0, floor_lines(inputs.floor))

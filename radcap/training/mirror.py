@@ -14,6 +14,7 @@ from radcap.console import heartbeat, say
 from radcap.errors import ConfigError, RadcapError, first_line
 from radcap.mappings import read_mapping
 from radcap.moving import move_folder
+from radcap.training.folder import CURVES
 
 _CHECKPOINTS = "checkpoints"
 _MANIFEST = "manifest.json"  # of a checkpoint: written last, read first
@@ -109,13 +110,8 @@ class Mirror:
                 name = f"{_CHECKPOINTS}/step-{step}"
                 if step not in there or not self._is_same(folder, f"{name}/{_MANIFEST}"):
                     self._send(folder / name, name)
-            self._fs.makedirs(self._root, exist_ok=True)
-            files = {file.name for file in folder.iterdir() if file.is_file()}
-            for name in sorted(name for name in files if not name.startswith(".")):
-                self._fs.put_file(str(folder / name), f"{self._root}/{name}")
-            for path in self._files(""):  # a summary there would call a longer run finished
-                if path.rpartition("/")[2] not in files:
-                    self._fs.rm_file(path)
+            for name in ("", *CURVES):
+                self._send_files(folder / name, name)
             for step in sorted(there - here):
                 old = f"{self._root}/{_CHECKPOINTS}/step-{step}"
                 self._fs.rm_file(f"{old}/{_MANIFEST}")
@@ -127,6 +123,19 @@ class Mirror:
             self._fs.rm_file(path)
         with suppress(OSError):  # a bucket's folders go with their files
             self._fs.rmdir(folder)
+
+    def _send_files(self, source: Path, name: str) -> None:
+        """Copy the files of a folder, and drop there what is gone here."""
+        target = f"{self._root}/{name}".rstrip("/")
+        files = set()
+        if source.is_dir():
+            files = {file.name for file in source.iterdir() if file.is_file()}
+            self._fs.makedirs(target, exist_ok=True)
+        for file in sorted(file for file in files if not file.startswith(".")):
+            self._fs.put_file(str(source / file), f"{target}/{file}")
+        for path in self._files(name):  # a summary there would call a longer run finished
+            if path.rpartition("/")[2] not in files:
+                self._fs.rm_file(path)
 
     @contextmanager
     def _explained(self, what: str = "") -> Iterator[None]:

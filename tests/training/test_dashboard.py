@@ -61,11 +61,15 @@ def test_every_chart_shows_tags_that_a_run_writes(tmp_path: Path, cache: Path) -
     events = read(run)
     content = events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
     layout = layout_pb2.Layout.FromString(content)
-    there = events.Tags()["scalars"]
-    for category in layout.category:
-        for chart in category.chart:
-            for tag in chart.multiline.tag:
-                assert [name for name in there if re.match(tag, name)], tag
+    there = {name: read(run / name).Tags()["scalars"] for name in (".", "train", "val", "bound")}
+    charts = {chart.title: chart for category in layout.category for chart in category.chart}
+    for title, chart in charts.items():
+        (tag,) = chart.multiline.tag
+        lines = [name for name, tags in there.items() for one in tags if re.match(tag, one)]
+        # A line has the colour of its run.
+        assert lines and len(set(lines)) == len(lines), title
+        if title.startswith(("loss", "perplexity")):
+            assert lines == ["train", "val", "bound"]
     end = summary(run)
     floor = end["floor"]["nats_per_token"]
     assert points(events, "floor/loss") == [(0, floor), (10, floor), (20, floor)]
@@ -75,7 +79,14 @@ def test_every_chart_shows_tags_that_a_run_writes(tmp_path: Path, cache: Path) -
     assert points(events, "final/slots/all") == [(20, slots["all"])]
     # And once more, as the browser asks for them.
     experiment = ask(tmp_path / "runs", "hparams/experiment", {"experimentName": ""})
-    assert "optimizer.lr" in [info["name"] for info in experiment["hparamInfos"]]
+    # Of settings and of scores TensorBoard shows the first five.
+    names = [info["name"] for info in experiment["hparamInfos"]]
+    main = ["data.batch_size", "model.embed_dim", "optimizer.lr", "schedule.name", "seed"]
+    assert names[:5] == main and len(names) > 20
+    scores = [info["displayName"] for info in experiment["metricInfos"]]
+    shares = [f"slots/{name}" for name in ("all", "pathology", "location")]
+    assert scores[:5] == ["loss", *shares, "perplexity"]
+    assert sorted(scores[5:]) == ["loss_per_caption", "slots/abnormal", "slots/modality"]
     assert ask(tmp_path / "runs", "custom_scalars/layout", None)["category"][0]["title"] == (
         "Learning"
     )

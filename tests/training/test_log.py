@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import re
+import shutil
+from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import run_python
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugin_util import markdown_to_safe_html
 
+from radcap.console import printable
+from radcap.data.phantom import Floor
+from radcap.errors import RadcapError
 from radcap.training import dashboard
 from radcap.training.captions import Sample
 from radcap.training.log import RunLog
+
+FLOOR = Floor(rows=600, tokens=8445, nats_per_caption=3.7, nats_per_token=0.25)
 
 
 def record(step: int, loss: float) -> dict[str, float]:
@@ -149,17 +161,126 @@ def test_samples_and_texts_reach_tensorboard(tmp_path: Path) -> None:
     log.close()
     events = EventAccumulator(str(tmp_path)).Reload()
     (image,) = events.Images("val/samples/0")
-    assert (image.step, image.width, image.height) == (4, 6, 8)
+    assert image.step == 4
     text = events.Tensors("val/captions")[0].tensor_proto.string_val[0].decode()
     assert "ct scan of the lung" in text
     assert "seed: 0" in events.Tensors("config")[0].tensor_proto.string_val[0].decode()
+
+
+def test_an_image_stands_above_its_captions(tmp_path: Path) -> None:
+    """In one picture: TensorBoard shows images and texts in two tabs."""
+    log = RunLog(tmp_path, resume_step=0, tensorboard=True)
+    noise = np.random.default_rng(0).integers(0, 256, (3, 224, 224), np.uint8)
+    long = "a nodule of the lung " * 40 + "x" * 500
+    for step, says in ((1, "ct scan of the lung"), (2, "ct scan of the lun"), (3, long), (4, "")):
+        log.samples(step, [Sample(0, noise, says, "ct examination of the lung")])
+    log.close()
+    events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
+    shown = []
+    for event in events.Images("val/samples/0"):
+        picture = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB"))
+        assert picture.shape == (event.height, event.width, 3)
+        np.testing.assert_array_equal(picture[:224], noise.transpose(1, 2, 0))
+        below = picture[224:]
+        assert 40 < len(below) < 250
+        assert (below[:, -4:] == 255).all() and (below[-4:] == 255).all()  # nothing is cut off
+        shown.append(below)
+    assert shown[0].shape == shown[1].shape and (shown[0] != shown[1]).any()
+    assert len({len(below) for below in shown}) == 2
+
+
+def test_captions_in_tensorboard_are_text_and_one_row_each(tmp_path: Path) -> None:
+    nasty = "a|b ![x](http://127.0.0.1:9/leak.png) <b>**c**</b> \x1b]0;x\x07\n| 9 | d | e |"
+    log = RunLog(tmp_path, resume_step=0, tensorboard=True)
+    picture = np.zeros((3, 8, 6), np.uint8)
+    log.samples(4, [Sample(7, picture, nasty, "knee"), Sample(8, picture, "hip", nasty)])
+    log.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    text = events.Tensors("val/captions")[0].tensor_proto.string_val[0].decode()
+    page = markdown_to_safe_html(text)
+    assert re.findall("<(?!/)([a-z0-9]+)", page) == [
+        *("table", "thead", "tr", "th", "th", "th", "tbody"),
+        *("tr", "td", "td", "td", "tr", "td", "td", "td"),
+    ]
+    cells = [unescape(cell) for cell in re.findall("<td>(.*?)</td>", page)]
+    shown = printable(" ".join(nasty.split()))
+    assert cells == ["0", shown, "knee", "1", "hip", shown]
+
+
+def read_curve(run: Path, name: str, tag: str = "loss") -> list[tuple[int, float]]:
+    assert len(list((run / name).iterdir())) == 1
+    return read_tensorboard(run / name, tag)
+
+
+def test_train_validation_and_bound_are_runs_of_their_own(tmp_path: Path) -> None:
+    """TensorBoard has a colour for each run, and for each tag of a run none."""
+    log = RunLog(tmp_path, resume_step=0, tensorboard=True, floor=FLOOR)
+    for step in (1, 2):
+        log.step(record(step, 3.0 - step), {})
+    log.validation({"step": 2, "loss": 1.5, "perplexity": 4.5, "time": 1.8e9}, {}, FLOOR)
+    log.close()
+    assert read_curve(tmp_path, "train") == [(1, 2.0), (2, 1.0)]
+    assert read_curve(tmp_path, "train", "perplexity") == [(1, 2.0), (2, 2.0)]
+    assert read_curve(tmp_path, "val") == [(2, 1.5)]
+    assert read_curve(tmp_path, "val", "perplexity") == [(2, 4.5)]
+    assert read_curve(tmp_path, "bound") == [(0, 0.25), (2, 0.25)]
+    assert read_curve(tmp_path, "bound", "perplexity")[1] == (2, pytest.approx(math.exp(0.25)))
+    # And where they always were.
+    assert read_tensorboard(tmp_path, "train/loss") == [(1, 2.0), (2, 1.0)]
+    assert read_tensorboard(tmp_path, "val/loss") == [(2, 1.5)]
+
+
+def test_they_have_one_value_a_step_after_a_resume_and_all_of_an_older_run(tmp_path: Path) -> None:
+    def go_on(resume_step: int, last: int, loss: float, *, tensorboard: bool = True) -> None:
+        log = RunLog(tmp_path, resume_step=resume_step, tensorboard=tensorboard, floor=FLOOR)
+        for step in range(resume_step + 1, last + 1):
+            log.step(record(step, loss), {})
+        log.validation(record(last, loss), {}, FLOOR)
+        log.close()
+
+    def curves() -> list[list[tuple[int, float]]]:
+        return [read_curve(tmp_path, name) for name in ("train", "val", "bound")]
+
+    go_on(0, 15, 3.0)
+    go_on(10, 20, 2.0)
+    losses = [(step, 3.0 if step <= 10 else 2.0) for step in range(1, 21)]
+    bound = [(0, 0.25), (20, 0.25)]
+    assert curves() == [losses, [(20, 2.0)], bound]
+    # As a commit without them, or a copy elsewhere, leaves a run.
+    for name in ("train", "val", "bound"):
+        shutil.rmtree(tmp_path / name)
+    go_on(20, 21, 1.0)
+    assert curves() == [[*losses, (21, 1.0)], [(20, 2.0), (21, 1.0)], [*bound, (21, 0.25)]]
+    go_on(12, 13, 9.0, tensorboard=False)  # draws nothing, and leaves nothing that is not so
+    assert read_curve(tmp_path, "train") == losses[:12]
+    go_on(0, 1, 5.0)
+    assert curves() == [[(1, 5.0)], [(1, 5.0)], [(0, 0.25), (1, 0.25)]]
+
+
+def test_data_without_a_bound_has_no_run_for_it(tmp_path: Path) -> None:
+    write(tmp_path, 1, 2, 3.0)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["train", "val"]
+
+
+def test_no_link_leads_the_curves_out_of_the_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "events.out.tfevents.1").write_text("theirs")
+    (tmp_path / "run" / "val").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RadcapError, match="run/val is a link"):
+        RunLog(tmp_path / "run", resume_step=0, tensorboard=True)
+    assert (tmp_path / "elsewhere" / "events.out.tfevents.1").read_text() == "theirs"
+    (tmp_path / "run" / "val").unlink()
+    (tmp_path / "run" / "val").write_text("a file")
+    with pytest.raises(RadcapError, match="run/val cannot be made: File exists"):
+        RunLog(tmp_path / "run", resume_step=0, tensorboard=True)
 
 
 def test_no_tensorboard(tmp_path: Path) -> None:
     log = RunLog(tmp_path, resume_step=0, tensorboard=False)
     log.step(record(1, 3.0), {})
     log.close()
-    assert not list(tmp_path.glob("events*"))
+    assert not list(tmp_path.rglob("events*"))
     assert (tmp_path / "metrics.jsonl").exists()
 
 

@@ -51,6 +51,23 @@ def test_another_machine_goes_on_from_it(tmp_path: Path) -> None:
     assert not list(there.rglob("*.partial"))
 
 
+def test_the_folders_of_curves_go_there_too(tmp_path: Path) -> None:
+    here = make_run(tmp_path / "here", 5)
+    for name in ("train/events.out.tfevents.1", "val/events.out.tfevents.1"):
+        (here / name).parent.mkdir()
+        (here / name).write_text("points")
+    Mirror(ADDRESS).push(here)
+    (here / "train" / "events.out.tfevents.1").rename(here / "train" / "events.out.tfevents.2")
+    save(here, 10)
+    Mirror(ADDRESS).push(here)
+    files = fsspec.filesystem("memory")
+    found = {name for name in files.find("/bucket/runs/x") if "events" in name}
+    assert found == {
+        "/bucket/runs/x/train/events.out.tfevents.2",
+        "/bucket/runs/x/val/events.out.tfevents.1",
+    }
+
+
 def test_old_checkpoints_go_there_when_they_go_here(tmp_path: Path) -> None:
     import shutil
 
