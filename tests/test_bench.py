@@ -50,9 +50,10 @@ def test_pipeline_counts_the_cores_that_feed_a_tpu(cache: Path) -> None:
     call = "bench_pipeline(rows=60, batch_size=16, pairs=1, floor=1e6, numbers=())"
     lines = bench(cache, "bench_pipeline", call)
     for name in ("decoding", "pipeline"):
-        rate = figure(lines, rf"{name} +({NUMBER}) +{NUMBER} +{NUMBER}")
+        # Of a core by its own time, whatever else the machine has to do.
         a_core = figure(lines, rf"{name} +{NUMBER} +({NUMBER}) +{NUMBER}")
-        assert rate == pytest.approx(2 * a_core, abs=2)
+        processor_us = figure(lines, rf"{name} +{NUMBER} +{NUMBER} +({NUMBER})")
+        assert a_core == pytest.approx(1e6 / processor_us, rel=0.01)
     cores = figure(lines, rf"a v3-8 .* wants 1,000,000 images/s: ({NUMBER}) such cores")
     assert cores == pytest.approx(1e6 / a_core, rel=0.05)
 
