@@ -9,12 +9,14 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radcap.config import MAX_POSITIONS
 from radcap.console import (
     Arguments,
+    heartbeat,
     on_terminal,
     printable,
     put,
@@ -138,18 +140,20 @@ def read_options(words: Sequence[str]) -> argparse.Namespace:
 
 def _caption_all(options: argparse.Namespace, files: Sequence[str]) -> int:
     """Caption files, a batch at a time; returns how many could not be."""
-    import numpy as np
-    from tqdm import tqdm
+    # What is read by a program has nothing but faults on standard error.
+    with heartbeat("loading the weights", tell=report) if on_terminal() else nullcontext():
+        import numpy as np
+        from tqdm import tqdm
 
-    from radcap.serving.captioner import Captioner
-    from radcap.serving.pictures import PictureError, read_frame
+        from radcap.serving.captioner import Captioner
+        from radcap.serving.pictures import PictureError, read_frame
 
-    captioner = Captioner.from_pretrained(
-        options.weights,
-        device=options.device,
-        precision=options.precision,
-        batch_size=options.batch_size,
-    )
+        captioner = Captioner.from_pretrained(
+            options.weights,
+            device=options.device,
+            precision=options.precision,
+            batch_size=options.batch_size,
+        )
     origin = printable(captioner.pretrained.origin)
     notes = [f"{NOT_FOR_DIAGNOSIS}: captions of a research model, {origin}"]
     if captioner.pretrained.knows_drawings_only:

@@ -16,6 +16,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn, TextIO
 
 from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RadcapError
@@ -26,7 +27,12 @@ from radcap.streams import discard, open_streams, write_now
 WIDTH = 100  # columns of the longest line
 _LEAST_OPEN_FILES = 128  # fewer do not do for a start; data workers take more
 _NAME = "radcap: "  # begins what is told on standard error
+_SPINS = "1000"  # some microseconds
+_BEAT_S = 8.0  # of silence at most, with some to spare to ten
 _muted = False
+_last_line = time.monotonic()  # when something was last said, or moved on a terminal
+_beats: list[_Beat] = []  # under way, the innermost last
+_speaking = threading.Lock()  # held by whoever says a beat
 
 
 def mute() -> None:
@@ -106,54 +112,128 @@ def report(text: str) -> None:
         _tell(text)
 
 
+def seconds_of_silence() -> float:
+    """How long ago a line was last said, on either stream, or a bar was moved."""
+    return time.monotonic() - _last_line
+
+
+def moved() -> None:
+    """Count as a line what somebody has just seen and `say` did not print, such as a bar's step."""
+    global _last_line
+    _last_line = time.monotonic()
+
+
+def _begin_in_child() -> None:
+    _speaking.release()
+    _beats.clear()  # no thread of theirs is here
+    moved()
+
+
+# A process that is forked in the middle of a line would inherit the stream's lock, and nobody in
+# it would ever release that.
+os.register_at_fork(
+    before=_speaking.acquire, after_in_parent=_speaking.release, after_in_child=_begin_in_child
+)
+
+
+@dataclass
+class _Beat:
+    """A block of `heartbeat`."""
+
+    text: str | Callable[[], str]
+    since: float
+
+
 @contextmanager
-def heartbeat(text: str, *, every_s: float = 15.0) -> Iterator[None]:
-    """Say `text` and the time gone by, again and again, while a block takes long."""
+def heartbeat(
+    text: str | Callable[[], str],
+    *,
+    every_s: float | None = None,
+    tell: Callable[[str], None] = say,
+) -> Iterator[Callable[[str], None]]:
+    """Say what a block is at, and for how long, whenever nothing was said for `every_s`.
+
+    Of blocks that lie in each other the innermost speaks.
+
+    Args:
+        text: what the block does; asked for at each beat where it is a function.
+        every_s: seconds of silence, whoever broke it last; None: as all do, under ten.
+        tell: gets the lines.
+
+    Yields:
+        What to call with a text when the block goes over to something else.
+    """
     done = threading.Event()
-    start = time.monotonic()
+    beat = _Beat(text, time.monotonic())
+    wait_s = _BEAT_S if every_s is None else every_s
 
-    def beat() -> None:
-        while not done.wait(every_s):
-            say(f"{text}: {time.monotonic() - start:.0f} s so far")
+    def go_over_to(text: str) -> None:
+        beat.text, beat.since = text, time.monotonic()
 
-    thread = threading.Thread(target=beat, name="radcap-heartbeat", daemon=True)
-    thread.start()
+    def watch() -> None:
+        pause = wait_s - seconds_of_silence()
+        while not done.wait(max(pause, 0.0)):
+            with _speaking:
+                pause = wait_s - seconds_of_silence()
+                if pause <= 0.0:
+                    pause = wait_s  # also where this process may say nothing
+                    if beat is _beats[-1]:
+                        try:
+                            tell(_line_of(beat))
+                        except OSError:  # a full disk: the command's own next line meets it too
+                            return
+
+    thread = threading.Thread(target=watch, name="radcap-heartbeat", daemon=True)
     try:
-        yield
+        _beats.append(beat)
+        thread.start()
+        yield go_over_to
     finally:
         done.set()
-        thread.join()
+        if thread.ident is not None:  # a signal may have come before its start
+            thread.join()
+        _beats[:] = [other for other in _beats if other is not beat]
+
+
+def _line_of(beat: _Beat) -> str:
+    seconds = time.monotonic() - beat.since
+    text = beat.text if isinstance(beat.text, str) else beat.text()
+    # What has only just begun is told all the same: it says how far the work is.
+    return f"{text}: {seconds:.0f} s so far" if round(seconds) else text
 
 
 @contextmanager
 def progress(
-    text: str, unit: str, *, every_s: float = 15.0
+    text: str, unit: str, *, every_s: float | None = None
 ) -> Iterator[Callable[[int, int], None]]:
     """Show how far a block is: a bar on a terminal, elsewhere a line now and then.
 
     Yields:
-        What to call with (units done, units in all). Nothing is shown before.
+        What to call with (units done, units in all). Before that it is a `heartbeat`.
     """
     bar: Any = None
-    last = time.monotonic()
 
-    def show(done: int, total: int) -> None:
-        nonlocal bar, last
-        if on_terminal():
-            from tqdm import tqdm
+    with heartbeat(text, every_s=every_s) as go_over_to:
 
-            if bar is None:  # one of a total of 0 is false
-                bar = tqdm(total=total, desc=text, unit=f" {unit}", dynamic_ncols=True)
-            bar.update(done - bar.n)
-        elif time.monotonic() - last >= every_s:
-            last = time.monotonic()
-            say(f"{text}: {done:,} of {total:,} {unit}")
+        def show(done: int, total: int) -> None:
+            nonlocal bar
+            line = f"{text}, {done:,} of {total:,} {unit}"
+            go_over_to(line)
+            if on_terminal():
+                from tqdm import tqdm
 
-    try:
-        yield show
-    finally:
-        if bar is not None:
-            bar.close()
+                if bar is None:  # one of a total of 0 is false
+                    bar = tqdm(total=total, desc=text, unit=f" {unit}", dynamic_ncols=True)
+                bar.update(done - bar.n)
+                moved()
+            elif seconds_of_silence() >= (_BEAT_S if every_s is None else every_s):
+                say(line)
+
+        try:
+            yield show
+        finally:
+            if bar is not None:
+                bar.close()
 
 
 def on_terminal() -> bool:
@@ -184,6 +264,7 @@ def run_command(
     """
     open_streams()
     _show_warnings()
+    _let_threads_sleep()
     words = sys.argv[1:]
     if "-h" in words or "--help" in words:
         say(usage.strip())
@@ -242,6 +323,18 @@ def _show_warnings() -> None:
     logging.getLogger("radcap").addHandler(handler)
 
 
+def _let_threads_sleep() -> None:
+    """Let torch's threads, which wait for each other thousands of times a second, sleep soon.
+
+    libgomp lets them spin 300,000 times before, many milliseconds. On a machine with other work
+    that keeps the core from the very thread that is waited for, and from the other work: a small
+    model's training step took 3.7 times the processor time and twice as long (two cores, load 8).
+    It is read when torch is imported, and what a command starts inherits it.
+    """
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+        os.environ["GOMP_SPINCOUNT"] = _SPINS
+
+
 def _open_files() -> int:
     """How many files this process may have open; raised where that is too low and allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -273,6 +366,7 @@ def _without_control(text: str) -> str:
 
 
 def _write_line(text: str, stream: TextIO) -> None:
+    moved()
     tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)  # none while it is being imported
     try:
         if tqdm is not None:

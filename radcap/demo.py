@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from radcap.console import Arguments, printable, run_command, say
+from radcap.console import Arguments, heartbeat, printable, run_command, say
 from radcap.errors import EXIT_DONE, ConfigError, RadcapError
 from radcap.network import without_faulty_network
 from radcap.serving.note import DRAWINGS_ONLY, NOT_FOR_DIAGNOSIS
@@ -75,9 +75,10 @@ def _serve(options: argparse.Namespace) -> None:
             from radcap.page.blocks import MAX_UPLOAD_MB, make_page
         from radcap.serving.captioner import Captioner
 
-        captioner = Captioner.from_pretrained(
-            options.weights, device=options.device, precision=options.precision
-        )
+        with heartbeat("loading the weights"):
+            captioner = Captioner.from_pretrained(
+                options.weights, device=options.device, precision=options.precision
+            )
         say(f"weights: {printable(captioner.pretrained.origin)}")
         page = make_page(captioner, uploads)
         if not is_loopback(listener):

@@ -6,12 +6,13 @@ import json
 import logging
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from radcap.console import run_command, say
+from radcap.console import heartbeat, run_command, say
 from radcap.errors import EXIT_DONE, EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -72,11 +73,13 @@ def main(words: Sequence[str]) -> int:
 
     logging.getLogger("radcap").setLevel(logging.ERROR)  # the checks say it
     checks: list[Check] = []
-    for check in examine(config):
-        checks.append(check)
-        if not as_json:
-            for line in lines(check):
-                say(line)
+    # Of JSON nothing else may stand on standard output.
+    with nullcontext() if as_json else heartbeat("looking") as go_over_to:
+        for check in examine(config, go_over_to):
+            checks.append(check)
+            if not as_json:
+                for line in lines(check):
+                    say(line)
     failed = [check for check in checks if check.status == "fail"]
     if as_json:
         say(json.dumps([asdict(check) for check in checks], indent=2))
@@ -86,12 +89,19 @@ def main(words: Sequence[str]) -> int:
     return EXIT_FAILED if failed else EXIT_DONE
 
 
-def examine(config: Config) -> Iterator[Check]:
-    """Look at everything that a run of this configuration needs, one thing after the other."""
+def examine(config: Config, looking: Callable[[str], None] | None = None) -> Iterator[Check]:
+    """Look at everything that a run of this configuration needs, one thing after the other.
+
+    Args:
+        config: the checked configuration.
+        looking: called before each with what is looked at, in words.
+    """
     from radcap.diagnosis.check import FAIL, Check
 
     for module, names in _PROBES.items():
         for name in names:
+            if looking is not None:
+                looking(f"looking at {name.replace('_', ' ')}")
             # Imported one by one: where a package is missing, the rest is looked at all the same.
             try:
                 yield from getattr(import_module(f"radcap.diagnosis.{module}"), name)(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from radcap.console import mute, run_command
+from radcap.console import heartbeat, mute, run_command
 from radcap.errors import EXIT_DONE, ConfigError
 
 USAGE = """
@@ -73,7 +73,8 @@ def main(words: Sequence[str]) -> int:
     if not launch.is_first:
         mute()
 
-    from radcap.evaluation.run import Evaluation
+    with heartbeat("loading torch"):
+        from radcap.evaluation.run import Evaluation
 
     return Evaluation(config, run, launch).go()
 

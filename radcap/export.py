@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from radcap.console import Arguments, run_command, say
+from radcap.console import Arguments, heartbeat, run_command, say
 from radcap.errors import EXIT_DONE, ConfigError
 
 USAGE = """
@@ -64,7 +64,8 @@ def main(words: Sequence[str]) -> int:
     if options.push:
         check_repository(options.push)
     check_target(options.folder)
-    pretrained = load_pretrained(options.weights)
+    with heartbeat("loading the weights"):
+        pretrained = load_pretrained(options.weights)
     say(f"weights: {pretrained.origin}")
     here = options.folder.resolve().name
     name = options.push or here
@@ -76,7 +77,8 @@ def main(words: Sequence[str]) -> int:
         say(f"the Space: {folder}; python {folder / 'app.py'} tries it here")
     if options.push:
         say(f"uploading to {options.push}")
-        address = upload(folder, options.push, private=options.private, space=options.space)
+        with heartbeat("uploading"):
+            address = upload(folder, options.push, private=options.private, space=options.space)
         say(f"uploaded: {address}")
     return EXIT_DONE
 

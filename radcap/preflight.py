@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radcap.console import run_command, say
+from radcap.console import heartbeat, run_command, say
 from radcap.errors import EXIT_DOES_NOT_FIT, EXIT_DONE, ConfigError, RadcapError
 from radcap.mappings import MOST_BYTES, parse_json
 from radcap.places import temporary_folder
@@ -156,7 +156,8 @@ def _use(config: Config, topology: Topology, shown: dict[str, Any]) -> dict[str,
     rate = shown["images_per_s"]
     if rate and images:
         hours = images / rate / 3600
-    decode_rate = decoding_rate()
+    with heartbeat("measuring how fast this machine decodes"):
+        decode_rate = decoding_rate()
     cores = topology.num_chips * topology.chip.cores
     return {
         "experiment": {

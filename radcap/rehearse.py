@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from radcap.console import last_words, run_command, say
+from radcap.console import heartbeat, last_words, run_command, say
 from radcap.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, ConfigError, RadcapError
 from radcap.overrides import quoted
 from radcap.training.folder import move_aside
@@ -93,20 +93,22 @@ class _Trial:
     def finish(self) -> None:
         """Run to the end."""
         process = self._start()
-        _, errors = process.communicate()
+        with heartbeat(self._progress):
+            _, errors = process.communicate()
         if process.returncode != 0:
             raise RadcapError(_failure(process.returncode, errors))
 
     def kill(self, step: int, number: signal.Signals) -> None:
         """Run until `step` is logged, then send a signal."""
         process = self._start()
-        while step not in self.losses():
-            if process.poll() is not None:
-                _, errors = process.communicate()
-                raise RadcapError(_failure(process.returncode, errors))
-            time.sleep(_POLL_S)
-        process.send_signal(number)
-        _, errors = process.communicate()
+        with heartbeat(self._progress):
+            while step not in self.losses():
+                if process.poll() is not None:
+                    _, errors = process.communicate()
+                    raise RadcapError(_failure(process.returncode, errors))
+                time.sleep(_POLL_S)
+            process.send_signal(number)
+            _, errors = process.communicate()
         reached = max(self.losses())
         expected = -number if number == signal.SIGKILL else EXIT_STOPPED
         if process.returncode != expected:
@@ -131,6 +133,9 @@ class _Trial:
         except FileNotFoundError:
             return []
         return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
+
+    def _progress(self) -> str:
+        return f"{self.folder}, step {max(self.losses(), default=0):,}"
 
     def _start(self) -> subprocess.Popen[str]:
         return subprocess.Popen(

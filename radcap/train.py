@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from radcap.console import mute, run_command, say
+from radcap.console import heartbeat, mute, run_command, say
 from radcap.errors import EXIT_DONE
 
 USAGE = """
@@ -79,11 +79,12 @@ def main(words: Sequence[str]) -> int:
     if config.run.mirror is not None and launch.is_first:
         from radcap.training.mirror import Mirror
 
-        mirror = Mirror(config.run.mirror)
-        if config.run.fresh:
-            mirror.refuse_a_run()
-        else:
-            mirror.restore(Path(config.run.dir))
+        with heartbeat(f"looking at {config.run.mirror}"):
+            mirror = Mirror(config.run.mirror)
+            if config.run.fresh:
+                mirror.refuse_a_run()
+            else:
+                mirror.restore(Path(config.run.dir))
     folder = RunFolder(config, is_ours=launch.is_first)
     try:
         if folder.finished:
@@ -97,16 +98,21 @@ def main(words: Sequence[str]) -> int:
         if not folder.resumed:
             check_encoder_start(config.model.encoder_weights, may_be_gone=False)
         if mirror is not None:
-            mirror.check_writable()
+            with heartbeat(f"writing a small file to {mirror.address}"):
+                mirror.check_writable()
         from radcap.training.inputs import Inputs
 
         pinned = None if config.data.accept_revision else folder.versions.get("data_revision")
         inputs = Inputs(config, revision=pinned, launch=launch)
         folder.pin_data_revision(inputs.revision)
         data_opened = time.monotonic()
-
-        from radcap.training.clock import Clock
-        from radcap.training.loop import Run
+        say(
+            f"data:   {inputs.describe()}, {inputs.num_train_rows:,} training and "
+            f"{inputs.num_val_rows:,} validation rows"
+        )
+        with heartbeat("loading torch"):
+            from radcap.training.clock import Clock
+            from radcap.training.loop import Run
 
         imported = time.monotonic()
         clock = Clock({"data": data_opened - start, "import": imported - data_opened})

@@ -50,7 +50,7 @@ def tpu_step() -> None:
     with tempfile.TemporaryDirectory(prefix="radcap-bench-") as name:
         folder = Path(name)
         words = [str(_HERE / "card_lower.py"), str(_CARD_BATCH), name]
-        run_job(words, LOWER_ENVIRONMENT, folder)
+        run_job(words, LOWER_ENVIRONMENT, folder, "recording the card's step")
         (card,) = compile_all(topology, _CARD_BATCH, 1, folder)
         ours = folder / "preflight.json"
         subprocess.run(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from radcap.compose import read_config
-from radcap.console import say
+from radcap.console import heartbeat, say
 from radcap.data.collate import Batch
 from radcap.errors import ConfigError, RadcapError
 from radcap.mappings import read_mapping
@@ -62,16 +62,19 @@ def figures(run: Path) -> dict[str, float]:
     runtime.place(model)
 
     def right() -> float:
-        result = validate(
-            model,
-            runtime,
-            val_loader,
-            tokenizer=inputs.tokenizer,
-            num_rows=inputs.num_val_rows,
-            num_captioned=inputs.num_val_rows,
-            num_samples=0,
-            max_new_tokens=config.data.max_length,
-        )
+        what, rows = "captioning", inputs.num_val_rows
+        with heartbeat(what) as go_over_to:
+            result = validate(
+                model,
+                runtime,
+                val_loader,
+                tokenizer=inputs.tokenizer,
+                num_rows=rows,
+                num_captioned=rows,
+                num_samples=0,
+                max_new_tokens=config.data.max_length,
+                scored=lambda done: go_over_to(f"{what}, {done:,} of {rows:,} rows"),
+            )
         if "pathology" not in result.accuracies():
             raise RadcapError("no validation row of this run has a pathology")
         return result.accuracies()["pathology"]

@@ -25,6 +25,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch import Tensor
 
+from radcap.console import moved
 from radcap.model.captioner import ImageCaptioningModel
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -95,6 +96,12 @@ settings.load_profile("radcap")
 # A shell lets what it starts in the background ignore Ctrl-C, and so would what a test starts.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def heard() -> None:
+    """Silence begins with the test: what it calls gives its signs of life no sooner."""
+    moved()
 
 
 @pytest.fixture

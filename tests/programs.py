@@ -59,8 +59,14 @@ class CommandServer:
         self.path = f"{self._folder}/server"
         self._process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("command_server.py"), self.path, *modules],
-            # A thread of OpenBLAS would be lost in a fork.
-            env={**environment, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            # A thread of OpenBLAS would be lost in a fork. The spins are those that a command sets
+            # itself, before it imports torch.
+            env={
+                **environment,
+                "OPENBLAS_NUM_THREADS": "1",
+                "GOMP_SPINCOUNT": "1000",
+                "PYTHONPATH": str(ROOT),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

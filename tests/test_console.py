@@ -7,12 +7,25 @@ import re
 import subprocess
 import sys
 import threading
+import time
+from functools import partial
 
 import pytest
 from command_line import run_python
 from waiting import PATIENCE_S, wait_until
 
-from radcap.console import heartbeat, last_words, printable, progress, put, report, say
+from radcap import console
+from radcap.console import (
+    heartbeat,
+    last_words,
+    moved,
+    printable,
+    progress,
+    put,
+    report,
+    say,
+    seconds_of_silence,
+)
 
 
 def test_a_long_block_gives_signs_of_life(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,7 +39,7 @@ def test_a_long_block_gives_signs_of_life(capsys: pytest.CaptureFixture[str]) ->
     with heartbeat("compiling", every_s=0.05):
         wait_until(three_lines, "three lines")
     said += capsys.readouterr().out
-    assert re.fullmatch(r"(compiling: \d+ s so far\n)+", said)
+    assert re.fullmatch(r"(compiling(: \d+ s so far)?\n)+", said)
     assert not [t for t in threading.enumerate() if t.name == "radcap-heartbeat"]
 
 
@@ -37,6 +50,71 @@ def test_a_short_or_failing_block_leaves_nothing_behind(
         raise KeyError("fault")
     assert capsys.readouterr().out == ""
     assert not [t for t in threading.enumerate() if t.name == "radcap-heartbeat"]
+
+
+def _lines_until(capsys: pytest.CaptureFixture[str], line: str, told: list[str]) -> None:
+    """Wait for a line, and add those before it and itself to `told`."""
+
+    def is_there() -> bool:
+        told.extend(capsys.readouterr().out.splitlines())
+        return line in told
+
+    wait_until(is_there, line)
+
+
+def test_of_blocks_in_each_other_the_innermost_speaks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told: list[str] = []
+    with heartbeat("training", every_s=0.02) as go_over_to:
+        _lines_until(capsys, "training", told)
+        with heartbeat(lambda: "validating", every_s=0.02) as inner:
+            _lines_until(capsys, "validating", told)
+            inner("validating, 8 of 40 rows")
+            _lines_until(capsys, "validating, 8 of 40 rows", told)
+        go_over_to("saving")
+        _lines_until(capsys, "saving", told)
+    steps = [line for number, line in enumerate(told) if line not in told[:number]]
+    assert steps == ["training", "validating", "validating, 8 of 40 rows", "saving"]
+
+
+def test_a_beat_says_how_long_what_it_names_has_taken() -> None:
+    begun = time.monotonic()
+    assert console._line_of(console._Beat("saving", begun - 12)) == "saving: 12 s so far"
+    assert console._line_of(console._Beat("saving", begun)) == "saving"
+
+
+def test_nothing_is_said_while_lines_and_bars_come(capsys: pytest.CaptureFixture[str]) -> None:
+    with heartbeat("silent", every_s=1000.0):
+        say("a line")
+    with heartbeat("silent", every_s=5.0):
+        for sign in (partial(say, "a line"), moved, partial(put, "a line")):
+            console._last_line -= 100.0
+            assert seconds_of_silence() > 99.0
+            sign()
+            assert seconds_of_silence() < 99.0
+    assert "silent" not in capsys.readouterr().out
+
+
+def test_a_process_forked_in_the_middle_of_a_beat_can_speak() -> None:
+    program = (
+        "import os, threading\n"
+        "from radcap.console import heartbeat, say\n"
+        "begun, go_on = threading.Event(), threading.Event()\n"
+        "def tell(line):\n"
+        "    begun.set()\n"
+        "    go_on.wait(0.2)\n"  # in the middle of its line when the process is forked
+        "with heartbeat('training', every_s=0.01, tell=tell):\n"
+        "    begun.wait()\n"
+        "    child = os.fork()\n"
+        "if child == 0:\n"
+        "    with heartbeat('reading', every_s=1000.0):\n"
+        "        say('in the child')\n"
+        "    os._exit(0)\n"
+        "raise SystemExit(os.waitpid(child, 0)[1])\n"
+    )
+    done = run_python(program)
+    assert (done.returncode, done.stdout) == (0, "in the child\n"), done.stderr
 
 
 def test_a_muted_process_says_nothing_but_its_error() -> None:
@@ -57,12 +135,13 @@ def test_a_muted_process_says_nothing_but_its_error() -> None:
 def test_progress_is_a_line_now_and_then_where_nobody_watches(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with progress("copying", "MB", every_s=0.0) as show:
-        show(1_000, 4_000)
-        show(4_000, 4_000)
+    with progress("copying", "MB", every_s=1000.0) as show:
+        for done in (1_000, 2_000, 4_000):
+            console._last_line -= 0 if done == 2_000 else 1000.0
+            show(done, 4_000)
     assert capsys.readouterr().out.splitlines() == [
-        "copying: 1,000 of 4,000 MB",
-        "copying: 4,000 of 4,000 MB",
+        "copying, 1,000 of 4,000 MB",
+        "copying, 4,000 of 4,000 MB",
     ]
     with progress("copying", "MB") as show:
         show(1, 2)

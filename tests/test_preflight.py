@@ -128,7 +128,7 @@ def test_the_cards_own_step_costs_what_it_is_known_to(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from radcap.aot.jobs import *; "
         "from radcap.aot.chips import find_topology; folder = Path(sys.argv[2]); "
-        "run_job([sys.argv[1], '32', str(folder)], LOWER_ENVIRONMENT, folder); "
+        "run_job([sys.argv[1], '32', str(folder)], LOWER_ENVIRONMENT, folder, 'recording'); "
         "(card,) = compile_all(find_topology('v3-8'), 32, 1, folder); "
         "print(card.figures['flops'], card.figures['bytes_accessed'])"
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,64 @@ def test_smoke_leaves_curves_checkpoints_and_captions(tmp_path: Path, cache: Pat
     assert metrics(run)[:20] == curve
     assert summary(run)["steps"] == 24
     assert summary(run)["resumed_from"] == 20
+
+
+# With a beat a hundredth of a second after the last line, and a line at each interval of the log.
+TALKATIVE = """
+import sys
+from radcap import console, evaluate, export, train
+from radcap.training import progress
+
+console._BEAT_S, progress._LONGEST_SILENCE_S = 0.01, 0.0
+for command, words in ((train, {train}), (evaluate, {evaluate}), (export, {export})):
+    print(f"-- {{command.__name__}}")
+    sys.argv[1:] = words
+    if status := console.run_command(command.main, ""):
+        sys.exit(status)
+"""
+
+
+def test_what_takes_long_is_named(tmp_path: Path) -> None:
+    words = ["+experiment=smoke", "runtime=cpu", "trainer.max_steps=2", "trainer.eval_every=1"]
+    words += ["trainer.log_every=1", "data.phantom.train_rows=16", "data.phantom.val_rows=16"]
+    program = TALKATIVE.format(
+        train=words, evaluate=["run=runs/smoke", "runtime=cpu"], export=["runs/smoke", "exported"]
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=environment(tmp_path / "cache") | {"OMP_DISPLAY_ENV": "VERBOSE"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    # As libgomp says when torch loads it: threads that wait for each other leave their cores soon.
+    assert "GOMP_SPINCOUNT = '1000'" in done.stderr
+    _, trained, evaluated, exported = done.stdout.split("-- radcap.")
+    for said, phrases in (
+        (trained, TRAINING),
+        (evaluated, ["loading the weights", "row 0/16, scoring the next ones"]),
+        (exported, ["recording the programs", "writing", "reading it back"]),
+    ):
+        missing = [one for one in phrases if not re.search(rf"^{one}", said, re.MULTILINE)]
+        assert not missing, said
+    told = re.findall(r"^step (\d)/2: loss [\d.]+, [\d,.]+ images/s, .* left(.*)$", trained, re.M)
+    assert [step for step, _ in told] == ["1", "2"]
+    assert told[0][1] == "" and re.fullmatch("; (compute|input)-bound.*", told[1][1])
+
+
+TRAINING = [
+    "drawing the phantom",
+    "drawing",
+    "loading torch",
+    "starting the loaders",
+    "making the model",
+    "step 1/2, computing",
+    "validating after step 1, 16 of 16 rows",
+    "saving step 2",
+]
 
 
 @pytest.fixture(scope="module")

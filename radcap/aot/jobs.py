@@ -71,7 +71,7 @@ def lower(config: Config, topology: Topology, batch_sizes: Sequence[int], folder
     file = folder / "config.yaml"
     file.write_text(to_yaml(config), encoding="utf-8")
     words = ["-m", "radcap.aot.lower", str(file), str(topology.num_devices), str(folder)]
-    run_job([*words, *map(str, batch_sizes)], LOWER_ENVIRONMENT, folder)
+    run_job([*words, *map(str, batch_sizes)], LOWER_ENVIRONMENT, folder, "recording")
 
 
 def compile_all(
@@ -90,8 +90,8 @@ def compile_all(
     """
     for file in sorted(folder.glob(f"{batch_size}-*.bytecode")):
         words = ["-m", "radcap.aot.compile", topology.raw, str(file.with_suffix(""))]
-        run_job(words, _COMPILE_ENVIRONMENT, folder)
         name = file.stem.removeprefix(f"{batch_size}-")
+        run_job(words, _COMPILE_ENVIRONMENT, folder, f"compiling {name}, batch {batch_size}")
         yield Compiled(
             name=name,
             runs=max_length if name == "token" else 1,
@@ -101,13 +101,14 @@ def compile_all(
         )
 
 
-def run_job(words: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+def run_job(words: Sequence[str], environment: Mapping[str, str], folder: Path, what: str) -> None:
     """Run a program of Python to its end, with signs of life.
 
     Args:
         words: `-m` and a module, or a file, with its arguments.
         environment: on top of this process's own.
         folder: for the program's output.
+        what: it does, for the signs of life.
 
     Raises:
         ConfigError: libtpu knows no such slice.
@@ -115,7 +116,7 @@ def run_job(words: Sequence[str], environment: Mapping[str, str], folder: Path) 
     """
     name = (words[1] if words[0] == "-m" else Path(words[0]).stem).rpartition(".")[2]
     log = folder / f"{name}.log"
-    with log.open("wb") as output, heartbeat(name):
+    with log.open("wb") as output, heartbeat(what):
         done = subprocess.run(
             [sys.executable, *words],
             env={**os.environ, **environment},

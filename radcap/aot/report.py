@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from radcap.aot.chips import GIB
+from radcap.training.clock import rate_text
 
 _COMPARED = (
     ("fits", "fits"),
@@ -73,7 +74,7 @@ def _batch(report: Mapping[str, Any]) -> Iterator[str]:
             f"  estimate       {report['estimated_ms']:.1f} ms by the compiler's own count of "
             "cycles, collectives left out"
         )
-    yield f"  at the floor   {report['images_per_s']:,.0f} images/s"
+    yield f"  at the floor   {rate_text(report['images_per_s'])} images/s"
     yield from _experiment(report)
 
 
@@ -111,12 +112,15 @@ def _experiment(report: Mapping[str, Any]) -> Iterator[str]:
         )
     elif report["graph"] == "train":
         yield "  experiment     of unknown length: set trainer.max_steps"
-    hub = f", {host['mb_per_s']:,.0f} MB/s from the Hub" if host["mb_per_s"] else ""
+    hub = f", {rate_text(host['mb_per_s'])} MB/s from the Hub" if host["mb_per_s"] else ""
     yield (
-        f"  to feed it     {host['images_per_s']:,.0f} images/s{hub}, {host['decode_cores']:.1f} "
-        "cores of decoding"
+        f"  to feed it     {rate_text(host['images_per_s'])} images/s{hub}, "
+        f"{host['decode_cores']:.1f} cores of decoding"
     )
-    yield f"                 (a core of this machine decodes {host['decode_rate']:,.0f} images/s)"
+    yield (
+        f"                 (a core of this machine decodes {rate_text(host['decode_rate'])} "
+        "images/s of its time)"
+    )
 
 
 def _buffers(report: Mapping[str, Any]) -> Iterator[str]:
@@ -159,7 +163,7 @@ def _table(report: Mapping[str, Any]) -> Iterator[str]:
         line += f"{'yes' if row['fits'] else 'no':4s}  {needed:>11s}"
         if row["images_per_s"] is not None:
             line += f"  {row['bytes_per_image'] / 1e6:8.1f}  {row['floor_ms']:8.1f}"
-            line += f"  {row['images_per_s']:9,.0f}"
+            line += f"  {rate_text(row['images_per_s']):>9s}"
         yield line
     largest = report["largest_batch_that_fits"]
     yield f"largest that fits: {'none' if largest is None else largest}"

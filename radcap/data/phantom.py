@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,9 @@ from radcap.data.phantom_images import draw, png_bytes
 from radcap.locks import lock
 from radcap.moving import move_folder
 
+if TYPE_CHECKING:
+    from transformers import BertTokenizer
+
 NOTICE = "synthetic, not RadImageNet"
 
 # Part of the folder's name: raise it whenever the written rows change.
@@ -40,6 +43,8 @@ FORMAT_VERSION = 2
 
 ROW_GROUP_SIZE = 100
 ROWS_PER_FILE = 500
+# A process takes as long to start as to draw a hundred: fewer are drawn by those that are there.
+_ROWS_WORTH_A_PROCESS = 500
 _INSTRUCT_ROWS = {"train": 40, "val": 20}
 _BENCHMARK_IMAGES = 10
 _FLOOR_FILE = "floor.json"
@@ -110,8 +115,9 @@ def write_phantom(
         val_rows: rows of alignment/val, drawn independently from the same distribution.
         seed: not negative; another seed draws other labels, captions and pictures.
         row_group_size: rows of a parquet row group.
-        processes: how many write at once (default: one for each core at hand). With more than
-            one the caller's main module must be importable (`if __name__ == "__main__":`).
+        processes: how many write at once (default: one for each core at hand, and of few rows
+            this one alone). With more than one the caller's main module must be importable (`if
+            __name__ == "__main__":`).
         progress: called with (rows written, rows in all) whenever a file is done.
 
     Raises:
@@ -141,7 +147,13 @@ def write_phantom(
         if progress is not None:
             progress(done, total)
 
-    floors = {split: asdict(_floor(seed, split, counts)) for split, counts in captions.items()}
+    # Late: it loads torch, which neither the drawing processes nor a set already written need.
+    from radcap.data.collate import load_tokenizer
+
+    tokenizer = load_tokenizer()
+    floors = {
+        split: asdict(_floor(seed, split, counts, tokenizer)) for split, counts in captions.items()
+    }
     text = json.dumps({"notice": NOTICE, **floors}, indent=2) + "\n"
     (folder / _FLOOR_FILE).write_text(text, encoding="utf-8")
     (folder / "README.md").write_text(phantom_rows.dataset_card(NOTICE), encoding="utf-8")
@@ -208,19 +220,16 @@ def read_floor(folder: Path) -> dict[str, Floor]:
     return {split: Floor(**written[split]) for split in ("train", "val")}
 
 
-def _floor(seed: int, split: str, captions: Counter[str]) -> Floor:
+def _floor(seed: int, split: str, captions: Counter[str], tokenizer: BertTokenizer) -> Floor:
     rows = captions.total()
     nats = floor_nats(draw_labels(rows, _generator(seed, "alignment", split)))
-    tokens = _num_target_tokens(captions)
+    tokens = _num_target_tokens(captions, tokenizer)
     return Floor(rows, tokens, nats / rows, nats / tokens)
 
 
-def _num_target_tokens(captions: Counter[str]) -> int:
+def _num_target_tokens(captions: Counter[str], tokenizer: BertTokenizer) -> int:
     """BERT word pieces of all captions and one [SEP] each."""
-    # Late: it loads torch, which neither the drawing processes nor a set already written need.
-    from radcap.data.collate import load_tokenizer
-
-    pieces = load_tokenizer()(list(captions), add_special_tokens=False)["input_ids"]
+    pieces = tokenizer(list(captions), add_special_tokens=False)["input_ids"]
     return sum(count * (len(ids) + 1) for ids, count in zip(pieces, captions.values(), strict=True))
 
 
@@ -233,7 +242,10 @@ def _write_all(
     shards: list[_Shard], folder: Path, seed: int, row_group_size: int, processes: int | None
 ) -> Iterator[tuple[_Shard, Counter[str]]]:
     """Write every file and yield it with the captions in it, in the order of completion."""
-    processes = min(processes or num_cores(), len(shards))
+    if processes is None:
+        rows = sum(shard.stop - shard.start for shard in shards)
+        processes = min(num_cores(), max(1, rows // _ROWS_WORTH_A_PROCESS))
+    processes = min(processes, len(shards))
     pool: ProcessPoolExecutor | None = None
     if processes > 1:
         # Spawned, not forked: the caller may already run threads (tokenizers, torch).

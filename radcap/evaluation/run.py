@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from radcap.config import Config, DataConfig
-from radcap.console import say
+from radcap.console import heartbeat, say
 from radcap.data.collate import Batch, encode_captions
 from radcap.data.columns import USUAL, Columns
 from radcap.data.loader import Loader
@@ -31,6 +31,7 @@ from radcap.runtime.launch import Launch
 from radcap.runtime.select import open_runtime
 from radcap.serving.pretrained import Pretrained, load_pretrained
 from radcap.training.captions import CaptionCollector
+from radcap.training.clock import rate_text
 from radcap.training.inputs import Inputs
 from radcap.training.processes import check_same_start, decide
 from radcap.training.progress import Progress
@@ -75,7 +76,8 @@ class Evaluation:
         data = replace(config.data, train_split=self.split, val_split=self.split)
         trainer = replace(config.trainer, eval_rows=options.rows)
         self.config = replace(config, data=data, trainer=trainer)
-        self.weights: Pretrained = load_pretrained(source)
+        with heartbeat("loading the weights"):
+            self.weights: Pretrained = load_pretrained(source)
         self.origin = self.weights.origin
         if Path(source).exists():  # it may be a Hub id
             self.origin = self.origin.replace(str(source), _last_part(source), 1)
@@ -151,9 +153,11 @@ class Evaluation:
         """Score the rows that are left; False where a signal came before the last."""
         first_batch = len(self.folder.results) // self.config.data.batch_size
         # Loader processes are started before the device is opened.
-        loader = self.inputs.scoring_loader(first_batch=first_batch)
+        with heartbeat("starting the loader"):
+            loader = self.inputs.scoring_loader(first_batch=first_batch)
         try:
-            runtime = open_runtime(self.config.runtime, threads=self.config.runtime.threads)
+            with heartbeat("opening the device"):
+                runtime = open_runtime(self.config.runtime, threads=self.config.runtime.threads)
             try:
                 try:
                     self._prepare(runtime)
@@ -213,9 +217,8 @@ class Evaluation:
         def after_batch() -> tuple[bool, bool]:
             nonlocal kept
             now, rows = time.monotonic(), sweep.seen * runtime.num_processes
-            progress.advance(
-                min(first_row + rows, num_rows), f"{rows / (now - started):.0f} images/s"
-            )
+            done = min(first_row + rows, num_rows)
+            progress.advance(done, f"{rate_text(rows / (now - started))} images/s")
             stopping, due = decide(
                 runtime, stop=stop.requested, save=now - kept >= _SECONDS_BETWEEN_RESULTS
             )
@@ -227,14 +230,17 @@ class Evaluation:
             # Processes that evaluate together stop at the same batch: none may break off alone.
             with suppress(Stopped):
                 while True:
+                    done = min(first_row + sweep.seen * runtime.num_processes, num_rows)
+                    progress.doing(done, "waiting for rows")
                     with stop.interrupting(not several):
                         batch = next(given, None)
                     if batch is None:
                         return
+                    progress.doing(done, "scoring the next ones")
                     yield batch
 
         try:
-            with stop.listening():
+            with stop.listening(), progress.watched():
                 for results, pictures in sweep.run(batches(), after_batch):
                     self._keep(results, pictures)
         finally:

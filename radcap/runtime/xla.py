@@ -224,7 +224,7 @@ class XlaRuntime(Runtime):
             else:
                 xm.set_rng_state(before)
 
-    def _heartbeat(self, name: str) -> AbstractContextManager[None]:
+    def _heartbeat(self, name: str) -> AbstractContextManager[object]:
         """Signs of life the first time a purpose is met, when its graphs are compiled."""
         if name in self._met:
             return nullcontext()

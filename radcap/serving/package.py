@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 
 from radcap import __version__
 from radcap.config import MAX_POSITIONS
+from radcap.console import heartbeat
 from radcap.errors import ConfigError, RadcapError, first_line
 from radcap.mappings import read_mapping
 from radcap.model.encoder import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
@@ -83,15 +84,18 @@ def export(
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 absolute() leaves ".." in it
     beside: Path | None = None
     say("recording the programs, some seconds")
-    programs = export_programs(pretrained.model)
+    with heartbeat("recording the programs"):
+        programs = export_programs(pretrained.model)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         partial = beside / folder.name  # with the usual rights; a temporary folder is the owner's
         partial.mkdir()
         facts = read_facts(pretrained, fingerprint(pretrained.model.state_dict()))
-        _write(pretrained, programs, facts, partial, name)
-        _check(pretrained, partial)
+        with heartbeat("writing") as go_over_to:
+            _write(pretrained, programs, facts, partial, name)
+            go_over_to("reading it back, and captioning with it")
+            _check(pretrained, partial)
         if space:
             write_space(pretrained, facts, partial, space)
         say("checked: the weights load back bit for bit, the programs write the model's own ids")

@@ -38,6 +38,14 @@ class Clock:
         return sum(self.seconds.values())
 
 
+def rate_text(rate: float) -> str:
+    """A rate for people, such as images a second: `1,234`, `57`; below 10 with a decimal, `3.5`,
+    and below 0.1 with the first digit that is not 0."""
+    if rate >= 9.95:
+        return f"{rate:,.0f}"
+    return f"{rate:.1f}" if rate >= 0.1 or not rate else f"{rate:.1g}"
+
+
 def duration_text(seconds: float) -> str:
     """Seconds for people: `42 s`, `3 min 5 s` or `2 h 10 min`."""
     whole = round(seconds)

@@ -7,6 +7,7 @@ from typing import Any
 
 from radcap.data.collate import BatchCounts
 from radcap.data.download import Traffic
+from radcap.training.clock import rate_text
 
 # A trainer that waits for more of its time than this is fed too slowly.
 _INPUT_BOUND_SHARE = 0.1
@@ -91,6 +92,31 @@ class DataHealth:
         bound = "input" if self.input_bound else "compute"
         return {**self.counts, "bound": bound, "words": self.words()}
 
+    def facts(self) -> list[str]:
+        """What is to be known while training goes on, each in a few words; nothing that is 0."""
+        counts = self.counts
+        told = (
+            (self.num_skipped, "masked"),
+            (counts["truncated"], "captions cut"),
+            (counts["retries"], "retries"),
+        )
+        facts = [f"{number:,} {what}" for number, what in told if number]
+        if counts["timed_images"]:
+            facts.append(f"input-bound by {self._slower}" if self.input_bound else "compute-bound")
+        return facts
+
+    @property
+    def _rows_share(self) -> float:
+        """The share of their time that loaders waited for rows."""
+        waited, decoded = self.counts["rows_wait_s"], self.counts["decode_s"]
+        return waited / max(waited + decoded, 1e-9)
+
+    @property
+    def _slower(self) -> str:
+        """What training waits for, where it does."""
+        source = "the network" if self.counts["requests"] else "the disk"
+        return source if self._rows_share > 0.5 else "decoding"
+
     def words(self) -> str:
         """One line for people."""
         counts = self.counts
@@ -104,13 +130,10 @@ class DataHealth:
         if not counts["timed_images"]:
             return line + "too short to tell"
         if not self.input_bound:
-            return line + f"compute-bound at {rate:,.0f} images/s"
+            return line + f"compute-bound at {rate_text(rate)} images/s"
         possible = counts["timed_images"] / max(counts["train_s"] - counts["wait_s"], 1e-9)
-        waited, decoded = counts["rows_wait_s"], counts["decode_s"]
-        share = waited / max(waited + decoded, 1e-9)
-        source = "the network" if counts["requests"] else "the disk"
-        slower = source if share > 0.5 else "decoding"
         return line + (
-            f"input-bound at {rate:,.0f} images/s, of {possible:,.0f} that the device could take; "
-            f"{slower} is slow (loaders waited for rows {share:.0%} of their time)"
+            f"input-bound at {rate_text(rate)} images/s, of {rate_text(possible)} that the device "
+            f"could take; {self._slower} is slow (loaders waited for rows {self._rows_share:.0%} "
+            "of their time)"
         )

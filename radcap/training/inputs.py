@@ -238,9 +238,10 @@ class Inputs:
             from radcap.data.local_copy import copy_to_folder, open_copy
 
             copy, splits = Path(data.local_copy), (data.train_split, data.val_split)
-            commit = copy_to_folder(
-                self.hub, copy, config=data.config, splits=splits, revision=revision
-            )
+            with heartbeat(f"looking at {copy}"):
+                commit = copy_to_folder(
+                    self.hub, copy, config=data.config, splits=splits, revision=revision
+                )
             train, val = (
                 open_copy(
                     copy,

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from radcap.config import Config
-from radcap.console import say
+from radcap.console import heartbeat, say
 from radcap.data.collate import Batch
 from radcap.data.faults import DataError
 from radcap.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, RadcapError
@@ -72,9 +72,10 @@ class Run:
         }
         whole_length = run_length(config.trainer, **self.units)
         self.total_steps = min(whole_length, config.debug.limit or whole_length)
-        restored = (
-            load_latest(folder.checkpoints, say, is_ours=folder.is_ours) if folder.resumed else None
-        )
+        restored = None
+        if folder.resumed:
+            with heartbeat("reading the last checkpoint"):
+                restored = load_latest(folder.checkpoints, say, is_ours=folder.is_ours)
         progress = dict(restored.progress) if restored else {}
         self.step = restored.step if restored else 0
         self.resumed_from = self.step if restored else None
@@ -94,9 +95,9 @@ class Run:
         self.validation: Validation | None = None
         # Loader processes are started before the device is opened: a process forked after that
         # would inherit the device's threads and locks.
-        with clock.measure("data"):
+        with clock.measure("data"), heartbeat("starting the loaders"):
             self.train_loader, self.val_loader = inputs.loaders(self.position)
-        with clock.measure("model"):
+        with clock.measure("model"), heartbeat("opening the device") as go_over_to:
             # Sums over another number of threads differ in their last bits.
             same = progress.get("processes") == inputs.launch.num_processes
             threads = config.runtime.threads or (progress.get("threads") if same else None)
@@ -111,6 +112,7 @@ class Run:
                 folder=folder.path,
             )
             self.runtime.seed(config.seed)
+            go_over_to("making the model")
             self.model = build_model(
                 config.model,
                 vocab_size=len(inputs.tokenizer),
@@ -215,7 +217,7 @@ class Run:
         stopping = False
         path = self.folder.path / "profile" if self.folder.is_ours else None
         profiling = Profiling(self.runtime, path, trainer.profile_steps, self.step)
-        with suppress(Stopped), profiling:
+        with self.bar.watched(), suppress(Stopped), profiling:
             if self.owed:
                 self._validate()
                 self._save()  # it may be the best
@@ -254,11 +256,13 @@ class Run:
         return iter(self.train_loader)
 
     def _train_one(self, batches: Iterator[tuple[Batch, Tensor, Tensor]]) -> None:
+        self.bar.doing(self.step + 1, "waiting for its rows")
         waiting = time.monotonic()
         with self._breaking_off():
             batch, images, tokens = next(batches)
         data_wait = time.monotonic() - waiting
         self.step += 1
+        self.bar.doing(self.step, "computing")
         rate = learning_rate(self.config, self.step, self.schedule_steps, **self.units)
         self.runtime.set_learning_rate(self.optimizer, rate)
         began = time.monotonic()
@@ -274,17 +278,21 @@ class Run:
     def _validate(self) -> bool:
         """Score the validation split; True for the best result so far."""
         self.step_log.write_out()
-        purpose = self.runtime.purpose("validate")
-        with self.clock.measure("validate"), purpose, self._breaking_off():
+        purpose, rows = self.runtime.purpose("validate"), self.inputs.num_val_rows
+        what = f"validating after step {self.step}"
+        beats = heartbeat(f"{what}, {rows:,} rows")
+        # A beat is not begun where a signal may break it off.
+        with self.clock.measure("validate"), beats as go_over_to, purpose, self._breaking_off():
             result = validate(
                 self.model,
                 self.runtime,
                 self.val_loader,
                 tokenizer=self.inputs.tokenizer,
-                num_rows=self.inputs.num_val_rows,
+                num_rows=rows,
                 num_captioned=self.config.trainer.caption_rows,
                 num_samples=self.config.trainer.samples,
                 max_new_tokens=self.config.data.max_length,
+                scored=lambda done: go_over_to(f"{what}, {done:,} of {rows:,} rows"),
             )
         self.step_log.resume_timing()
         self.validation, self.owed = result, False
@@ -299,7 +307,8 @@ class Run:
     def _save(self) -> None:
         """Begin to write a checkpoint; training waits for the copy to the host."""
         self.step_log.write_out()
-        with self.clock.measure("save"), self.runtime.purpose("save"):
+        beats = heartbeat(f"saving step {self.step}")
+        with self.clock.measure("save"), beats, self.runtime.purpose("save"):
             random = self.runtime.random_state()  # of all processes together
             if self.folder.is_ours:
                 self.log.flush_to_disk()  # no checkpoint may be ahead of its curve
@@ -314,12 +323,13 @@ class Run:
             RadcapError: it cannot be saved.
         """
         failed: RadcapError | None = None
-        self.saver.wait()
-        if self.step > self.runtime.gather(self.saver.saved_step)[0]:
-            self._save()  # a signal came, or the disk had no room for it a moment ago
-        try:
-            self.folder.check()
-            self.saver.finish()
-        except RadcapError as error:
-            failed = error
-        finish_together(self.runtime, failed)
+        with heartbeat(f"saving step {self.step}"):
+            self.saver.wait()
+            if self.step > self.runtime.gather(self.saver.saved_step)[0]:
+                self._save()  # a signal came, or the disk had no room for it a moment ago
+            try:
+                self.folder.check()
+                self.saver.finish()
+            except RadcapError as error:
+                failed = error
+            finish_together(self.runtime, failed)

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from radcap.console import heartbeat
 from radcap.runtime.base import Runtime
 
 
@@ -47,5 +48,6 @@ class Profiling:
         """End, if this was the last of them; whether it was."""
         if self._folder is None or not self._first <= self._last == step:
             return False
-        self._recording.close()
+        with heartbeat(f"writing the profile into {self._folder}"):
+            self._recording.close()
         return True

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from radcap.console import on_terminal, say, wrapped
+from radcap.console import heartbeat, moved, on_terminal, say, seconds_of_silence
 from radcap.training.clock import duration_text
 
-_SECONDS_BETWEEN_LINES = 15.0
+_LONGEST_SILENCE_S = 9.0  # before a line that could also come with the next interval
 
 
 class Progress:
-    """Shows how far the work is and how long it will take."""
+    """Shows how far the work is and how long it will take: one line an interval of the log."""
 
     def __init__(
         self, total_steps: int, first_step: int, *, shown: bool | None, unit: str = "step"
@@ -25,7 +27,9 @@ class Progress:
         unit: what a step is called.
         """
         self._total, self._first, self._unit = total_steps, first_step, unit
-        self._start = self._last_line = time.monotonic()
+        self._start = self._last = time.monotonic()
+        self._told: frozenset[str] = frozenset()
+        self._go_over_to: Callable[[str], None] = lambda text: None
         bar = on_terminal() if shown is None else shown
         self._bar = (
             tqdm(total=total_steps, initial=first_step, unit=unit, dynamic_ncols=True)
@@ -33,25 +37,44 @@ class Progress:
             else None
         )
 
-    def advance(self, step: int, figures: str, health: str | None = None) -> None:
-        """Show that `step` steps are done.
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Say what `doing` has named last, where an interval of the log is long."""
+        with heartbeat(f"{self._unit} {self._first}/{self._total}") as self._go_over_to:
+            yield
+
+    def doing(self, step: int, what: str) -> None:
+        """Note what is under way.
+
+        Args:
+            step: the step in progress.
+            what: in a word or two.
+        """
+        self._go_over_to(f"{self._unit} {step}/{self._total}, {what}")
+
+    def advance(self, step: int, figures: str, facts: Sequence[str] = ()) -> None:
+        """Show that `step` steps are done, at the end of an interval of the log.
 
         Args:
             step: steps done.
             figures: how it goes, in a few words.
-            health: the data's, in words; shown where there is no bar to keep in place.
+            facts: what else is to be known, each in a few words; only those that are new are told,
+                and where a bar has to stay in place none.
         """
+        now = time.monotonic()
+        interval_s, self._last = now - self._last, now
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
             self._bar.set_postfix_str(figures)
-            return
-        now = time.monotonic()
-        if now - self._last_line >= _SECONDS_BETWEEN_LINES:
-            self._last_line = now
+            moved()
+        elif seconds_of_silence() + interval_s >= _LONGEST_SILENCE_S:
             left = (now - self._start) / max(step - self._first, 1) * (self._total - step)
-            say(f"{self._unit} {step}/{self._total}: {figures}, {duration_text(left)} left")
-            if health is not None:
-                say(wrapped(health))
+            new = ", ".join(fact for fact in facts if fact not in self._told)
+            self._told = frozenset(facts)
+            say(
+                f"{self._unit} {step}/{self._total}: {figures}, {duration_text(left)} left"
+                + (f"; {new}" if new else "")
+            )
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""

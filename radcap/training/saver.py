@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from radcap.console import say
+from radcap.console import heartbeat, say
 from radcap.errors import RadcapError
 from radcap.training.checkpoint import Checkpoint, prune, save_checkpoint
 from radcap.training.mirror import Mirror
@@ -77,9 +77,10 @@ class Saver:
     def push(self) -> None:
         """Bring the mirror up to date; it is told, and no more, where that fails."""
         if self._mirror is not None:
-            if self._uploading is not None:
-                self._uploading.result()
-            self._upload()
+            with heartbeat(f"copying the run to {self._mirror.address}"):
+                if self._uploading is not None:
+                    self._uploading.result()
+                self._upload()
 
     def wait(self) -> None:
         """Wait for the checkpoint under way, whether it can be written or not."""
@@ -89,8 +90,9 @@ class Saver:
 
     def close(self) -> None:
         """Wait for whatever is under way: nothing may write once the folder is unlocked."""
-        self._writer.shutdown()
-        self._uploader.shutdown()
+        with heartbeat("ending what is being written"):
+            self._writer.shutdown()
+            self._uploader.shutdown()
 
     def _write(self, checkpoint: Checkpoint, best_step: int | None) -> None:
         try:

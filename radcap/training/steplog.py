@@ -18,6 +18,7 @@ from radcap.console import printable
 from radcap.data.collate import Batch, BatchCounts
 from radcap.errors import RadcapError
 from radcap.runtime.base import Runtime
+from radcap.training.clock import rate_text
 from radcap.training.health import DataHealth
 from radcap.training.log import RunLog
 from radcap.training.progress import Progress
@@ -132,8 +133,8 @@ class StepLog:
         if waiting:
             self._log.health(self.health.record(waiting[-1].step, time.time()))
             last = self.last or {}
-            figures = f"loss {last['loss']:.4f}, {last['images_per_s']:.0f} images/s"
-            self._bar.advance(waiting[-1].step, figures, self.health.words())
+            figures = f"loss {last['loss']:.4f}, {rate_text(last['images_per_s'])} images/s"
+            self._bar.advance(waiting[-1].step, figures, self.health.facts())
         self._mark = time.monotonic()
 
     def _count(self) -> int:

@@ -21,10 +21,6 @@ def announce(run: Run) -> None:
     inputs, data = run.inputs, run.config.data
     parameters = sum(p.numel() for p in run.model.parameters())
     say(f"device: {run.runtime.describe(training=True)}")
-    say(
-        f"data:   {inputs.describe()}, {inputs.num_train_rows:,} training and "
-        f"{inputs.num_val_rows:,} validation rows"
-    )
     say(f"model:  {parameters:,} parameters, encoder from {_encoder_origin(run)}")
     epochs = run.total_steps / inputs.steps_per_epoch
     say(
@@ -74,27 +70,23 @@ def _encoder_origin(run: Run) -> str:
 
 
 def report_validation(run: Run, result: Validation) -> None:
-    """Log a validation after `run.step`, and say what it gave."""
+    """Log a validation after `run.step`, and say what it gave: the last one is `conclude`'s."""
     record = {"step": run.step, "time": time.time(), **result.scores()}
     if run.log.validation(record, result.accuracies(), run.inputs.floor):
         run.log.samples(run.step, result.samples)
-    run.bar.note(
-        f"step {run.step}: validation loss {result.loss:.4f}, "
-        f"perplexity {result.perplexity:.3f} over {result.rows} rows"
-    )
+    if run.step < run.total_steps:
+        run.bar.note(
+            f"step {run.step}: validation loss {result.loss:.4f}, "
+            f"perplexity {result.perplexity:.3f} over {result.rows} rows"
+        )
 
 
 def conclude(run: Run) -> None:
     """Write summary.json and print the final scores with captions beside their references."""
     run.folder.write_summary(summarize(run))
     result, health = run.validation, run.step_log.health
-    counts = health.counts
     assert result is not None, "a run ends with a validation"
-    say(
-        f"\ndone: {run.step:,} steps in {duration_text(run.clock.total())} "
-        f"({counts['images']:,} images, {health.num_skipped} masked, {counts['truncated']} "
-        "captions cut)"
-    )
+    say(f"\ndone: {run.step:,} steps in {duration_text(run.clock.total())}")
     say(wrapped(health.words()))
     for number, sample in enumerate(result.samples, 1):
         say(f"caption {number}: {printable(sample.generated)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -64,6 +64,7 @@ def validate(
     num_captioned: int,
     num_samples: int,
     max_new_tokens: int,
+    scored: Callable[[int], None] = lambda rows: None,
 ) -> Validation:
     """Score a model on a split.
 
@@ -76,6 +77,7 @@ def validate(
         num_captioned: how many images to caption for the slot accuracy.
         num_samples: how many captioned images to give back.
         max_new_tokens: longest caption generated.
+        scored: called with the rows done, of all processes, after each batch.
 
     Raises:
         RadcapError: no row of the split is usable.
@@ -103,6 +105,7 @@ def validate(
             if number in wanted and batch.valid[row]:
                 collector.add(batch, row, number, shown=number in shown)
         seen += len(batch.rows)
+        scored(min(seen * runtime.num_processes, num_rows))
     collector.finish()
     rows = sum(runtime.gather(rows))
     asked = Traffic()
