@@ -29,6 +29,7 @@ _LEAST_OPEN_FILES = 128  # fewer do not do for a start; data workers take more
 _NAME = "radcap: "  # begins what is told on standard error
 _SPINS = "1000"  # some microseconds
 _BEAT_S = 8.0  # of silence at most, with some to spare to ten
+_WORTH_TELLING_S = 3.0
 _muted = False
 _last_line = time.monotonic()  # when something was last said, or moved on a terminal
 _beats: list[_Beat] = []  # under way, the innermost last
@@ -198,8 +199,8 @@ def heartbeat(
 def _line_of(beat: _Beat) -> str:
     seconds = time.monotonic() - beat.since
     text = beat.text if isinstance(beat.text, str) else beat.text()
-    # What has only just begun is told all the same: it says how far the work is.
-    return f"{text}: {seconds:.0f} s so far" if round(seconds) else text
+    # Of what has only just begun the time says nothing, and the text how far the work is.
+    return f"{text}: {seconds:.0f} s so far" if seconds >= _WORTH_TELLING_S else text
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def test_of_blocks_in_each_other_the_innermost_speaks(
 def test_a_beat_says_how_long_what_it_names_has_taken() -> None:
     begun = time.monotonic()
     assert console._line_of(console._Beat("saving", begun - 12)) == "saving: 12 s so far"
-    assert console._line_of(console._Beat("saving", begun)) == "saving"
+    assert console._line_of(console._Beat("saving, 8 of 40 rows", begun)) == "saving, 8 of 40 rows"
 
 
 def test_nothing_is_said_while_lines_and_bars_come(capsys: pytest.CaptureFixture[str]) -> None:
