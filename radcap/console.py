@@ -21,7 +21,7 @@ from typing import Any, NoReturn, TextIO
 
 from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError, RadcapError
 from radcap.handlers import ask_for_end
-from radcap.places import settle
+from radcap.places import NO_TEMPORARY_FOLDER, lacks_temporary_folder, settle
 from radcap.streams import discard, open_streams, write_now
 
 WIDTH = 100  # columns of the longest line
@@ -292,6 +292,9 @@ def run_command(
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             _tell(_few_files())
+            return EXIT_FAILED
+        if lacks_temporary_folder(error):
+            _tell(NO_TEMPORARY_FOLDER)
             return EXIT_FAILED
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -11,6 +11,10 @@ from pathlib import Path
 
 from radcap.errors import ConfigError, RadcapError
 
+NO_TEMPORARY_FOLDER = (
+    "no folder for temporary files can be written (tried: TMPDIR, /tmp, /var/tmp, the current "
+    "folder and RADCAP_CACHE); export TMPDIR=FOLDER to one that can"
+)
 _HOME = "~"
 
 
@@ -59,10 +63,12 @@ def temporary_folder() -> Path:
             if os.access(folder, os.W_OK | os.X_OK):
                 tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
                 return folder
-    raise RadcapError(
-        "no folder for temporary files can be written (tried: TMPDIR, /tmp, /var/tmp, the current "
-        "folder and RADCAP_CACHE); export TMPDIR=FOLDER to one that can"
-    )
+    raise RadcapError(NO_TEMPORARY_FOLDER)
+
+
+def lacks_temporary_folder(error: OSError) -> bool:
+    """Whether that is what a package says; torch looks for the folder at its import."""
+    return isinstance(error, FileNotFoundError) and "No usable temporary" in str(error.strerror)
 
 
 def own_temporary_folder() -> Path:

@@ -90,8 +90,9 @@ def open_streams() -> None:
     """Make the standard streams safe: closed ones lead nowhere, the others take any text, and drop
     output without a reader once the end of this command is requested.
 
-    They keep the encoding of the locale, or of PYTHONIOENCODING. A character that it lacks is
-    written as an escape, a name that is no text as the bytes that it is.
+    They keep the encoding of the locale, or of PYTHONIOENCODING; where that is ASCII alone, as in a
+    container without a locale, it is UTF-8. A character that it lacks is written as an escape, a
+    name that is no text as the bytes that it is.
     """
     begin()
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -106,7 +107,7 @@ def open_streams() -> None:
             _files[stream.fileno()] = file = PatientFile(stream.fileno())
             patient = io.TextIOWrapper(
                 io.BufferedWriter(file),
-                encoding=stream.encoding,
+                encoding=_without_ascii(stream.encoding),
                 errors=_ERRORS,
                 line_buffering=stream.line_buffering,
                 write_through=stream.write_through,
@@ -131,6 +132,10 @@ def write_now(descriptor: int, text: str) -> None:
     with suppress(OSError):
         if _takes(descriptor, 0.0):
             os.write(descriptor, text.encode(_encoding(descriptor), _ERRORS)[:_PIECE])
+
+
+def _without_ascii(encoding: str) -> str:
+    return "utf-8" if codecs.lookup(encoding).name == "ascii" else encoding
 
 
 def _encoding(descriptor: int) -> str:

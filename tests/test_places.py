@@ -80,6 +80,27 @@ def test_without_a_temporary_folder_the_cache_has_one(
     assert os.environ["TMPDIR"] == str(tmp_path / "cache" / "tmp")
 
 
+def test_a_package_that_finds_no_temporary_folder_ends_a_command_in_a_line(tmp_path: Path) -> None:
+    code = (
+        "import sys, tempfile; from radcap.console import run_command\n"
+        "tempfile._candidate_tempdir_list = lambda: ['/nonexistent']\n"
+        "sys.exit(run_command(lambda words: tempfile.gettempdir(), ''))"
+    )
+    variables = {name: value for name, value in os.environ.items() if name != "RADCAP_CACHE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**variables, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("radcap: no folder for temporary files can be written")
+    assert done.stderr.count("\n") == 1
+
+
 SHADOW = "raise SystemExit('a file of the current folder was imported')\n"
 
 

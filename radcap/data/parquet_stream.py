@@ -5,6 +5,7 @@ Imported late: the library takes seconds.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from datasets.packaged_modules.parquet.parquet import Parquet
 from radcap.reading import open_regular
 
 _SPLIT = "rows"
+_config_lock = threading.Lock()
 # A folder that cannot be made: the builder would make and lock one, though a stream stores nothing,
 # but for one at an address.
 _NO_CACHE = "file:///dev/null/datasets"
@@ -60,7 +62,33 @@ def open_stream(file: str, schema: pa.Schema, *, rows_per_read: int) -> datasets
         features=datasets.Features.from_arrow_schema(schema),
         batch_size=rows_per_read,
     )
-    return builder.as_streaming_dataset(_SPLIT).reshard().with_format("arrow")
+    with _own_memory():
+        return builder.as_streaming_dataset(_SPLIT).reshard().with_format("arrow")
+
+
+def row_group(stream: datasets.IterableDataset, index: int) -> datasets.IterableDataset:
+    """One row group of what `open_stream` gave.
+
+    Args:
+        stream: of the file.
+        index: in the file.
+    """
+    with _own_memory():
+        return stream.shard(num_shards=stream.num_shards, index=index, contiguous=True)
+
+
+@contextmanager
+def _own_memory() -> Iterator[None]:
+    """Let a stream keep the number of its epoch to itself, in a block that makes one.
+
+    For loaders of torch it would lie in /dev/shm, which a container may lack or hold read-only.
+    """
+    with _config_lock:
+        before, datasets.config.TORCH_AVAILABLE = datasets.config.TORCH_AVAILABLE, False
+        try:
+            yield
+        finally:
+            datasets.config.TORCH_AVAILABLE = before
 
 
 @contextmanager

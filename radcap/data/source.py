@@ -111,8 +111,9 @@ class Source:
         file = str(path) if path is not None else where.file
         if file not in self._streams:
             self._streams[file] = _open_stream(file, self.columns)
-        stream = self._streams[file]
-        return stream.shard(num_shards=stream.num_shards, index=where.index, contiguous=True)
+        from radcap.data.parquet_stream import row_group
+
+        return row_group(self._streams[file], where.index)
 
 
 @lru_cache(maxsize=4096)

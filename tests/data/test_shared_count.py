@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from radcap.data.phantom import ensure_phantom, is_drawn
 from radcap.data.shared_count import SharedCount
 from radcap.data.shelf import Cache
+from radcap.data.source import open_source
 
 
 @pytest.fixture
@@ -47,6 +49,16 @@ def test_a_cache_needs_no_shared_memory_of_the_system(tmp_path: Path, no_semapho
     assert [cache.reserve(6), cache.reserve(6)] == [True, False]
     cache.give_back(2)
     assert cache.reserve(6)
+
+
+def test_streams_are_read_without_it(numbered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("unable to open shared memory object")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", refuse)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_filename_cpu_", refuse)
+    source = open_source(split="train", path=str(numbered(2, 3)), config="alignment")
+    assert [len(list(source.read(group))) for group in (1, 0)] == [3, 2]
 
 
 def test_pictures_are_drawn_without_it_too(tmp_path: Path, no_semaphores: None) -> None:
