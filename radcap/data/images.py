@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageChops, UnidentifiedImageError
 
 from radcap.data.deep import DeepGrey, correct_tiles, grey_values, read_deep
+from radcap.data.jpeg import essential_jpeg
 from radcap.data.png import essential_png, repack_png
 from radcap.data.resize import IMAGE_SIZE, RESIZED, resize_and_crop
 from radcap.reading import is_lfs_pointer
@@ -81,8 +82,10 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, frame: int = 0) -
     try:
         return _decode(packed, max_pixels, frame)
     except ImageError as error:
-        # Pillow refuses a whole PNG for a damaged text or colour profile.
-        plain = essential_png(data) if error.reason in ("undecodable", "truncated") else data
+        if error.reason not in ("undecodable", "truncated"):
+            raise
+        # Pillow refuses a whole picture for a damaged text or colour profile.
+        plain = essential_jpeg(essential_png(data))
         if plain == data:
             raise
     return _decode(plain, max_pixels, frame)

@@ -254,6 +254,31 @@ def test_chunks_that_tell_of_a_png_do_not_lose_it(kind: bytes, body: bytes) -> N
         decode_image(png(noise, more=((kind, body),))[:9000])
 
 
+@pytest.mark.parametrize(
+    ("marker", "body"),
+    [
+        (0xE0, b"JFIF\0"),
+        (0xE2, b"ICC_PROFILE\0"),
+        (0xEE, b"Adobe"),
+    ],
+)
+def test_segments_that_tell_of_a_jpeg_do_not_lose_it(marker: int, body: bytes) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    segment = bytes([0xFF, marker]) + struct.pack(">H", 2 + len(body)) + body
+    for mode in ("RGB", "CMYK"):  # the colours of the second are told by a segment of Adobe's
+        file = io.BytesIO()
+        Image.fromarray(SEEN).convert("RGB").convert(mode).save(file, "JPEG", exif=exif)
+        good = file.getvalue()
+        bad = good[:2] + b"\xff" + segment + good[2:]
+        assert np.array_equal(decode_image(bad), decode_image(good))
+        assert decode_image(good)[0, 0, 0] > decode_image(good)[0, -1, -1]
+        with pytest.raises(ImageError, match="truncated"):
+            decode_image(bad[:-100])
+        with pytest.raises(ImageError):
+            decode_image(bad[:40])
+
+
 def test_whether_a_file_holds_several_frames() -> None:
     one, two = Image.new("L", (9, 9)), Image.new("L", (9, 9), 255)
     for kind in ("TIFF", "GIF", "PNG", "WEBP"):
