@@ -9,6 +9,8 @@ import re
 import shutil
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +19,16 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdown_to_safe_html
 
+from radcap.compose import compose
 from radcap.console import printable
 from radcap.data.phantom import Floor
 from radcap.errors import RadcapError
 from radcap.training import dashboard
 from radcap.training.captions import Sample
+from radcap.training.folder import RunFolder
 from radcap.training.log import RunLog
+from radcap.training.summary import report_validation
+from radcap.training.validate import Validation
 
 FLOOR = Floor(rows=600, tokens=8445, nats_per_caption=3.7, nats_per_token=0.25)
 
@@ -287,3 +293,39 @@ def test_no_tensorboard(tmp_path: Path) -> None:
 def test_perplexity_is_logged_beside_the_loss(tmp_path: Path) -> None:
     write(tmp_path, 1, 1, 3.0)
     assert read_tensorboard(tmp_path, "train/perplexity") == [(1, pytest.approx(2.0))]
+
+def test_a_perplexity_that_no_float_holds_is_infinite_and_the_files_are_json(
+    tmp_path: Path,
+) -> None:
+    log = RunLog(tmp_path, resume_step=0, tensorboard=True)
+    log.step({**record(1, 800.0), "perplexity": math.inf}, {})
+    scores = {"step": 1, "time": 1.8e9, "loss": 800.0, "perplexity": math.inf}
+    log.validation(scores, {"location": 0.5})
+    log.close()
+    for name in ("metrics.jsonl", "val_metrics.jsonl"):
+        (line,) = (tmp_path / name).read_text().splitlines()
+        found = json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+        assert (found["loss"], found["perplexity"]) == (800.0, "Infinity")
+    for tag in ("train/perplexity", "val/perplexity"):
+        assert read_tensorboard(tmp_path, tag) == [(1, math.inf)]
+    # A later process of the run keeps these lines.
+    RunLog(tmp_path, resume_step=1, tensorboard=False).close()
+    assert "Infinity" in (tmp_path / "metrics.jsonl").read_text()
+def test_the_summary_and_the_console_say_infinity_too(tmp_path: Path) -> None:
+    lost = Validation(loss=800.0, perplexity=math.inf, tokens=9, rows=2, loss_per_caption=3600.0)
+    said: list[str] = []
+    run: Any = SimpleNamespace(
+        step=5,
+        log=RunLog(None, resume_step=0, tensorboard=False),
+        inputs=SimpleNamespace(floor=None),
+        bar=SimpleNamespace(note=said.append),
+    )
+    report_validation(run, lost)
+    assert len(said) == 1 and "loss 800.0000, perplexity infinity over 2 rows" in said[0]
+    folder = RunFolder(compose([f"run.dir={tmp_path / 'run'}"]))
+    folder.accept()
+    folder.write_summary({"val_perplexity": lost.perplexity})
+    folder.close()
+    text = (tmp_path / "run/summary.json").read_text()
+    stored = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert stored == folder.summary() == {"val_perplexity": "Infinity"}
