@@ -27,7 +27,7 @@ from radcap.streams import discard, open_streams, write_now
 WIDTH = 100  # columns of the longest line
 _LEAST_OPEN_FILES = 128  # fewer do not do for a start; data workers take more
 _NAME = "radcap: "  # begins what is told on standard error
-_SPINS = "1000"  # some microseconds
+_SPINS = "3000"  # some tens of microseconds, as short as between two operations
 _BEAT_S = 8.0  # of silence at most, with some to spare to ten
 _WORTH_TELLING_S = 3.0
 _muted = False

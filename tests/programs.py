@@ -64,7 +64,7 @@ class CommandServer:
             env={
                 **environment,
                 "OPENBLAS_NUM_THREADS": "1",
-                "GOMP_SPINCOUNT": "1000",
+                "GOMP_SPINCOUNT": "3000",
                 "PYTHONPATH": str(ROOT),
             },
             stdin=subprocess.PIPE,

@@ -117,6 +117,21 @@ def test_a_process_forked_in_the_middle_of_a_beat_can_speak() -> None:
     assert (done.returncode, done.stdout) == (0, "in the child\n"), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
+)
+def test_threads_spin_as_long_as_the_user_says_or_shortly(
+    given: dict[str, str], spins: str
+) -> None:
+    program = (
+        f"import os; os.environ.pop('GOMP_SPINCOUNT', None); os.environ.update({given})\n"
+        "from radcap.console import run_command, say\n"
+        "run_command(lambda words: say(str(os.environ.get('GOMP_SPINCOUNT'))) or 0, '')\n"
+    )
+    assert run_python(program).stdout == f"{spins}\n"
+
+
 def test_a_muted_process_says_nothing_but_its_error() -> None:
     program = (
         "from radcap.console import mute, run_command, say\n"

@@ -109,7 +109,7 @@ def test_what_takes_long_is_named(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     # As libgomp says when torch loads it: threads that wait for each other leave their cores soon.
-    assert "GOMP_SPINCOUNT = '1000'" in done.stderr
+    assert "GOMP_SPINCOUNT = '3000'" in done.stderr
     _, trained, evaluated, exported = done.stdout.split("-- radcap.")
     for said, phrases in (
         (trained, TRAINING),
