@@ -108,12 +108,43 @@ def read_mapping(file: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
+def json_text(content: Any, *, indent: int | None = None) -> str:
+    """A text of JSON that every reader takes.
+
+    JSON has no number for infinity: it is the text `Infinity`, as are `-Infinity` and `NaN` (the
+    form of Protocol Buffers), which `float` of Python and `Number` of JavaScript read.
+
+    Args:
+        content: plain values.
+        indent: spaces of each level; None for one line.
+    """
+    try:
+        return json.dumps(content, indent=indent, allow_nan=False)
+    except ValueError:  # one of its numbers is none: seldom, so not looked for before
+        return json.dumps(_without_infinity(content), indent=indent, allow_nan=False)
+
+
+def _without_infinity(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{'-' * (value < 0)}Infinity"
+    if isinstance(value, Mapping):
+        return {name: _without_infinity(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinity(entry) for entry in value]
+    return value
+
+
 def number_in(content: Mapping[str, Any], name: str) -> float | None:
     """A figure of a file that anybody may have written; None where it is no finite number."""
     value = content.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if math.isfinite(value) else None
+
+
+def figure_in(content: Mapping[str, Any], name: str) -> float | None:
+    """As `number_in`, of one that may be infinite, as a perplexity may: see `json_text`."""
+    return math.inf if content.get(name) == "Infinity" else number_in(content, name)
 
 
 def _check_events(text: str, with_aliases: bool) -> None:

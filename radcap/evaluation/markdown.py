@@ -7,6 +7,7 @@ from typing import Any
 
 from radcap.markup import code, plain
 from radcap.scoring.comparable import COMPARABLE
+from radcap.scoring.perplexity import perplexity_text
 from radcap.scoring.slots import NOTHING, SCORED
 from radcap.serving.note import NOT_FOR_DIAGNOSIS
 
@@ -154,14 +155,15 @@ def _frequent_confusions(classes: Mapping[str, Mapping[str, Any]]) -> Iterator[s
         yield f"\n{len(pairs) - _CONFUSIONS_SHOWN:,} rarer pairs stand in results.json."
 
 
-def _figure(name: str, value: float) -> str:
+def _figure(name: str, value: float | str) -> str:
+    value = float(value)  # results.json has "Infinity" for it
     if name in SCORED:
         return f"{value:.1%}"
     if value >= 1000:
-        return f"{value:,.0f}"
+        return perplexity_text(value, ",.0f")
     return f"{value:.2f}" if name.startswith("bleu") else f"{value:.4f}"
 
 
-def _ends(name: str, ends: list[float | None]) -> str:
+def _ends(name: str, ends: list[float | str | None]) -> str:
     low, high = ends
     return "" if low is None or high is None else f"{_figure(name, low)} to {_figure(name, high)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from radcap.evaluation.markdown import WARNING, figure_lines, markdown
 from radcap.evaluation.page import worst_page
 from radcap.evaluation.results import WorstRows
 from radcap.evaluation.scores import Scores, score, to_json
+from radcap.mappings import json_text
 from radcap.scoring.bootstrap import LEVEL, RESAMPLES
 from radcap.scoring.comparable import COMPARABLE
 from radcap.scoring.text import bleu_signature
@@ -49,7 +49,7 @@ def write_report(evaluation: Evaluation) -> None:
     )
     folder.write("worst.html", page)
     folder.write("results.md", markdown(results))
-    folder.write("results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    folder.write("results.json", json_text(results, indent=1) + "\n")
     for line in figure_lines(results):
         say(line)
     say(f"report: {folder.path / 'results.md'}")

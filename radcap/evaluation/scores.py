@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from radcap.evaluation.results import RowResult
 from radcap.labels import Labels
 from radcap.scoring.bootstrap import interval, resampled_sums
+from radcap.scoring.perplexity import perplexity as perplexity_of
 from radcap.scoring.slots import SCORED, Confusion, confusion, read_captions, right_slots
 from radcap.scoring.text import MAX_ORDER, corpus_bleu, text_statistics
 
@@ -23,7 +23,7 @@ class Score:
     """A figure of the whole split.
 
     Attributes:
-        value: None where no row defines it.
+        value: None where no row defines it; infinity where no float holds it.
         low, high: ends of its 95 % bootstrap interval over rows.
         count: what it is a mean over: tokens, rows or captions.
     """
@@ -121,7 +121,7 @@ def _figures(columns: Mapping[str, np.ndarray]) -> dict[str, Score]:
 
     def perplexity(s: np.ndarray) -> float | None:
         loss = mean("loss", "tokens")(s)
-        return None if loss is None else math.exp(min(loss, 700.0))
+        return None if loss is None else perplexity_of(loss)
 
     def bleu(order: int) -> _Figure:
         first, count = place["bleu 0"], place["captions"]

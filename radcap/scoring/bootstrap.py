@@ -6,6 +6,7 @@ resample is then a vector of how often each row was drawn, and all of its sums a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -54,5 +55,9 @@ def interval(
     if not values:
         return None
     tail = (1 - LEVEL) / 2
+    if not np.isfinite(values).all():  # between infinities there is no interpolation
+        values.sort()
+        last = len(values) - 1
+        return values[math.floor(tail * last)], values[math.ceil((1 - tail) * last)]
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)

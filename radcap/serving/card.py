@@ -14,9 +14,10 @@ from typing import Any
 import yaml
 
 from radcap.errors import RadcapError
-from radcap.mappings import read_mapping
+from radcap.mappings import figure_in, read_mapping
 from radcap.markup import code
 from radcap.scoring.comparable import COMPARABLE
+from radcap.scoring.perplexity import perplexity_text
 from radcap.scoring.slots import SCORED
 from radcap.serving.facts import NUMBER, PHANTOM, data_kind, fact, told
 from radcap.serving.note import DRAWINGS_ONLY
@@ -189,17 +190,17 @@ def _scores(facts: RunFacts) -> Iterator[str]:
             yield f"- {COMPARABLE[topic]}"
         return
     summary = facts.summary
-    names: dict[str, Any] = {"val_rows": int, "val_loss": NUMBER, "val_perplexity": NUMBER}
     validation = told(
         "At the end of training, on {:,} rows of the validation split: loss {:.4f} nats a target "
-        "token (padding left out), perplexity {:.3f}.",
+        "token (padding left out)",
         summary,
-        names,
+        {"val_rows": int, "val_loss": NUMBER},
     )
-    if validation is None:
+    perplexity = figure_in(summary, "val_perplexity")
+    if validation is None or perplexity is None:
         yield "None were computed. `python -m radcap.evaluate` computes them."
         return
-    yield validation
+    yield f"{validation}, perplexity {perplexity_text(perplexity)}."
     shares, counts = [], []
     for slot in SCORED:
         share = fact(summary, f"slots.{slot}.accuracy", NUMBER)
@@ -233,13 +234,15 @@ def _evaluation(one: Mapping[str, Any]) -> Iterator[str]:
     yield "| --- | ---: | --- |"
     scores = one.get("scores")
     for name, figure in scores.items() if isinstance(scores, Mapping) else ():
-        value = fact(figure, "value", NUMBER)
+        value = figure_in(figure, "value") if isinstance(figure, Mapping) else None
         if value is None or not re.fullmatch(r"\w+", str(name)):
             continue
         ends = fact(figure, "interval", list) or []
-        low, high = (fact({"end": end}, "end", NUMBER) for end in (*ends, None, None)[:2])
-        shown = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
-        yield f"| {name} | {value:.4f} | {shown} |"
+        low, high = (figure_in({"end": end}, "end") for end in (*ends, None, None)[:2])
+        shown = ""
+        if low is not None and high is not None:
+            shown = f"{perplexity_text(low, '.4f')} to {perplexity_text(high, '.4f')}"
+        yield f"| {name} | {perplexity_text(value, '.4f')} | {shown} |"
     yield ""
 
 

@@ -14,7 +14,6 @@ final/slots/NAME.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from tensorboard.plugins.hparams import metadata as hparams
 from radcap.compose import to_yaml
 from radcap.config import RUN_LENGTHS, Config, options
 from radcap.options import bound_options
+from radcap.scoring.perplexity import perplexity
 from radcap.scoring.slots import SCORED
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def floor_lines(floor: Floor | None) -> list[Any]:
     if floor is None:
         return []
     loss = floor.nats_per_token
-    return scalars({"floor/loss": loss, "floor/perplexity": math.exp(loss)})
+    return scalars({"floor/loss": loss, "floor/perplexity": perplexity(loss)})
 
 
 def closing(result: Validation) -> list[Any]:

@@ -22,7 +22,7 @@ from radcap.compose import read_config, to_yaml
 from radcap.config import RUN_LENGTHS, Config
 from radcap.errors import ConfigError, RadcapError
 from radcap.locks import Lock
-from radcap.mappings import read_mapping
+from radcap.mappings import json_text, read_mapping
 from radcap.moving import move_folder
 from radcap.options import bound_options
 from radcap.training.lock import LOCK, check_held, holder, in_use, lock_folder
@@ -184,7 +184,7 @@ class RunFolder:
         self.check()
         if self.is_ours:
             try:
-                write_atomically(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+                write_atomically(self.path / "summary.json", json_text(summary, indent=2) + "\n")
             except OSError as error:
                 raise self._unusable(error) from None
 

@@ -3,6 +3,9 @@
 After a resume each step has one value: what an earlier process logged past the restored step is
 taken out of all three.
 
+A perplexity that no float holds is the text "Infinity" in the files, which JSON has no number for,
+and infinity in TensorBoard, whose numbers end at 3.4e38.
+
 TensorBoard's tags (metrics.jsonl has the same values under the name after the slash):
     train/  loss perplexity tokens lr grad_norm epoch images_per_s step_s
     data/   wait_s skipped truncated retries hub_wait_s
@@ -15,7 +18,6 @@ folder too: TensorBoard has a colour for each folder, and none for each tag.
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
 import socket
@@ -30,7 +32,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from radcap.errors import RadcapError
-from radcap.mappings import number_in, parse_json
+from radcap.mappings import figure_in, json_text, parse_json
 from radcap.markup import plain
 from radcap.reading import check_regular, read_lines
 from radcap.training import dashboard
@@ -263,11 +265,14 @@ def _made(folder: Path) -> Path:
 
 def _point(record: Mapping[str, Any]) -> Event | None:
     """Loss and perplexity of a record; None for one without them, which no run has written."""
-    found = {name: number_in(record, name) for name in ("loss", "perplexity")}
+    found = {
+        name: math.inf if record.get(name) == math.inf else figure_in(record, name)
+        for name in ("loss", "perplexity")
+    }
     values = {name: value for name, value in found.items() if value is not None}
     if not values:
         return None
-    when = number_in(record, "time")
+    when = figure_in(record, "time")
     return Event(
         wall_time=time.time() if when is None else when,
         step=record["step"],
@@ -276,7 +281,7 @@ def _point(record: Mapping[str, Any]) -> Event | None:
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record).encode() + b"\n"
+    return json_text(record).encode() + b"\n"
 
 
 def _open_after(path: Path, step: int) -> DurableFile:

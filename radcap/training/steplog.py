@@ -18,6 +18,7 @@ from radcap.console import printable
 from radcap.data.collate import Batch, BatchCounts
 from radcap.errors import RadcapError
 from radcap.runtime.base import Runtime
+from radcap.scoring.perplexity import perplexity
 from radcap.training.clock import rate_text
 from radcap.training.health import DataHealth
 from radcap.training.log import RunLog
@@ -153,7 +154,7 @@ class StepLog:
             "step": entry.step,
             "epoch": entry.step / self._steps_per_epoch,
             "loss": scalars["loss"],
-            "perplexity": math.exp(min(scalars["loss"], 700.0)),
+            "perplexity": perplexity(scalars["loss"]),
             "tokens": int(scalars["tokens"]),
             "lr": entry.lr,
             "grad_norm": scalars["grad_norm"],

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import asdict
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from radcap.console import printable, say, wrapped
+from radcap.scoring.perplexity import perplexity, perplexity_text
 from radcap.training.clock import duration_text
 from radcap.training.validate import Validation
 
@@ -77,7 +77,7 @@ def report_validation(run: Run, result: Validation) -> None:
     if run.step < run.total_steps:
         run.bar.note(
             f"step {run.step}: validation loss {result.loss:.4f}, "
-            f"perplexity {result.perplexity:.3f} over {result.rows} rows"
+            f"perplexity {perplexity_text(result.perplexity)} over {result.rows} rows"
         )
 
 
@@ -94,15 +94,16 @@ def conclude(run: Run) -> None:
     for line in _slot_lines(result):
         say(line)
     say(
-        f"validation loss {result.loss:.4f} nats a token, perplexity {result.perplexity:.3f}, "
-        f"{result.loss_per_caption:.3f} nats a caption, over {result.rows} rows"
+        f"validation loss {result.loss:.4f} nats a token, "
+        f"perplexity {perplexity_text(result.perplexity)}, {result.loss_per_caption:.3f} nats a "
+        f"caption, over {result.rows} rows"
     )
     floor = run.inputs.floor
     if floor is not None and floor.rows == result.rows:
         say(
             f"the data set's floor:  {floor.nats_per_token:.4f} nats a token, perplexity "
-            f"{math.exp(floor.nats_per_token):.3f}, {floor.nats_per_caption:.3f} nats a caption: "
-            f"{result.loss_per_caption - floor.nats_per_caption:.3f} above it"
+            f"{perplexity_text(perplexity(floor.nats_per_token))}, {floor.nats_per_caption:.3f} "
+            f"nats a caption: {result.loss_per_caption - floor.nats_per_caption:.3f} above it"
         )
     say(f"curves: tensorboard --logdir {quote(str(run.folder.path))}")
 

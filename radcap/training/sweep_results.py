@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,8 @@ from typing import Any
 from radcap.config import Config
 from radcap.console import WIDTH, wrapped
 from radcap.errors import RadcapError
-from radcap.mappings import number_in
+from radcap.mappings import figure_in, json_text, number_in
+from radcap.scoring.perplexity import perplexity_text
 from radcap.training.clock import duration_text
 from radcap.training.folder import write_atomically
 from radcap.training.sweep_jobs import Job
@@ -50,26 +50,29 @@ class Result:
 
     def record(self) -> dict[str, Any]:
         """Its entry in sweep.json."""
-        names = ("steps", "val_loss", "val_perplexity", "wall_s")
         return {
             "folder": self.job.folder.name,
             "overrides": dict(self.job.swept),
             "status": self.status,
             "error": self.error,
-            **{name: number_in(self.summary, name) for name in names},
+            **{name: number_in(self.summary, name) for name in ("steps", "val_loss")},
+            "val_perplexity": figure_in(self.summary, "val_perplexity"),
+            "wall_s": number_in(self.summary, "wall_s"),
             "slots": self._slots(),
         }
 
     def cells(self) -> list[str]:
         """Its figures in the table."""
         steps = number_in(self.summary, "steps")
-        perplexity = number_in(self.summary, "val_perplexity")
+        perplexity = figure_in(self.summary, "val_perplexity")
+        if math.isinf(self.loss):
+            perplexity = None
         wall = number_in(self.summary, "wall_s")
         right = self._slots().get("pathology")
         return [
             "-" if steps is None else f"{steps:,}",
             "-" if math.isinf(self.loss) else f"{self.loss:.4f}",
-            "-" if math.isinf(self.loss) or perplexity is None else f"{perplexity:,.3f}",
+            "-" if perplexity is None else perplexity_text(perplexity, ",.3f"),
             "-" if right is None else f"{right:.1%}",
             "-" if wall is None else duration_text(wall),
             self.status,
@@ -119,7 +122,7 @@ def write(path: Path, words: Sequence[str], results: Sequence[Result]) -> None:
         "jobs": [result.record() for result in ranked(results)],
     }
     try:
-        write_atomically(path, json.dumps(content, indent=2) + "\n")
+        write_atomically(path, json_text(content, indent=2) + "\n")
     except OSError as error:
         raise RadcapError(f"{path} cannot be written: {error.strerror}") from None
 

@@ -14,6 +14,7 @@ from radcap.data.download import Traffic
 from radcap.errors import RadcapError
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.base import Runtime
+from radcap.scoring.perplexity import perplexity
 from radcap.scoring.slots import SlotScore, slot_accuracy
 from radcap.training.captions import CaptionCollector, Sample
 from radcap.training.step import validation_sums
@@ -25,7 +26,7 @@ class Validation:
 
     Attributes:
         loss: mean nats a target token.
-        perplexity: exp of the loss.
+        perplexity: exp of the loss; infinity where that is too large for a float.
         tokens: target tokens scored.
         rows: rows scored, masked ones left out.
         loss_per_caption: mean nats a caption.
@@ -122,7 +123,7 @@ def validate(
     loss = loss_sum / num_tokens
     return Validation(
         loss=loss,
-        perplexity=math.exp(min(loss, 700.0)),
+        perplexity=perplexity(loss),
         tokens=num_tokens,
         rows=rows,
         loss_per_caption=loss_sum / rows,

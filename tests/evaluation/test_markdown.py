@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
+import pytest
 from tensorboard.plugin_util import markdown_to_safe_html
 
 from radcap.console import printable
@@ -13,6 +15,7 @@ from radcap.evaluation.page import worst_page
 from radcap.evaluation.results import RowResult
 from radcap.evaluation.scores import score, to_json
 from radcap.labels import PATHOLOGIES, Labels, display_name
+from radcap.mappings import json_text
 from radcap.scoring.comparable import COMPARABLE
 
 
@@ -85,3 +88,12 @@ def test_the_lines_for_a_terminal_fit_it() -> None:
     assert all(len(line) <= 100 for line in lines)
     huge = [RowResult(0, "0", 40.0, 2, "x", Labels())]
     assert "485,165,195" in figure_lines(report(huge))[1]
+
+
+def test_large_figures_are_short_and_infinity_is_said() -> None:
+    for loss, said in ((705.0, "1.505e+306"), (800.0, "infinity")):
+        found = report([RowResult(number, "0", loss, 1, "x", Labels()) for number in range(3)])
+        line = figure_lines(found)[1]
+        assert f"{said}   {said} to {said}" in line and len(line) <= 100
+        stored = json.loads(json_text(found), parse_constant=lambda word: pytest.fail(word))
+        assert f"| perplexity | {said} | {said} to {said} | 3 |" in markdown(stored)

@@ -39,3 +39,16 @@ def test_what_no_resample_defines_has_no_interval() -> None:
     assert interval(resampled_sums(np.zeros((5, 2))), share) is None
     assert interval(resampled_sums(np.zeros((0, 2))), share) is None
     assert interval(resampled_sums(np.ones((5, 2))), share) == (1.0, 1.0)
+
+
+def test_an_interval_may_end_at_infinity() -> None:
+    """Between two infinities there is no number to interpolate."""
+    sums = np.linspace(0.0, 999.0, 1000)[:, None]
+
+    def figure(limit: float) -> tuple[float, float] | None:
+        return interval(sums, lambda s: float("inf") if s[0] >= limit else float(s[0]))
+
+    assert figure(0.0) == (float("inf"), float("inf"))
+    assert figure(500.0) == (24.0, float("inf"))
+    assert figure(999.0) == (24.0, 975.0)
+    assert figure(2000.0) == pytest.approx((24.975, 974.025))

@@ -19,6 +19,7 @@ from werkzeug.test import Client
 
 from radcap.compose import compose
 from radcap.data.phantom import Floor
+from radcap.scoring.perplexity import perplexity
 from radcap.training import dashboard
 from radcap.training.log import RunLog
 from radcap.training.validate import Validation
@@ -29,7 +30,7 @@ FLOOR = Floor(rows=600, tokens=8445, nats_per_caption=3.7, nats_per_token=0.25)
 def validation(loss: float) -> Validation:
     slots = {"location": {"accuracy": 0.5, "correct": 1, "count": 2}}
     return Validation(
-        loss=loss, perplexity=math.exp(loss), tokens=9, rows=2, loss_per_caption=4 * loss,
+        loss=loss, perplexity=perplexity(loss), tokens=9, rows=2, loss_per_caption=4 * loss,
         slots=slots, samples=[], traffic=None,
     )  # type: ignore[arg-type]  # fmt: skip
 
@@ -137,6 +138,18 @@ def test_the_runs_of_a_sweep_compare(tmp_path: Path) -> None:
     assert [group["hparams"]["optimizer.lr"] for group in groups] == [2e-3, 1e-3]
     assert groups[0]["metricValues"][0]["value"] == pytest.approx(0.4)
     assert groups[0]["sessions"][0]["status"] == "STATUS_SUCCESS"
+
+
+def test_an_infinite_perplexity_leaves_the_tab_whole(tmp_path: Path) -> None:
+    write(tmp_path / "lost", 0, 10, 800.0)
+    write(tmp_path / "good", 0, 10, 0.5)
+    groups = session_groups(tmp_path)
+    values = [
+        {one["name"]["tag"]: one["value"] for one in group["metricValues"]} for group in groups
+    ]
+    assert [group["name"] for group in groups] == ["good", "lost"]
+    assert values[0]["final/perplexity"] == pytest.approx(math.exp(0.5))
+    assert float(values[1]["final/perplexity"]) == math.inf
 
 
 def session_groups(logdir: Path) -> Any:

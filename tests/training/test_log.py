@@ -294,6 +294,7 @@ def test_perplexity_is_logged_beside_the_loss(tmp_path: Path) -> None:
     write(tmp_path, 1, 1, 3.0)
     assert read_tensorboard(tmp_path, "train/perplexity") == [(1, pytest.approx(2.0))]
 
+
 def test_a_perplexity_that_no_float_holds_is_infinite_and_the_files_are_json(
     tmp_path: Path,
 ) -> None:
@@ -311,11 +312,14 @@ def test_a_perplexity_that_no_float_holds_is_infinite_and_the_files_are_json(
     # A later process of the run keeps these lines.
     RunLog(tmp_path, resume_step=1, tensorboard=False).close()
     assert "Infinity" in (tmp_path / "metrics.jsonl").read_text()
+
+
 def test_the_summary_and_the_console_say_infinity_too(tmp_path: Path) -> None:
     lost = Validation(loss=800.0, perplexity=math.inf, tokens=9, rows=2, loss_per_caption=3600.0)
     said: list[str] = []
     run: Any = SimpleNamespace(
         step=5,
+        total_steps=9,
         log=RunLog(None, resume_step=0, tensorboard=False),
         inputs=SimpleNamespace(floor=None),
         bar=SimpleNamespace(note=said.append),

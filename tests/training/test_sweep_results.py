@@ -87,3 +87,17 @@ def test_values_that_leave_no_room_are_told_below() -> None:
 def test_names_that_are_not_plain_are_told_in_full() -> None:
     found = results("data.phantom.seed=1,2", "seed=1,2", losses=[0.5, 0.3, 0.2, 0.1])
     assert table(found)[0].split()[:2] == ["data.phantom.seed", "seed"]
+
+
+def test_an_infinite_perplexity_is_said(tmp_path: Path) -> None:
+    found = results("seed=1,2", losses=[0.5, 0.3])
+    lost = {**summary(0.5), "val_loss": 800.0, "val_perplexity": "Infinity"}
+    capped = {**summary(0.5), "val_loss": 750.0, "val_perplexity": math.exp(700.0)}
+    for place, stored in enumerate((lost, capped)):
+        found[place] = Result(found[place].job, DONE, summary=stored)
+    told = [" ".join(line.split()) for line in table(found)]
+    assert told[1] == "* 2 1,200 750.0000 1.014e+304 50.0% 1 min 1 s done"
+    assert told[2] == "1 1,200 800.0000 infinity 50.0% 1 min 1 s done"
+    write(tmp_path / "sweep.json", ["seed=1,2"], found)
+    jobs = json.loads((tmp_path / "sweep.json").read_text())["jobs"]
+    assert [job["val_perplexity"] for job in jobs] == [math.exp(700.0), "Infinity"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -136,3 +137,16 @@ def test_a_split_without_a_usable_row_is_an_error(
             num_samples=2,
             max_new_tokens=4,
         )
+
+
+def test_a_perplexity_that_no_float_holds_is_infinity(
+    model: ImageCaptioningModel, tokenizer: BertTokenizer
+) -> None:
+    with torch.no_grad():
+        bias = model.fc_out.bias.clone()
+        model.fc_out.bias[7] = 2000.0  # of a word that no caption holds
+    found = score(model, tokenizer, 4, captioned=0, shown=0)
+    with torch.no_grad():
+        model.fc_out.bias.copy_(bias)
+    assert 1900 < found.loss < 2100
+    assert found.perplexity == math.inf
