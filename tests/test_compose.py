@@ -93,9 +93,12 @@ def test_nothing_is_suggested_where_nothing_is_near(word: str) -> None:
     assert "did you mean" not in str(caught.value) and "nearest" not in str(caught.value)
 
 
-def test_a_file_of_encoder_weights_that_is_not_there_may_have_been(tmp_path: Path) -> None:
+def test_a_file_of_encoder_weights_that_is_not_there_may_have_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run that goes on does not read it again; a new one is refused by the trainer."""
-    gone = str(tmp_path / "gone.pth")
+    monkeypatch.chdir(tmp_path)
+    gone = "weights/gone.pth"
     config = compose([f"model.encoder_weights={gone}"])
     assert config.model.encoder_weights == gone
     check_encoder_start(gone, may_be_gone=True)

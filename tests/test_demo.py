@@ -91,5 +91,6 @@ sys.exit(run_command(main, USAGE))
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "ended; no upload is kept\n", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("ended; no upload is kept\n")  # a slow start says what it does
     assert list(work.glob("radcap-demo-*")) == []

@@ -107,7 +107,8 @@ _CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0\\$
 @settings(max_examples=200)
 @given(st.text(_CHARACTERS, min_size=1))
 def test_any_path_is_one_value(path: str) -> None:
-    value = parse_single(f"run.dir={path}").value()
+    assert parse_single(f"run.dir={path}").value() == path
+    value = parse_single(f"data.path={path}").value()
     assert value == (None if path.strip(" \t").lower() == "null" else path)
 
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 import atexit
 import errno
 import fcntl
-import functools
 import hashlib
 import logging
 import os
 import secrets
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -29,6 +27,7 @@ from radcap.data.download import Hub
 from radcap.data.faults import DataError
 from radcap.data.footer import RowGroup
 from radcap.data.images import IMAGE_SIZE, ImageError, decode_image
+from radcap.data.one_reader import let_forks_wait, reading
 from radcap.data.records import Example, Skipped, parse_row
 from radcap.data.rowfile import RowFile, open_rows, write_rows
 from radcap.data.shared_count import SharedCount
@@ -39,10 +38,6 @@ from radcap.places import temporary_folder
 Row = Example | Skipped
 
 _log = logging.getLogger(__name__)
-
-# Held while rows are read, which is Python's work and gains nothing from a second thread. A fork
-# waits for it, or what the reader holds at that moment would be held in the new process for ever.
-_reading = threading.Lock()
 
 # A row group above this many bytes is held in a file. See `is_spooled`.
 SPOOLED_BYTES = 16_000_000
@@ -173,7 +168,7 @@ class Shelf:
         cache: keeps what was read; None keeps nothing.
         max_pixels: see `decode_image`; used where the cache keeps pixels.
         """
-        _let_forks_wait()
+        let_forks_wait()
         self._source, self.hub, self._spool = source, hub, spool
         self._cache, self._max_pixels = cache, max_pixels
         self._keeps = cache is not None
@@ -203,7 +198,7 @@ class Shelf:
                 copy = self._spool.new_file()
                 fetched = self._fetch(missing, copy, cancel)
             for group in missing:
-                with _reading:
+                with reading:
                     cancel.check()
                     ready[group] = self._read(group, copy)
         finally:
@@ -225,7 +220,7 @@ class Shelf:
     def settle(self) -> None:
         """Wait until nothing is being read, after all loads were cancelled: a file that is left
         half read may abort the interpreter at its exit."""
-        with _reading:
+        with reading:
             pass
 
     def _from_cache(self, group: int) -> RowFile | None:
@@ -340,17 +335,6 @@ class Shelf:
             f"{self._spool.folder} is full ({error.strerror}): row groups in use are kept there; "
             "free some space or set TMPDIR to a larger disk"
         )
-
-
-@functools.cache
-def _let_forks_wait() -> None:
-    # What is registered last is waited for first. Packages that read have locks of their own which
-    # a fork takes: whoever reads must have let go of ours before a fork takes those.
-    import datasets  # noqa: F401
-
-    os.register_at_fork(
-        before=_reading.acquire, after_in_parent=_reading.release, after_in_child=_reading.release
-    )
 
 
 def is_spooled(num_bytes: float) -> bool:

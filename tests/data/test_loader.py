@@ -135,11 +135,12 @@ def test_what_is_read_ahead_changes_no_batch(source: Source, load: Opener, worke
 FORKED = """
 import os, signal, sys, threading, time
 from radcap.data import shelf
+from radcap.data.one_reader import reading
 shelf.Shelf(None, hub=None, spool=None, cache=None, max_pixels=1)
 import filelock
 reads = threading.Event()
 def read():
-    with shelf._reading:
+    with reading:
         reads.set()
         time.sleep(0.5)
         with filelock.FileLock(sys.argv[1]):  # as datasets does

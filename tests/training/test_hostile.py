@@ -172,7 +172,7 @@ HOSTILE_RUNS: dict[str, tuple[str, str, str]] = {
     "unknown": ("config.yaml", "".join(f"x{n}: 1\n" for n in range(9_000)), "x0: no such option"),
     "long name": ("config.yaml", "x" * 900 + ": 1", "no such option"),
     "wide": ("config.yaml", "model: {embed_dim: 1000000000, num_heads: 7}", "no value is set"),
-    "no text": ("config.yaml", "\xff", "decode"),
+    "no text": ("config.yaml", "\xff", "no UTF-8 text"),
     "list": ("config.yaml", "[1]", "does not hold a configuration"),
     "deep versions": ("versions.json", "[" * 200_000, "versions.json is damaged"),
     "odd revision": ("versions.json", '{"data_revision": "../../x"}', "versions.json is damaged"),
