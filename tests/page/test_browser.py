@@ -148,9 +148,12 @@ def test_nothing_of_the_picture_before_stays_with_the_next_one(page: Any, tmp_pa
 
 
 def is_seen(page: Any, selector: str) -> bool:
-    """Whether a part begins in the upper half of the window; the captions here are long."""
-    box = page.locator(selector).bounding_box()
-    return box is not None and 0 <= box["y"] <= page.viewport_size["height"] / 2
+    """Whether a part is in the window: whole, or from its upper half on, as the captions here are
+    long."""
+    box, height = page.locator(selector).bounding_box(), page.viewport_size["height"]
+    if box is None or box["y"] < 0:
+        return False
+    return box["y"] <= height / 2 or box["y"] + box["height"] <= height
 
 
 @pytest.mark.parametrize("page", [(390, 844)], indirect=True)
