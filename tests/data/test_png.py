@@ -139,5 +139,8 @@ def test_a_damaged_file_is_what_it_is_to_pillow(
         found: bytes | str = decode_image(damaged).tobytes()
     except ImageError as error:
         found = error.reason
-    if found != "too large":
-        assert found == outcome(damaged)
+    expected = outcome(damaged)
+    # Read again without its notes, what was cut off may be told apart from other damage or not.
+    cut = ("truncated", "undecodable")
+    if found != "too large" and not (found in cut and expected in cut):
+        assert found == expected
