@@ -75,7 +75,14 @@ def essential_png(data: bytes) -> bytes:
     while start < len(data):
         length, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
         chunk = data[start : start + 12 + length]
-        if kind in _ESSENTIAL or (kind == _ORIENTING and chunk == _chunk(kind, chunk[8:-4])):
+        is_torn = (
+            len(chunk) < 12
+        )  # of a file that was cut off: no note, and no reason to read again
+        if (
+            is_torn
+            or kind in _ESSENTIAL
+            or (kind == _ORIENTING and chunk == _chunk(kind, chunk[8:-4]))
+        ):
             kept.append(chunk)
         start += 12 + length
     return b"".join(kept)
