@@ -187,7 +187,7 @@ def studies(tmp_path: Path) -> Path:
             header |= {"StudyInstanceUID": f"1.2.{number}", "StudyDescription": "MR KNEE OF DOE"}
             header |= {"Modality": "MR", "BodyPartExamined": "KNEE"}
             header["BurnedInAnnotation"] = "YES" if number == 3 else "NO"
-            file.write_bytes(dicom(16 * noise(10 * number + image), **header))
+            file.write_bytes(dicom(16 * noise(10 * number + image).astype(np.uint16), **header))
     return folder
 
 
@@ -234,7 +234,7 @@ def test_of_a_header_comes_what_is_asked_for_by_name(studies: Path, tmp_path: Pa
 
 
 def test_a_frame_of_several(studies: Path, tmp_path: Path) -> None:
-    frames = np.stack([noise(50), noise(51), noise(52)])
+    frames = np.stack([noise(50), noise(51), noise(52)]).astype(np.uint16)
     (studies / "many.dcm").write_bytes(dicom(frames, NumberOfFrames=3))
     words = (tmp_path / "out", "--val-fraction", 0)
     done = make(studies, table(studies, ["many.dcm,x"], "file,caption"), *words)

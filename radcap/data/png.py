@@ -19,8 +19,13 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">IIBBBBB")  # width, height, bits, colour type, three methods
 _FIRST_CHUNK = len(_SIGNATURE) + 12 + _HEADER.size
 _END = b"\0\0\0\0IEND"
-# What a picture, or one of several, cannot be shown without. It stands upright by eXIf.
-_ESSENTIAL = {b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"IEND"}
+# The notes of https://www.w3.org/TR/png-3/#11Chunks and of its registered extensions: a picture
+# shows without them. A chunk of any other kind is kept, for it may be one whose name is damaged.
+_NOTES = frozenset(
+    b"cHRM cICP gAMA iCCP mDCV cLLI sBIT sRGB bKGD hIST pHYs sPLT tIME iTXt tEXt zTXt"
+    b" oFFs pCAL sCAL gIFg gIFx gIFt sTER dSIG".split()
+)
+# A picture stands upright by this one, where it is whole.
 _ORIENTING = b"eXIf"
 _CHANNELS = {0: 1, 2: 3}  # of the colour types grey and RGB
 # What is repacked is held twice; larger pictures are rare in a data set.
@@ -65,9 +70,9 @@ def repack_png(data: bytes, *, max_pixels: int) -> bytes:
 
 
 def essential_png(data: bytes) -> bytes:
-    """A PNG without texts, colour profile and whatever else its picture can do without.
+    """A PNG without texts, colour profile and other notes, in which damage does no harm.
 
-    Another file comes back as it is.
+    Another file comes back as it is, and the end of one that was cut off stays.
     """
     if not data.startswith(_SIGNATURE):
         return data
@@ -75,14 +80,9 @@ def essential_png(data: bytes) -> bytes:
     while start < len(data):
         length, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
         chunk = data[start : start + 12 + length]
-        is_torn = (
-            len(chunk) < 12
-        )  # of a file that was cut off: no note, and no reason to read again
-        if (
-            is_torn
-            or kind in _ESSENTIAL
-            or (kind == _ORIENTING and chunk == _chunk(kind, chunk[8:-4]))
-        ):
+        is_damaged = kind == _ORIENTING and chunk != _chunk(kind, chunk[8:-4])
+        is_torn = len(chunk) < 12
+        if is_torn or not (kind in _NOTES or is_damaged):
             kept.append(chunk)
         start += 12 + length
     return b"".join(kept)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from bounds import bounded
+from dicom_files import dicom, ramp, saved, window
 from PIL import Image
-from serving.dicom_files import dicom, ramp, saved, window
 
 from radcap.data.images import ImageError
 from radcap.serving.dicom import is_dicom, read_dicom

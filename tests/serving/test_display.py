@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dicom_files import dicom, ramp, saved, window
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving.dicom_files import dicom, ramp, saved, window
 
 from radcap.data.images import ImageError
 from radcap.serving.dicom import read_dicom, read_dicom_frame
