@@ -159,7 +159,12 @@ def open_source(
     return open_hub(hub, split, config, revision, footers, columns)
 
 
-def _open_folder(folder: Path, split: str, config: str, columns: Columns) -> Source:
+def files_of_folder(folder: Path, split: str, config: str) -> list[Path]:
+    """The parquet files of a split in a local folder, in stored order; none of them is opened.
+
+    Raises:
+        DataError: no such folder, or no such split in it.
+    """
     if not folder.is_dir():
         raise DataError(f"data.path={folder} is not a folder{what_it_is(folder)}")
     homes = [folder / place / below for place in places(config) for below in ("", split)]
@@ -172,6 +177,11 @@ def _open_folder(folder: Path, split: str, config: str, columns: Columns) -> Sou
             f"no split {split!r} in {folder}: looked for {looked_for(split, config)};"
             f" {what_is_in(folder, split)}"
         )
+    return files
+
+
+def _open_folder(folder: Path, split: str, config: str, columns: Columns) -> Source:
+    files = files_of_folder(folder, split, config)
     for file in files:
         try:
             check_regular(file)

@@ -12,14 +12,10 @@ from radcap.cgroups import cpu_quota, memory_left
 from radcap.config import Config
 from radcap.cores import num_cores
 from radcap.diagnosis.check import FAIL, OK, WARN, Check, gigabytes
+from radcap.diagnosis.memory import needed_bytes
 from radcap.training.feeding import chosen_workers
 
 _ROOT = Path("/")
-
-# Resident memory of the training process of the card's model on a CPU without its data, and of a
-# loader process beside what it shares with it: both rounded up.
-_TRAINER_BYTES = 3e9
-_WORKER_BYTES = 0.4e9
 
 _LEAST_OPEN_FILES = 1024
 _NCCL_SHM_BYTES = 1e9
@@ -40,15 +36,11 @@ def cores(config: Config, root: Path = _ROOT) -> Iterator[Check]:
 
 
 def memory(config: Config, root: Path = _ROOT) -> Iterator[Check]:
-    """Memory against a rough need: the trainer, its loaders and the window of rows."""
-    left = _memory_left(root)
-    data = config.data
-    processes = chosen_workers(config, data.lanes) + data.val_workers
-    need = _TRAINER_BYTES + processes * _WORKER_BYTES
-    need += data.window_gb * 1e9 + data.read_ahead_mb * 1e6
-    found = f"{gigabytes(left)} to spare, about {gigabytes(need)} needed"
+    """Memory against what the run takes at most."""
+    left, need = _memory_left(root), needed_bytes(config)
+    found = f"{gigabytes(left)} to spare, at most {gigabytes(need)} needed"
     if left < need:
-        fix = "lower data.workers, data.window_gb or data.read_ahead_mb, or take a larger machine"
+        fix = "lower data.batch_size, data.workers, data.window_gb or data.read_ahead_mb"
         yield Check("memory", WARN, found, fix)
     else:
         yield Check("memory", OK, found)

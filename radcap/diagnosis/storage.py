@@ -153,11 +153,7 @@ def _nearest(path: Path) -> Path:
 
 
 def _checkpoint_bytes(config: Config) -> float:
-    import torch
-
     from radcap.data.collate import load_tokenizer
-    from radcap.training.build import make_model
+    from radcap.training.build import num_parameters
 
-    with torch.device("meta"):
-        model = make_model(config.model, vocab_size=len(load_tokenizer()))
-    return _BYTES_PER_PARAMETER * sum(p.numel() for p in model.parameters())
+    return _BYTES_PER_PARAMETER * num_parameters(config.model, vocab_size=len(load_tokenizer()))

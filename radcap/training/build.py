@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from radcap.config import ModelConfig
@@ -54,3 +55,10 @@ def build_model(
     elif config.encoder_weights != "none":
         load_encoder_weights(model, config.encoder_weights)
     return model
+
+
+def num_parameters(config: ModelConfig, *, vocab_size: int) -> int:
+    """Parameters of the configured captioner, of which none is made."""
+    with torch.device("meta"):
+        model = make_model(config, vocab_size=vocab_size)
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -40,10 +40,15 @@ def default_workers(runtime: RuntimeConfig, lanes: int) -> int:
         runtime: which device.
         lanes: of this process.
     """
-    name = runtime.name
-    if name == "auto":
-        name = "tpu" if tpu_is_usable() else "cuda" if _NVIDIA_DRIVER.exists() else "cpu"
-    return useful_workers_on(name, num_cores() // num_launched_here(), lanes)
+    cores = num_cores() // num_launched_here()
+    return useful_workers_on(probable_device(runtime), cores, lanes)
+
+
+def probable_device(runtime: RuntimeConfig) -> str:
+    """tpu, cuda, cpu or xla_cpu: what the run will train on, by what can be seen from outside."""
+    if runtime.name != "auto":
+        return runtime.name
+    return "tpu" if tpu_is_usable() else "cuda" if _NVIDIA_DRIVER.exists() else "cpu"
 
 
 def useful_workers_on(device: str, cores: int, lanes: int) -> int:

@@ -1,0 +1,66 @@
+"""How much memory a run takes at most, from its configuration."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from radcap.config import Config, DataConfig
+from radcap.data.source import files_of_folder
+from radcap.errors import RadcapError
+from radcap.training.feeding import chosen_workers, probable_device
+from radcap.training.room import BYTES_PER_PHANTOM_ROW
+
+# Measured with 2 threads on a CPU as proportional set sizes, rounded up; a run takes four fifths of
+# the sum and more: of the trainer with its packages, and of loader processes without their rows.
+_TRAINER_BYTES = 0.65e9
+_LOADER_BYTES = 0.2e9
+# What a device's own software adds to the trainer: XLA while it compiles for the CPU. Those of TPU
+# and CUDA were not measured.
+_RUNTIME_BYTES = {"cpu": 0.0, "xla_cpu": 0.75e9, "tpu": 2e9, "cuda": 2e9}
+_IS_THE_HOST = ("cpu", "xla_cpu")
+# Weights, gradients and Adam's two moments, float32; a checkpoint has no gradients.
+_BYTES_A_PARAMETER = 16
+_SAVED_BYTES_A_PARAMETER = 12
+# Of the encoder's activations, most of all, kept for the backward pass.
+_ACTIVATION_BYTES_AN_IMAGE = 24e6
+_IMAGE_BYTES = 3 * 224 * 224
+
+
+def needed_bytes(config: Config) -> float:
+    """An upper bound of a run's memory: the trainer, its loaders and the rows they hold."""
+    data = config.data
+    workers = chosen_workers(config, data.lanes)
+    batches = max(1, workers) * data.prefetch * data.batch_size * _IMAGE_BYTES
+    stored = _stored_bytes(data)
+    rows = min(data.window_gb * 1e9, stored) + min(data.read_ahead_mb * 1e6, stored)
+    return _trainer_bytes(config) + (workers + data.val_workers) * _LOADER_BYTES + batches + rows
+
+
+def _trainer_bytes(config: Config) -> float:
+    from radcap.data.collate import load_tokenizer
+    from radcap.training.build import num_parameters
+
+    device = probable_device(config.runtime)
+    parameters = num_parameters(config.model, vocab_size=len(load_tokenizer()))
+    held = _TRAINER_BYTES + _RUNTIME_BYTES[device] + _SAVED_BYTES_A_PARAMETER * parameters
+    if device not in _IS_THE_HOST:
+        return held  # the copy that is saved; what trains is on the device
+    images = config.data.batch_size / config.trainer.accumulate
+    # The saved copy is held between steps, when there are no activations.
+    activations = _ACTIVATION_BYTES_AN_IMAGE * images
+    held += max(0.0, activations - _SAVED_BYTES_A_PARAMETER * parameters)
+    return held + _BYTES_A_PARAMETER * parameters
+
+
+def _stored_bytes(data: DataConfig) -> float:
+    """Size of the training split; infinite where only the Hub knows."""
+    if data.path is not None:
+        try:
+            files = files_of_folder(Path(data.path), data.train_split, data.config)
+            return sum(file.stat().st_size for file in files)
+        except (RadcapError, OSError):  # told by the check of the data
+            return 0.0
+    if data.name == "phantom":
+        return data.phantom.train_rows * BYTES_PER_PHANTOM_ROW
+    return math.inf
