@@ -10,7 +10,7 @@ from radcap.cgroups import memory_limit
 from radcap.data.images import IMAGE_SIZE
 from radcap.errors import ConfigError, RadcapError
 
-# 8,000 training and 600 validation pictures take 200 MB.
+# 8,000 training and 600 validation pictures take 267 MB.
 BYTES_PER_PHANTOM_ROW = 31e3
 _BATCHES_AT_ONCE = 2  # one is used while the next one is made
 _SHARE = 0.5  # of the memory, for pictures
