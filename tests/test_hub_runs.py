@@ -259,41 +259,55 @@ def processes_below(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def wait_until_ended(pids: list[int]) -> None:
+    wait_until(lambda: not any(map(is_alive, pids)), "the end of the workers")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("whole", [True, False], ids=["the run", "a worker"])
 def test_a_kill_in_the_middle_of_a_fetch_leaves_nothing_and_changes_nothing(
-    stand_in: StandInHub, tmp_path: Path, whole: bool
+    stand_in: StandInHub, tmp_path: Path
 ) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     words = ["trainer.max_steps=60", "data.window_gb=0.002", "trainer.log_every=1"]
     words += ["trainer.save_every=4", "trainer.eval_every=25", "data.workers=2"]
     words += ["data.hub_timeout_s=1e6", "runtime.threads=1", LITTLE_AHEAD]
-    status, _, err = finish(start(stand_in.endpoint, tmp_path, *words, "run.name=unbroken"))
-    assert status == 0, err
-    process = start(stand_in.endpoint, tmp_path, *words, TMPDIR=str(temporary))
-    run = tmp_path / "runs/smoke"
-    wait_for_step(run, 5, process)
-    stand_in.fault = lambda number, method, path: "stall"
-    wait_until(lambda: len(stand_in.failed) > 0, "a fetch that stalls")
-    children = processes_below(process.pid)
-    assert len(children) >= 3  # two for training, one for validations
-    os.kill(process.pid if whole else children[0], signal.SIGKILL)
-    status, _, err = finish(process)
-    assert status == (-signal.SIGKILL if whole else 1), err
-    assert whole or ("data worker 0" in err and "was killed by SIGKILL" in err), err
-    wait_until(lambda: not any(map(is_alive, children)), "the end of the workers")
-    assert whole or list(temporary.iterdir()) == []
 
-    stand_in.fault = lambda number, method, path: None
-    status, out, err = finish(start(stand_in.endpoint, tmp_path, *words, TMPDIR=str(temporary)))
-    assert status == 0 and "resumed after step" in out, err
-    assert list(temporary.iterdir()) == []
-    curves = [
-        [(line["step"], line["loss"], line["tokens"]) for line in metrics(tmp_path / "runs" / name)]
-        for name in ("smoke", "unbroken")
-    ]
-    assert curves[0] == curves[1] and len(curves[0]) == 60
+    def begin(name: str) -> Any:
+        words_here = (*words, f"run.name={name}")
+        return start(stand_in.endpoint, tmp_path, *words_here, TMPDIR=str(temporary))
+
+    def curve(name: str) -> list[tuple[int, float, int]]:
+        run = tmp_path / "runs" / name
+        return [(line["step"], line["loss"], line["tokens"]) for line in metrics(run)]
+
+    status, _, err = finish(begin("unbroken"))
+    assert status == 0, err
+    unbroken = curve("unbroken")
+    assert len(unbroken) == 60
+
+    for name in ("run", "worker"):
+        stand_in.failed.clear()
+        process = begin(name)
+        wait_for_step(tmp_path / "runs" / name, 5, process)
+        stand_in.fault = lambda number, method, path: "stall"
+        wait_until(lambda: len(stand_in.failed) > 0, "a fetch that stalls")
+        children = processes_below(process.pid)
+        assert len(children) >= 3  # two for training, one for validations
+        os.kill(process.pid if name == "run" else children[0], signal.SIGKILL)
+        status, _, err = finish(process)
+        if name == "run":
+            assert status == -signal.SIGKILL, err
+        else:
+            assert status == 1 and "data worker 0" in err and "was killed by SIGKILL" in err, err
+        wait_until_ended(children)
+        assert name == "run" or list(temporary.iterdir()) == []
+
+        stand_in.fault = lambda number, method, path: None
+        status, out, err = finish(begin(name))
+        assert status == 0 and "resumed after step" in out, err
+        assert list(temporary.iterdir()) == []
+        assert curve(name) == unbroken
 
 
 @pytest.mark.parametrize("token", ["hf_OpenSesame", "hf_OpenSesame\u00e9"])
