@@ -6,9 +6,9 @@ import runpy
 import sys
 from collections.abc import Sequence
 
-from radcap import console
+from radcap.config.nearest import did_you_mean, nearest
 from radcap.errors import EXIT_DONE, ConfigError
-from radcap.nearest import did_you_mean, nearest
+from radcap.host import console
 
 COMMANDS = {
     "train": "train a captioner; the same command again goes on where it stopped",

@@ -13,8 +13,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radcap.config import MAX_POSITIONS
-from radcap.console import (
+from radcap.config.schema import MAX_POSITIONS
+from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+from radcap.host.console import (
     Arguments,
     heartbeat,
     on_terminal,
@@ -23,10 +24,9 @@ from radcap.console import (
     report,
     run_command,
 )
-from radcap.errors import EXIT_DONE, EXIT_FAILED, ConfigError
+from radcap.host.streams import discard
 from radcap.serving.note import DRAWINGS_ONLY, NOT_FOR_DIAGNOSIS, note
 from radcap.serving.precision import add_arithmetic, check_precision
-from radcap.streams import discard
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from radcap.console import Arguments, heartbeat, printable, run_command, say
 from radcap.errors import EXIT_DONE, ConfigError, RadcapError
-from radcap.network import without_faulty_network
+from radcap.host.console import Arguments, heartbeat, printable, run_command, say
+from radcap.host.network import without_faulty_network
 from radcap.serving.note import DRAWINGS_ONLY, NOT_FOR_DIAGNOSIS
 from radcap.serving.precision import add_arithmetic, check_precision
 
@@ -58,7 +58,7 @@ def main(words: Sequence[str]) -> int:
     if importlib.util.find_spec("gradio") is None:
         raise RadcapError(f"the page needs gradio, which is not installed: {INSTALL}")
 
-    from radcap.page.server import ended_by_signals
+    from radcap.demo_app.server import ended_by_signals
 
     with ended_by_signals(), suppress(KeyboardInterrupt):
         _serve(options)
@@ -67,12 +67,12 @@ def main(words: Sequence[str]) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from radcap.page.server import address_of, is_loopback, listen, serve
-    from radcap.page.uploads import private_uploads
+    from radcap.demo_app.server import address_of, is_loopback, listen, serve
+    from radcap.demo_app.uploads import private_uploads
 
     with listen(options.host, options.port) as listener, private_uploads() as uploads:
         with without_faulty_network():  # the page itself needs no network
-            from radcap.page.blocks import MAX_UPLOAD_MB, make_page
+            from radcap.demo_app.blocks import MAX_UPLOAD_MB, make_page
         from radcap.serving.captioner import Captioner
 
         with heartbeat("loading the weights"):

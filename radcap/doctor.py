@@ -12,11 +12,11 @@ from dataclasses import asdict
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from radcap.console import heartbeat, run_command, say
 from radcap.errors import EXIT_DONE, EXIT_FAILED
+from radcap.host.console import heartbeat, run_command, say
 
 if TYPE_CHECKING:
-    from radcap.config import Config
+    from radcap.config.schema import Config
     from radcap.diagnosis.check import Check
 
 USAGE = """
@@ -64,7 +64,7 @@ def main(words: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
-    from radcap.compose import read_command_line
+    from radcap.config.compose import read_command_line
 
     as_json = "--json" in words
     config = read_command_line([word for word in words if word != "--json"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from radcap.console import heartbeat, mute, run_command
 from radcap.errors import EXIT_DONE, ConfigError
+from radcap.host.console import heartbeat, mute, run_command
 
 USAGE = """
 usage: python -m radcap.evaluate run=RUN [OVERRIDE ...] [--config-dir FOLDER] [--show-config]
@@ -53,7 +53,7 @@ def main(words: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
-    from radcap.compose import read_command_line, split_options
+    from radcap.config.compose import read_command_line, split_options
     from radcap.evaluation.settings import data_settings, refuse_bare_path, take_run
 
     run, rest = take_run(words)

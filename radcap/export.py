@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from radcap.console import Arguments, heartbeat, run_command, say
 from radcap.errors import EXIT_DONE, ConfigError
+from radcap.host.console import Arguments, heartbeat, run_command, say
 
 USAGE = """
 usage: python -m radcap.export WEIGHTS FOLDER [--space] [--push OWNER/NAME] [--private]

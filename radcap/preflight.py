@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radcap.console import heartbeat, run_command, say
 from radcap.errors import EXIT_DOES_NOT_FIT, EXIT_DONE, ConfigError, RadcapError
-from radcap.mappings import MOST_BYTES, parse_json
-from radcap.places import temporary_folder
-from radcap.reading import read_bytes
+from radcap.files.mappings import MOST_BYTES, parse_json
+from radcap.files.reading import read_bytes
+from radcap.host.console import heartbeat, run_command, say
+from radcap.host.places import temporary_folder
 
 if TYPE_CHECKING:
     from radcap.aot.chips import Topology
-    from radcap.config import Config
+    from radcap.config.schema import Config
 
 WRITTEN_BY = "radcap.preflight"
 
@@ -60,7 +60,7 @@ def main(words: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
-    from radcap.compose import read_command_line
+    from radcap.config.compose import read_command_line
 
     config = read_command_line(words)
     if config is None:
@@ -141,7 +141,7 @@ def _report(config: Config, topology: Topology, batch_sizes: Sequence[int]) -> d
 def _use(config: Config, topology: Topology, shown: dict[str, Any]) -> dict[str, Any]:
     """What the floor means for the experiment, and for the host."""
     from radcap.aot.feed import decoding_rate, training_split
-    from radcap.training.schedule import run_length
+    from radcap.optim.schedule import run_length
 
     split, batch_size = training_split(config.data), config.data.batch_size
     counted = config.trainer.max_epochs is None or split.rows is not None

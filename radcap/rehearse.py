@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from radcap.console import heartbeat, last_words, run_command, say
+from radcap.config.overrides import quoted
 from radcap.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, ConfigError, RadcapError
-from radcap.overrides import quoted
-from radcap.training.folder import move_aside
+from radcap.host.console import heartbeat, last_words, run_command, say
+from radcap.training.run.folder import move_aside
 
 USAGE = """
 usage: python -m radcap.rehearse [OVERRIDE ...] [--config-dir FOLDER] [--show-config]
@@ -53,7 +53,7 @@ def main(words: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
-    from radcap.compose import read_command_line
+    from radcap.config.compose import read_command_line
 
     config = read_command_line(words)
     if config is None:

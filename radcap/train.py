@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from radcap.console import heartbeat, mute, run_command, say
 from radcap.errors import EXIT_DONE
+from radcap.host.console import heartbeat, mute, run_command, say
 
 USAGE = """
 usage: python -m radcap.train [-m] [OVERRIDE ...] [--config-dir FOLDER] [--show-config]
@@ -55,13 +55,13 @@ def main(words: Sequence[str]) -> int:
         The exit status.
     """
     start = time.monotonic()
-    from radcap.checks import check_encoder_start
-    from radcap.compose import read_command_line, split_options
-    from radcap.mappings import number_in
+    from radcap.config.checks import check_encoder_start
+    from radcap.config.compose import read_command_line, split_options
+    from radcap.files.mappings import number_in
 
     overrides, options = split_options(words)
     if options.multirun:
-        from radcap.training.sweep import sweep
+        from radcap.sweep.run import sweep
 
         return sweep(overrides, options)
     config = read_command_line(words)
@@ -69,7 +69,7 @@ def main(words: Sequence[str]) -> int:
         return EXIT_DONE
 
     from radcap.runtime.launch import check_batch_size, find_launch
-    from radcap.training.folder import RunFolder
+    from radcap.training.run.folder import RunFolder
 
     launch = find_launch(config.runtime)
     check_batch_size(config.data.batch_size, launch.num_processes, config.trainer.accumulate)
@@ -77,7 +77,7 @@ def main(words: Sequence[str]) -> int:
         mute()
     mirror = None
     if config.run.mirror is not None and launch.is_first:
-        from radcap.training.mirror import Mirror
+        from radcap.training.run.mirror import Mirror
 
         with heartbeat(f"looking at {config.run.mirror}"):
             mirror = Mirror(config.run.mirror)
@@ -111,12 +111,12 @@ def main(words: Sequence[str]) -> int:
             f"{inputs.num_val_rows:,} validation rows"
         )
         with heartbeat("loading torch"):
-            from radcap.training.clock import Clock
-            from radcap.training.loop import Run
+            from radcap.training.log.clock import Clock
+            from radcap.training.loop import TrainingLoop
 
         imported = time.monotonic()
         clock = Clock({"data": data_opened - start, "import": imported - data_opened})
-        return Run(config, folder, inputs, clock).go()
+        return TrainingLoop(config, folder, inputs, clock).go()
     finally:
         folder.close()
 

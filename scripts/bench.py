@@ -36,8 +36,8 @@ from bench_wan import bench_wan
 from radcap.aot.chips import Topology, find_topology
 from radcap.aot.figures import Compiled, program_figures
 from radcap.aot.jobs import LOWER_ENVIRONMENT, check_installed, compile_all, run_job
-from radcap.console import run_command, say
 from radcap.errors import ConfigError
+from radcap.host.console import run_command, say
 
 _HERE = Path(__file__).parent
 _CARD_BATCH = 32

@@ -7,7 +7,7 @@ from bench_pairs import RATES_HEADER, machine_load, settled_clock, take_in_turn
 from card_loop import VOCAB_SIZE, CardModel
 from torch import Tensor
 
-from radcap.console import say
+from radcap.host.console import say
 from radcap.model.captioner import ImageCaptioningModel
 
 _BATCH, _THREADS = 16, 2

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from bench_split import BATCH_SIZE, ROWS, open_loader, order_of, phantom_folder, say_load
 
-from radcap.console import say
 from radcap.data.collate import BatchCounts
-from radcap.data.source import Source, open_source
+from radcap.data.open import open_source
+from radcap.data.source import Source
 from radcap.errors import RadcapError
+from radcap.host.console import say
 
 _TESTS = Path(__file__).parent.parent / "tests"
 
@@ -36,7 +37,7 @@ def bench_hub(*, rows: int = ROWS, batch_size: int = BATCH_SIZE) -> None:
         os.environ["HF_ENDPOINT"] = stand_in.endpoint  # before the client is imported
         os.environ["no_proxy"] = "127.0.0.1,localhost"
         os.environ.pop("HF_HUB_OFFLINE", None)
-        from radcap.data.download import Hub
+        from radcap.data.hub.download import Hub
 
         hub = Hub(HUB_ID, patience_s=60.0, timeout_s=20.0)
         source = open_source(split="train", path=None, config="alignment", hub=hub)

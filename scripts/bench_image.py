@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 
-from radcap.console import say
-from radcap.data.images import decode_image
-from radcap.data.phantom import sample_pictures
+from radcap.data.image.decode import decode_image
+from radcap.data.phantom.dataset import sample_pictures
+from radcap.host.console import say
 from radcap.model.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 _PICTURES, _PAIRS = 256, 9

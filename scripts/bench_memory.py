@@ -19,7 +19,7 @@ from bench_split import (
     say_load,
 )
 
-from radcap.console import say
+from radcap.host.console import say
 
 _STREAMED = 100_000
 _EVERY_S = 0.25

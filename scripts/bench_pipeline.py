@@ -28,9 +28,9 @@ from bench_split import (
     say_load,
 )
 
-from radcap.console import say
-from radcap.data.images import IMAGE_SIZE, decode_image
+from radcap.data.image.decode import IMAGE_SIZE, decode_image
 from radcap.data.source import Source
+from radcap.host.console import say
 
 # Images/s "at the floor" of `radcap.preflight +experiment=epoch1 preflight.topology=v3-8`.
 FLOOR_IMAGES_PER_S = 29_801

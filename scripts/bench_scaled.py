@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from radcap.compose import compose
-from radcap.data import hub as hub_module
+from radcap.config.compose import compose
 from radcap.data import parts, plan, shelf
 from radcap.data.collate import load_tokenizer
-from radcap.data.download import Hub
+from radcap.data.hub import split as hub_module
+from radcap.data.hub.download import Hub
 from radcap.data.loader import Loader
 from radcap.data.order import Order, wide_window
 from radcap.data.records import parse_row

@@ -6,14 +6,15 @@ from pathlib import Path
 
 from bench_pairs import machine_load
 
-from radcap.compose import compose
-from radcap.console import say
+from radcap.config.compose import compose
 from radcap.data.collate import load_tokenizer
-from radcap.data.download import Hub
+from radcap.data.hub.download import Hub
 from radcap.data.loader import Loader
+from radcap.data.open import open_source
 from radcap.data.order import Order
-from radcap.data.phantom import ensure_phantom
-from radcap.data.source import Source, open_source
+from radcap.data.phantom.dataset import ensure_phantom
+from radcap.data.source import Source
+from radcap.host.console import say
 from radcap.training.inputs import cache_folder
 
 BATCH_SIZE, WORKERS = 336, 2  # the model card's batch; a worker for each of two cores

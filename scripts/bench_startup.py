@@ -15,7 +15,7 @@ from bench_pairs import processor_seconds
 from bench_split import phantom_folder, say_load
 
 import radcap
-from radcap.console import say
+from radcap.host.console import say
 
 _REPEATS = 3
 _FIRST_STEP = re.compile(r"^first step after [\d.]+ s: (.*)$")

@@ -13,10 +13,10 @@ from bench_pairs import RATES_HEADER, machine_load, settled_clock, take_in_turn
 from card_loop import VOCAB_SIZE, CardModel, card_step
 from torch import Tensor
 
-from radcap.config import OptimizerConfig, RuntimeConfig
-from radcap.console import say
+from radcap.config.schema import OptimizerConfig, RuntimeConfig
 from radcap.data.collate import encode_captions, load_tokenizer
-from radcap.data.phantom_grammar import draw_caption, draw_labels
+from radcap.data.phantom.grammar import draw_caption, draw_labels
+from radcap.host.console import say
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.encoder import IMAGENET_MEAN, IMAGENET_STD
 from radcap.runtime.select import open_runtime

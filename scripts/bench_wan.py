@@ -31,11 +31,12 @@ from bench_scaled import (
 from bench_split import say_load
 from slow_hub import HUB_ID, Link, SlowHub, serving
 
-from radcap.compose import compose
-from radcap.console import say
+from radcap.config.compose import compose
 from radcap.data.collate import Batch
-from radcap.data.download import Hub
-from radcap.data.source import Source, open_source
+from radcap.data.hub.download import Hub
+from radcap.data.open import open_source
+from radcap.data.source import Source
+from radcap.host.console import say
 from radcap.training.feeding import share_of_loader, useful_workers_on
 
 LATENCY_S, MEGABYTES_PER_S = 0.05, (20, 50)

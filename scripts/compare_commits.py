@@ -52,9 +52,9 @@ import numpy as np
 from bench_pairs import machine_load
 from compare_checkout import WORKING_TREE, check_out, checkout_root
 
-from radcap.console import Arguments, run_command, say, wrapped
 from radcap.errors import EXIT_DONE, EXIT_FAILED, RadcapError
-from radcap.handlers import STOPPING, handled
+from radcap.host.console import Arguments, run_command, say, wrapped
+from radcap.host.handlers import STOPPING, handled
 
 PARTS = (
     *("data set", "word pieces", "row order", "pixels", "initial weights", "model outputs"),

@@ -23,8 +23,8 @@ import numpy as np
 from PIL import Image
 from screenshots import chromium
 
-from radcap.data.phantom_images import draw, png_bytes
-from radcap.labels import Labels
+from radcap.data.labels import Labels
+from radcap.data.phantom.images import draw, png_bytes
 
 _SIZE = {"width": 1240, "height": 900}
 _PATIENCE_MS = 600_000

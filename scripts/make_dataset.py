@@ -20,17 +20,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from radcap.console import Arguments, printable, progress, report, run_command, say
+from radcap.data.dicom.header import Header, check_keyword, hashed, read_header
+from radcap.data.dicom.pixels import is_dicom, read_dicom
 from radcap.data.faults import one_line
-from radcap.data.images import ImageError, decode_image
-from radcap.data.phantom_rows import SCHEMAS, rows
+from radcap.data.image.decode import ImageError, decode_image
+from radcap.data.labels import Labels
+from radcap.data.phantom.rows import SCHEMAS, rows
 from radcap.data.table import Table, TableRow, plain_name, read_table
 from radcap.errors import EXIT_DONE, ConfigError, RadcapError
-from radcap.labels import Labels
-from radcap.names import shown
-from radcap.reading import read_bytes
-from radcap.serving.dicom import is_dicom, read_dicom
-from radcap.serving.dicom_header import Header, check_keyword, hashed, read_header
+from radcap.files.names import shown
+from radcap.files.reading import read_bytes
+from radcap.host.console import Arguments, printable, progress, report, run_command, say
 from radcap.serving.files import list_files
 
 USAGE = """

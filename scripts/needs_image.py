@@ -20,17 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from radcap.compose import read_config
-from radcap.console import heartbeat, say
+from radcap.config.compose import read_config
 from radcap.data.collate import Batch
 from radcap.errors import ConfigError, RadcapError
-from radcap.mappings import read_mapping
+from radcap.files.mappings import read_mapping
+from radcap.host.console import heartbeat, say
 from radcap.runtime.select import open_runtime
 from radcap.scoring.probe import linear_probe, thumbnails
 from radcap.training.build import build_model
-from radcap.training.checkpoint import load_latest
-from radcap.training.folder import revision_in
 from radcap.training.inputs import Inputs
+from radcap.training.run.checkpoint import load_latest
+from radcap.training.run.folder import revision_in
 from radcap.training.validate import validate
 
 # More than enough for a linear probe; a large set is not streamed whole for it.

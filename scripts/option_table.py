@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from radcap.compose import compose
-from radcap.config import options
-from radcap.options import fields
+from radcap.config.compose import compose
+from radcap.config.options import fields
+from radcap.config.schema import options
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- options: scripts/option_table.py -->", "<!-- end of options -->"

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from radcap.data.phantom_grammar import label_distribution
-from radcap.data.phantom_images import draw
-from radcap.labels import NORMAL, Labels
+from radcap.data.labels import NORMAL, Labels
+from radcap.data.phantom.grammar import label_distribution
+from radcap.data.phantom.images import draw
 
 COLUMNS = 6
 TILE = 96  # pixels a side: the whole sheet stays under 300 kB

@@ -309,7 +309,7 @@ sleep 1" || return
 }
 
 # Fetches the run of argument 1 into the folder of argument 2, if it is newer there.
-restore="import sys; from pathlib import Path; from radcap.training.mirror import Mirror; \
+restore="import sys; from pathlib import Path; from radcap.training.run.mirror import Mirror; \
 Mirror(sys.argv[1]).restore(Path(sys.argv[2]))"
 
 # Ends what is left of a run on every host, some seconds after asking it to.

@@ -25,7 +25,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch import Tensor
 
-from radcap.console import moved
+from radcap.host.console import moved
 from radcap.model.captioner import ImageCaptioningModel
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -14,7 +14,7 @@ from pathlib import Path
 from command_line import command, environment, train
 from waiting import PATIENCE_S, wait_until
 
-from radcap.training.checkpoint import list_checkpoints, load_checkpoint
+from radcap.training.run.checkpoint import list_checkpoints, load_checkpoint
 
 NUM_STEPS, SAVE_EVERY, EVAL_EVERY = 200, 5, 20
 WORDS = (

@@ -66,7 +66,7 @@ def make_pictures(folder: Path) -> None:
 
 def make_data(folder: Path) -> None:
     """my_data, from such pictures."""
-    from radcap.data.phantom import write_phantom
+    from radcap.data.phantom.dataset import write_phantom
 
     write_phantom(folder / "my_data", train_rows=40, val_rows=16, processes=1)
 
@@ -210,13 +210,13 @@ RECIPES: dict[str, Run | Covered | Extra | Cloud] = {
     ),
     "pip install 'radcap[demo,dicom]'": Extra("demo"),
     "python -m radcap.demo runs/default": Covered(
-        "tests/page/test_process.py::test_a_signal_ends_it_in_good_order"
+        "tests/demo_app/test_process.py::test_a_signal_ends_it_in_good_order"
     ),
     "python -m radcap.export runs/default exported --space": Covered(
         "tests/test_export.py::test_the_requirements_of_a_space_are_met_here_and_all_of_them"
     ),
     "python exported/space/app.py": Covered(
-        "tests/page/test_process.py::test_a_space_runs_by_its_app_with_its_own_copy_of_radcap"
+        "tests/demo_app/test_process.py::test_a_space_runs_by_its_app_with_its_own_copy_of_radcap"
     ),
     "python -m radcap.export runs/default exported --space --push me/my-page": Covered(
         "tests/test_export.py::test_a_space_is_written_into_the_export_and_pushed_as_one"

@@ -78,7 +78,7 @@ def test_a_signal_while_the_weights_load_ends_it_in_good_order(
     program = f"""
 import signal, sys
 import radcap.serving.captioner as captioner
-from radcap.console import run_command
+from radcap.host.console import run_command
 from radcap.demo import USAGE, main
 captioner.Captioner.from_pretrained = lambda *_, **__: signal.raise_signal({int(number)})
 sys.argv[1:] = ["weights", "--port", "0"]

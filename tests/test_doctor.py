@@ -11,10 +11,10 @@ import pytest
 from command_line import ROOT, run_module
 from hub.stand_in import HUB_ID, StandInHub, point_client_at, serving
 
-from radcap.compose import compose, to_yaml
-from radcap.data.download import Hub
-from radcap.data.local_copy import copy_to_folder
-from radcap.data.phantom import write_phantom
+from radcap.config.compose import compose, to_yaml
+from radcap.data.hub.download import Hub
+from radcap.data.hub.local_copy import copy_to_folder
+from radcap.data.phantom.dataset import write_phantom
 from radcap.diagnosis.check import Check
 from radcap.doctor import lines
 

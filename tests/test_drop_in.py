@@ -15,7 +15,7 @@ from PIL import Image
 from waiting import PATIENCE_S
 
 from radcap.data.collate import VOCABULARY, load_tokenizer
-from radcap.data.images import decode_image
+from radcap.data.image.decode import decode_image
 from radcap.model.captioner import ImageCaptioningModel
 
 SCRIPT = """

@@ -14,7 +14,7 @@ import pytest
 from command_line import ROOT
 from waiting import PATIENCE_S
 
-from radcap import streams
+from radcap.host import streams
 
 SOURCES = sorted(file for folder in ("radcap", "scripts") for file in (ROOT / folder).rglob("*.py"))
 # Of these a call without `encoding` is of the system, an archive or a picture, not of text.
@@ -98,7 +98,7 @@ def run(code: str, folder: Path, **variables: str) -> subprocess.CompletedProces
 
 def test_files_are_the_same_in_any_locale(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from radcap.training.folder import write_atomically; "
+        "from pathlib import Path; from radcap.training.run.folder import write_atomically; "
         f"write_atomically(Path('file'), '{TEXT}')"
     )
     done = run(code, tmp_path, **ASCII)
@@ -125,7 +125,7 @@ def test_what_a_stream_lacks_is_written_as_an_escape(
     tmp_path: Path, variables: dict[str, str], expected: bytes
 ) -> None:
     code = f"""
-from radcap.console import put, report, run_command, say_at_once
+from radcap.host.console import put, report, run_command, say_at_once
 def main(words):
     text = '{TEXT} \\ud800'
     put(text); say_at_once(text); say_at_once(text, error=True)
@@ -146,7 +146,7 @@ def test_names_on_standard_input_are_the_systems(tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + "/Straße.txt".encode()
     Path(os.fsdecode(name)).touch()
     code = (
-        "import sys; from pathlib import Path; from radcap.console import run_command\n"
+        "import sys; from pathlib import Path; from radcap.host.console import run_command\n"
         "sys.exit(run_command(lambda words: not Path(next(sys.stdin).strip()).exists(), ''))"
     )
     for variables in (ASCII, {"PYTHONUTF8": "1"}):

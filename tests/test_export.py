@@ -32,13 +32,13 @@ from PIL import Image
 from transformers import AutoImageProcessor, BertTokenizer
 from waiting import PATIENCE_S
 
-from radcap.compose import compose, to_yaml
-from radcap.console import printable
+from radcap.config.compose import compose, to_yaml
 from radcap.data.collate import load_tokenizer
-from radcap.data.images import decode_image
+from radcap.data.image.decode import decode_image
 from radcap.diagnosis.software import unmet
 from radcap.errors import ConfigError, RadcapError
 from radcap.export import main
+from radcap.host.console import printable
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.weights import fingerprint
 from radcap.serving import package
@@ -46,7 +46,7 @@ from radcap.serving.card import RunFacts, model_card, read_facts
 from radcap.serving.note import DRAWINGS_ONLY
 from radcap.serving.pretrained import load_pretrained
 from radcap.serving.upload import upload
-from radcap.training.checkpoint import Checkpoint, save_checkpoint
+from radcap.training.run.checkpoint import Checkpoint, save_checkpoint
 
 FILES = {
     "README.md",

@@ -20,7 +20,7 @@ from hub.stand_in import FAULTS, StandInHub, one_in, serving
 from waiting import PATIENCE_S, is_alive, is_asleep, wait_until
 from watched import watch
 
-from radcap.data.phantom import write_phantom
+from radcap.data.phantom.dataset import write_phantom
 
 WORDS = (
     "+experiment=smoke",

@@ -32,7 +32,7 @@ from kills import (
 )
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from radcap.data.phantom import write_phantom
+from radcap.data.phantom.dataset import write_phantom
 
 MANY = int(os.environ.get("RADCAP_KILLS", "6"))
 EACH = max(1, MANY // 5) if "RADCAP_KILLS" in os.environ else 1

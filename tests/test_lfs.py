@@ -11,15 +11,15 @@ import pytest
 import safetensors.torch
 import torch
 
-from radcap.data.images import ImageError, decode_image
-from radcap.data.source import open_source
+from radcap.data.image.decode import ImageError, decode_image
+from radcap.data.open import open_source
 from radcap.diagnosis.dataset import encoder_weights
 from radcap.errors import RadcapError
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.weights import load_encoder_weights
 from radcap.serving.pictures import read_picture
 from radcap.serving.pretrained import load_pretrained
-from radcap.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from radcap.training.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 SAID = "a git-lfs pointer in the place of the file; git lfs pull fetches the file itself"
 POINTER = (
@@ -89,7 +89,7 @@ def test_pictures(tmp_path: Path) -> None:
 
 
 def test_the_doctor(tmp_path: Path) -> None:
-    from radcap.compose import compose
+    from radcap.config.compose import compose
 
     file = tmp_path / "encoder.pth"
     file.write_bytes(POINTER)

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from waiting import PATIENCE_S
 
-from radcap.data.images import decode_image
+from radcap.data.image.decode import decode_image
+from radcap.data.labels import Labels
+from radcap.data.open import open_source
 from radcap.data.records import Example, parse_row
-from radcap.data.source import open_source
-from radcap.labels import Labels
 from radcap.serving.pictures import read_picture
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "make_dataset.py"

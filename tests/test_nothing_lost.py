@@ -30,7 +30,7 @@ from command_line import (
 from waiting import PATIENCE_S
 from watched import watch
 
-from radcap.training.checkpoint import list_checkpoints, load_checkpoint
+from radcap.training.run.checkpoint import list_checkpoints, load_checkpoint
 
 pytestmark = pytest.mark.slow
 

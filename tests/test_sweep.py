@@ -14,7 +14,7 @@ import yaml
 from command_line import metrics, run_module, start, summary, train, wait_for_step
 from waiting import PATIENCE_S
 
-from radcap.compose import read_command_line
+from radcap.config.compose import read_command_line
 from radcap.errors import ConfigError
 
 # Runs of seconds.
@@ -90,7 +90,7 @@ def test_a_folder_of_something_else_is_no_sweeps(tmp_path: Path, cache: Path) ->
 
 @pytest.mark.slow
 def test_a_failure_hides_nothing_and_is_all_that_runs_again(tmp_path: Path, cache: Path) -> None:
-    from radcap.data.phantom import write_phantom
+    from radcap.data.phantom.dataset import write_phantom
 
     write_phantom(tmp_path / "a", train_rows=40, val_rows=16, processes=1)
     for name in ("c", "d"):

@@ -80,8 +80,9 @@ def test_smoke_leaves_curves_checkpoints_and_captions(tmp_path: Path, cache: Pat
 # With a beat a hundredth of a second after the last line, and a line at each interval of the log.
 TALKATIVE = """
 import sys
-from radcap import console, evaluate, export, train
-from radcap.training import progress
+from radcap import evaluate, export, train
+from radcap.host import console
+from radcap.training.log import progress
 
 console._BEAT_S, progress._LONGEST_SILENCE_S = 0.01, 0.0
 for command, words in ((train, {train}), (evaluate, {evaluate}), (export, {export})):

@@ -12,8 +12,8 @@ import math
 import re
 from dataclasses import dataclass
 
+from radcap.config.nearest import nearest
 from radcap.errors import ConfigError
-from radcap.nearest import nearest
 
 GIB = 2**30
 

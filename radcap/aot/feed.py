@@ -6,9 +6,9 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from radcap.config import DataConfig
-from radcap.data.images import decode_image
-from radcap.data.phantom import sample_pictures
+from radcap.config.schema import DataConfig
+from radcap.data.image.decode import decode_image
+from radcap.data.phantom.dataset import sample_pictures
 
 
 @dataclass(frozen=True)

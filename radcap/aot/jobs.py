@@ -20,10 +20,10 @@ from pathlib import Path
 
 from radcap.aot.chips import Topology
 from radcap.aot.figures import Compiled
-from radcap.compose import to_yaml
-from radcap.config import Config
-from radcap.console import heartbeat
+from radcap.config.compose import to_yaml
+from radcap.config.schema import Config
 from radcap.errors import ConfigError, RadcapError
+from radcap.host.console import heartbeat
 
 INSTALL = "pip install 'radcap[preflight]'"
 

@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from radcap.aot.scopes import name_modules
 from radcap.aot.trace import Program, TracingRuntime
-from radcap.compose import from_yaml
-from radcap.config import Config
+from radcap.config.compose import from_yaml
+from radcap.config.schema import Config
 from radcap.data.collate import VOCABULARY
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.encoder import IMAGE_SIZE

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from radcap.aot.chips import GIB
-from radcap.training.clock import rate_text
+from radcap.training.log.clock import rate_text
 
 _COMPARED = (
     ("fits", "fits"),

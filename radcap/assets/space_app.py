@@ -11,8 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-from radcap.console import run_command
 from radcap.demo import USAGE, main
+from radcap.host.console import run_command
 
 os.chdir(Path(__file__).resolve().parent)  # the page names the weights as they are named here
 host = "0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from radcap.data.download import Traffic
-from radcap.labels import Labels
+from radcap.data.hub.download import Traffic
+from radcap.data.labels import Labels
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from radcap.console import printable
 from radcap.data.faults import DataError
-from radcap.names import shown
+from radcap.files.names import shown
+from radcap.host.console import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from radcap.config import DataConfig
+    from radcap.config.schema import DataConfig
 
 # The names in a raw row.
 IMAGE, CAPTION, CONVERSATIONS, METADATA = "image", "caption", "conversations", "metadata"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from radcap.console import printable
 from radcap.errors import RadcapError
+from radcap.host.console import printable
 
 OFFLINE_HINT = "data=phantom or data.path=FOLDER works without a network"
 

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from radcap.data.collate import Batch, BatchCounts
-from radcap.data.download import Hub
 from radcap.data.faults import DataError
-from radcap.data.images import IMAGE_SIZE, MAX_PIXELS
+from radcap.data.hub.download import Hub
+from radcap.data.image.decode import IMAGE_SIZE, MAX_PIXELS
+from radcap.data.labels import Labels
 from radcap.data.order import Order
 from radcap.data.parts import Part, PartMaker
 from radcap.data.recycled import Recycled
@@ -21,7 +22,6 @@ from radcap.data.share import Share, useful_workers
 from radcap.data.shelf import Cache, Shelf, Spool, is_spooled
 from radcap.data.source import Source
 from radcap.data.workers import WorkerPool
-from radcap.labels import Labels
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer

@@ -15,7 +15,7 @@ import pyarrow as pa
 from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.packaged_modules.parquet.parquet import Parquet
 
-from radcap.reading import open_regular
+from radcap.files.reading import open_regular
 
 _SPLIT = "rows"
 _config_lock = threading.Lock()

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radcap.data.collate import CaptionEncoder
-from radcap.data.download import Traffic
-from radcap.data.images import ImageError, decode_image
+from radcap.data.hub.download import Traffic
+from radcap.data.image.decode import ImageError, decode_image
+from radcap.data.labels import Labels
 from radcap.data.plan import Plan
 from radcap.data.reader import RowReader
 from radcap.data.records import Example, Skipped
 from radcap.data.share import Share
 from radcap.data.shelf import Shelf
 from radcap.data.source import Source
-from radcap.labels import Labels
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer

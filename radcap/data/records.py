@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from radcap.data.columns import CAPTION, CONVERSATIONS, IMAGE, METADATA
-from radcap.labels import Labels
+from radcap.data.labels import Labels
 
 if TYPE_CHECKING:
     import numpy as np

@@ -25,10 +25,10 @@ from typing import IO, Any
 import numpy as np
 
 from radcap.data.faults import DataError
-from radcap.data.images import IMAGE_SIZE
+from radcap.data.image.decode import IMAGE_SIZE
+from radcap.data.labels import Labels
 from radcap.data.records import Example, Skipped
-from radcap.labels import Labels
-from radcap.reading import open_regular
+from radcap.files.reading import open_regular
 
 _MAGIC = b"radcaprows2\n"
 _PREFIX = struct.Struct("<II")

@@ -23,17 +23,17 @@ from itertools import pairwise
 from pathlib import Path
 
 from radcap.data.ahead import Cancel, side_by_side
-from radcap.data.download import Hub
 from radcap.data.faults import DataError
 from radcap.data.footer import RowGroup
-from radcap.data.images import IMAGE_SIZE, ImageError, decode_image
+from radcap.data.hub.download import Hub
+from radcap.data.image.decode import IMAGE_SIZE, ImageError, decode_image
 from radcap.data.one_reader import let_forks_wait, reading
 from radcap.data.records import Example, Skipped, parse_row
 from radcap.data.rowfile import RowFile, open_rows, write_rows
 from radcap.data.shared_count import SharedCount
 from radcap.data.source import Source
-from radcap.names import fault_in_split, shown
-from radcap.places import temporary_folder
+from radcap.files.names import fault_in_split, shown
+from radcap.host.places import temporary_folder
 
 Row = Example | Skipped
 

@@ -1,4 +1,4 @@
-"""Opens a split (a Hub data set or a local folder of its form) and reads its row groups.
+"""A split of a data set: its row groups, and how they are read. Opens one of a local folder.
 
 The `datasets` library does the streaming. Its shuffle buffer cannot be resumed and its take/skip
 depend on the number of workers, so nothing but plain reading of one row group is asked of it; the
@@ -18,15 +18,13 @@ from radcap.data.columns import USUAL, Columns
 from radcap.data.faults import DataError, one_line
 from radcap.data.footer import RowGroup, check_turns, row_groups
 from radcap.data.split_files import files_of_split, looked_for, places, what_is_in, what_it_is
-from radcap.names import fault_in_path, fault_in_split, shown
-from radcap.reading import LFS_POINTER, check_regular, is_lfs_pointer_file, open_regular
+from radcap.files.names import fault_in_path, fault_in_split, shown
+from radcap.files.reading import LFS_POINTER, check_regular, is_lfs_pointer_file, open_regular
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import IterableDataset
-
-    from radcap.data.download import Hub
 
 # Rows turned into Python objects at a time: a row group of 100 MB is not copied as a whole, and one
 # of 100 rows, which is usual for pictures, is read at once.
@@ -122,41 +120,11 @@ def _stem(file: str) -> str:
     return Path(file).stem
 
 
-def open_source(
-    *,
-    split: str,
-    path: str | None,
-    config: str,
-    hub: Hub | None = None,
-    revision: str | None = None,
-    footers: Path | None = None,
-    columns: Columns = USUAL,
-) -> Source:
-    """Open one split and list its row groups; reads the files' footers and nothing else.
-
-    Args:
-        split: "train", "val", "test": the first part of the file names.
-        path: a local folder in the data set's form, `CONFIG/SPLIT-*.parquet`; also accepted:
-            `data/SPLIT-*.parquet` and `SPLIT-*.parquet`, and other names of others' data sets, see
-            `radcap.data.split_files`. Wins over `hub`.
-        config: "alignment" for captions.
-        hub: the data set on the Hub.
-        revision: branch, tag or commit on the Hub; None: the newest. A folder has none.
-        footers: a folder that keeps the Hub's footers for the next time; None keeps nothing.
-        columns: those that hold pictures and captions.
-
-    Raises:
-        DataError: nothing there, not allowed, no network, or not of the data set's form.
-    """
+def check_split_names(split: str, config: str) -> None:
+    """Raise DataError for names that would lead elsewhere."""
     for name, fault in ((split, fault_in_split(split)), (config, fault_in_path(config))):
         if fault is not None:
             raise DataError(f"no split or configuration is named {shown(name)}: {fault}")
-    if path is not None:
-        return _open_folder(Path(path), split, config, columns)
-    from radcap.data.hub import open_hub
-
-    assert hub is not None, "a split lies in a folder or on the Hub"
-    return open_hub(hub, split, config, revision, footers, columns)
 
 
 def files_of_folder(folder: Path, split: str, config: str) -> list[Path]:
@@ -180,7 +148,13 @@ def files_of_folder(folder: Path, split: str, config: str) -> list[Path]:
     return files
 
 
-def _open_folder(folder: Path, split: str, config: str, columns: Columns) -> Source:
+def open_folder(folder: Path, split: str, config: str, columns: Columns = USUAL) -> Source:
+    """Open one split of a local folder; see `radcap.data.open.open_source`.
+
+    Raises:
+        DataError: nothing there, or not of the data set's form.
+    """
+    check_split_names(split, config)
     files = files_of_folder(folder, split, config)
     for file in files:
         try:

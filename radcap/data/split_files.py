@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
 
-from radcap.console import printable
-from radcap.names import shown
+from radcap.files.names import shown
+from radcap.host.console import printable
 
 # Below a place: several files of a split, one file, or a folder of its own, as the Hub's converter
 # writes it. What begins like the first is the split's: a name that leads elsewhere is then refused,
@@ -26,7 +26,7 @@ def files_of_split(names: Iterable[str], split: str, config: str) -> list[str]:
 
     Args:
         names: files of the data set, relative to it, with "/".
-        split, config: see `radcap.data.source.open_source`.
+        split, config: see `radcap.data.open.open_source`.
     """
     listed = sorted(names)
     for place in places(config):

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from radcap.errors import ConfigError
-from radcap.names import shown
-from radcap.reading import read_bytes
+from radcap.files.names import shown
+from radcap.files.reading import read_bytes
 
 _MOST_BYTES = 1 << 30
 _MOST_LINES_NAMED = 5

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from radcap.data.faults import DataError
-from radcap.handlers import STOPPING
+from radcap.host.handlers import STOPPING
 
 # Fills the images of batch `number` into the array it is given; returns what else there is to say.
 Work = Callable[[int, np.ndarray], Any]

@@ -6,18 +6,19 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from radcap.config import Config
+from radcap.config.schema import Config
 from radcap.data.columns import Columns
-from radcap.data.download import Hub
-from radcap.data.local_copy import open_copy, whole_copy
-from radcap.data.phantom import is_drawn, phantom_folder
-from radcap.data.source import Source, open_source
+from radcap.data.hub.download import Hub
+from radcap.data.hub.local_copy import open_copy, whole_copy
+from radcap.data.open import open_source
+from radcap.data.phantom.dataset import is_drawn, phantom_folder
+from radcap.data.source import Source
 from radcap.diagnosis.check import FAIL, OK, WARN, Check
 from radcap.errors import RadcapError
-from radcap.network import network_fault
-from radcap.reading import LFS_POINTER, is_lfs_pointer_file
-from radcap.training.folder import RunFolder
+from radcap.files.reading import LFS_POINTER, is_lfs_pointer_file
+from radcap.host.network import network_fault
 from radcap.training.inputs import cache_folder
+from radcap.training.run.folder import RunFolder
 
 # Long enough for a slow line, short enough to wait for.
 _PATIENCE_S = 10.0

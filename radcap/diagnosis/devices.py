@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from radcap.config import Config
+from radcap.config.schema import Config
 from radcap.diagnosis.check import FAIL, OK, WARN, Check, gigabytes
 from radcap.runtime.tpu import INSTALL, device_files, has_libtpu, has_torch_xla, num_chips
 

@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from radcap.cgroups import cpu_quota, memory_left
-from radcap.config import Config
-from radcap.cores import num_cores
+from radcap.config.schema import Config
 from radcap.diagnosis.check import FAIL, OK, WARN, Check, gigabytes
 from radcap.diagnosis.memory import needed_bytes
+from radcap.host.cgroups import cpu_quota, memory_left
+from radcap.host.cores import num_cores
 from radcap.training.feeding import chosen_workers
 
 _ROOT = Path("/")

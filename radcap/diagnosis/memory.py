@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from radcap.config import Config, DataConfig
+from radcap.config.schema import Config, DataConfig
 from radcap.data.source import files_of_folder
 from radcap.errors import RadcapError
 from radcap.training.feeding import chosen_workers, probable_device

@@ -9,9 +9,9 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
-from radcap.config import Config
+from radcap.config.schema import Config
 from radcap.diagnosis.check import FAIL, OK, WARN, Check
-from radcap.requirements import belongs_to, requirements
+from radcap.host.requirements import belongs_to, requirements
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
 

@@ -8,15 +8,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from radcap import places
-from radcap.config import Config
+from radcap.config.schema import Config
 from radcap.diagnosis.check import FAIL, OK, WARN, Check, gigabytes
 from radcap.errors import RadcapError
-from radcap.locks import has_flock
-from radcap.moving import cannot_rename
-from radcap.training.folder import RunFolder
+from radcap.files.locks import has_flock
+from radcap.files.moving import cannot_rename
+from radcap.host import places
 from radcap.training.inputs import cache_folder
 from radcap.training.room import BYTES_PER_PHANTOM_ROW
+from radcap.training.run.folder import RunFolder
 
 # float32 weights and Adam's two moments.
 _BYTES_PER_PARAMETER = 12
@@ -79,7 +79,7 @@ def mirror(config: Config) -> Iterator[Check]:
     """The address that gets a copy of the run folder."""
     if config.run.mirror is None:
         return
-    from radcap.training.mirror import Mirror
+    from radcap.training.run.mirror import Mirror
 
     try:
         Mirror(config.run.mirror).check_writable()

@@ -17,12 +17,12 @@ from typing import Any
 
 from radcap.errors import ConfigError, RadcapError
 from radcap.evaluation.results import RowResult
-from radcap.locks import Lock
-from radcap.mappings import read_mapping
-from radcap.reading import read_bytes, read_lines
-from radcap.training.durable import DurableFile
-from radcap.training.folder import move_aside, write_atomically
-from radcap.training.lock import LOCK, LOCK_FILES, check_held, lock_folder
+from radcap.files.durable import DurableFile
+from radcap.files.locks import Lock
+from radcap.files.mappings import read_mapping
+from radcap.files.reading import read_bytes, read_lines
+from radcap.training.run.folder import move_aside, write_atomically
+from radcap.training.run.lock import LOCK, LOCK_FILES, check_held, lock_folder
 
 _IDENTITY, _ROWS, _PICTURES = "evaluation.json", "rows.jsonl", "pictures"
 _REMEDY = "choose another evaluate.out"

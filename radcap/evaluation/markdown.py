@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from radcap.markup import code, plain
+from radcap.files.markup import code, plain
 from radcap.scoring.comparable import COMPARABLE
 from radcap.scoring.perplexity import perplexity_text
 from radcap.scoring.slots import NOTHING, SCORED

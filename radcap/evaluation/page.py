@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping, Sequence
 
+from radcap.data.labels import Labels
 from radcap.evaluation.markdown import WARNING
 from radcap.evaluation.results import RowResult
-from radcap.labels import Labels
-from radcap.markup import html
+from radcap.files.markup import html
 from radcap.scoring.slots import NOTHING, STATED, right_slots
 
 _STYLE = """

@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from radcap.config import Config
-from radcap.console import heartbeat, say
+from radcap.config.schema import Config
 from radcap.errors import RadcapError
+from radcap.evaluation.folder import EvaluationFolder
 from radcap.evaluation.markdown import WARNING, figure_lines, markdown
 from radcap.evaluation.page import worst_page
 from radcap.evaluation.results import WorstRows
 from radcap.evaluation.scores import Scores, score, to_json
-from radcap.mappings import json_text
+from radcap.files.mappings import json_text
+from radcap.host.console import heartbeat, say
 from radcap.scoring.bootstrap import LEVEL, RESAMPLES
 from radcap.scoring.comparable import COMPARABLE
 from radcap.scoring.text import bleu_signature
-
-if TYPE_CHECKING:
-    from radcap.evaluation.run import Evaluation
+from radcap.training.inputs import Inputs
 
 WRITTEN_BY = "radcap.evaluate"
 
 
-def write_report(evaluation: Evaluation) -> None:
+@dataclass(frozen=True)
+class Scored:
+    """What was scored.
+
+    Attributes:
+        config: of the evaluation.
+        inputs: the opened data.
+        split: of it.
+        origin: the weights in words for a report, which is shown to others.
+        step: of the weights, where they say so.
+    """
+
+    config: Config
+    inputs: Inputs
+    split: str
+    origin: str
+    step: int | None
+
+
+def write_report(folder: EvaluationFolder, scored: Scored) -> None:
     """Compute the figures of all rows, write the report and print its figures.
 
     Raises:
         RadcapError: no row is usable, or the folder cannot be written.
     """
-    folder = evaluation.folder
     with heartbeat("computing the scores"):
         scores = score(folder.results)
     if not scores.rows:
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in scores.skipped.items())
-        raise RadcapError(f"no row of split {evaluation.split} can be scored: {reasons}")
-    results = _results(evaluation, scores)
-    worst = WorstRows(evaluation.config.evaluate.worst)
+        raise RadcapError(f"no row of split {scored.split} can be scored: {reasons}")
+    results = _results(folder.identity, scored, scores)
+    worst = WorstRows(scored.config.evaluate.worst)
     for row in folder.results:
         worst.add(row, scores.said.get(row.row))
     folder.keep_pictures(row.row for row in worst.rows())
@@ -62,9 +80,9 @@ def _revision_is(config: Config) -> str:
     return "commit" if is_of_the_hub else "fingerprint of the split's files"
 
 
-def _results(evaluation: Evaluation, scores: Scores) -> dict[str, Any]:
+def _results(facts: Mapping[str, Any], scored: Scored, scores: Scores) -> dict[str, Any]:
     """The contents of results.json."""
-    weights, inputs, facts = evaluation.weights, evaluation.inputs, evaluation.folder.identity
+    inputs = scored.inputs
     floor, num_tokens = inputs.floor, scores.figures["loss"].count
     # It is that of whole captions, of all rows.
     is_theirs = floor is not None and (floor.rows, floor.tokens) == (scores.rows, num_tokens)
@@ -72,15 +90,15 @@ def _results(evaluation: Evaluation, scores: Scores) -> dict[str, Any]:
         "written_by": WRITTEN_BY,
         "not_for_diagnosis": WARNING,
         "weights": {
-            "origin": evaluation.origin,
-            "step": weights.step,
+            "origin": scored.origin,
+            "step": scored.step,
             "sha256": facts["weights"],
         },
         "data": {
             "name": facts["data"],
-            "split": evaluation.split,
+            "split": scored.split,
             "revision": inputs.revision,
-            "revision_is": _revision_is(evaluation.config),
+            "revision_is": _revision_is(scored.config),
             "split_rows": inputs.num_split_rows,
         },
         "settings": {

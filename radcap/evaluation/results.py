@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from types import NoneType
 from typing import Any
 
-from radcap.labels import Labels
-from radcap.mappings import parse_json
+from radcap.data.labels import Labels
+from radcap.files.mappings import parse_json
 from radcap.scoring.slots import STATED, read_captions, right_slots
 
 _TEXT_OR_NONE = (str, NoneType)

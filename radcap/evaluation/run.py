@@ -14,27 +14,27 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from radcap.config import Config, DataConfig
-from radcap.console import heartbeat, say
+from radcap.config.schema import Config, DataConfig
 from radcap.data.collate import Batch, encode_captions
 from radcap.data.columns import USUAL, Columns
 from radcap.data.loader import Loader
 from radcap.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, RadcapError
 from radcap.evaluation.folder import EvaluationFolder
-from radcap.evaluation.report import write_report
+from radcap.evaluation.report import Scored, write_report
 from radcap.evaluation.results import RowResult, WorstRows
 from radcap.evaluation.settings import pinned_revision
 from radcap.evaluation.sweep import Sweep
+from radcap.host.console import heartbeat, say
+from radcap.inference.captions import CaptionCollector
 from radcap.model.weights import fingerprint
 from radcap.runtime.base import Runtime
 from radcap.runtime.launch import Launch
 from radcap.runtime.select import open_runtime
 from radcap.serving.pretrained import Pretrained, load_pretrained
-from radcap.training.captions import CaptionCollector
-from radcap.training.clock import rate_text
 from radcap.training.inputs import Inputs
+from radcap.training.log.clock import rate_text
+from radcap.training.log.progress import Progress
 from radcap.training.processes import check_same_start, decide
-from radcap.training.progress import Progress
 from radcap.training.signals import ECHO_OF_A_SIGNAL_S, Stopped, StopRequest
 from radcap.training.validate import evenly
 
@@ -144,7 +144,8 @@ class Evaluation:
                 )
                 return EXIT_STOPPED
             if self.launch.is_first:
-                write_report(self)
+                what = (self.split, self.origin, self.weights.step)
+                write_report(self.folder, Scored(self.config, self.inputs, *what))
             return EXIT_DONE
         finally:
             self.folder.close()

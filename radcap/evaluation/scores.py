@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from radcap.data.labels import Labels
 from radcap.evaluation.results import RowResult
-from radcap.labels import Labels
 from radcap.scoring.bootstrap import interval, resampled_sums
 from radcap.scoring.perplexity import perplexity as perplexity_of
 from radcap.scoring.slots import SCORED, Confusion, confusion, read_captions, right_slots

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from radcap.config import Config, DataConfig
+from radcap.config.options import with_past
+from radcap.config.schema import Config, DataConfig
 from radcap.errors import ConfigError
-from radcap.mappings import read_mapping
-from radcap.options import with_past
-from radcap.places import with_home
-from radcap.training.folder import revision_in
+from radcap.files.mappings import read_mapping
+from radcap.host.places import with_home
+from radcap.training.run.folder import revision_in
 
 # How a machine reads the data, not what the data is.
 _OF_THE_MACHINE = (
@@ -74,7 +74,7 @@ def data_settings(run: Path, words: Sequence[str]) -> dict[str, Any]:
         words: the user's overrides; a data group among them takes the place of the run's.
 
     Returns:
-        Full name of an option -> plain value, as `radcap.compose.compose` takes them.
+        Full name of an option -> plain value, as `radcap.config.compose.compose` takes them.
 
     Raises:
         ConfigError: the run's config.yaml cannot be read.

@@ -13,9 +13,9 @@ from torch import Tensor
 from radcap.data.collate import Batch
 from radcap.errors import RadcapError
 from radcap.evaluation.results import RowResult, WorstRows
+from radcap.inference.captions import CaptionCollector
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.base import Runtime
-from radcap.training.captions import CaptionCollector
 from radcap.training.step import row_loss_sums
 
 # Results are handed out at the latest after so many rows of a process: their pictures wait for it.

@@ -19,6 +19,7 @@ from torch import Tensor
 from radcap.model.decoder import KeyValue
 from radcap.model.generate import (
     Hypotheses,
+    Searchable,
     SearchState,
     begin_search,
     decode_step,
@@ -30,11 +31,9 @@ from radcap.model.generate import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from radcap.model.captioner import ImageCaptioningModel
-
 
 def beam_search(
-    model: ImageCaptioningModel,
+    model: Searchable,
     images: Tensor,
     max_len: int,
     *,
@@ -61,7 +60,7 @@ def beam_search(
 
 
 def beam_step(
-    model: ImageCaptioningModel, state: SearchState, num_beams: int, *, end_id: int, pad_id: int
+    model: Searchable, state: SearchState, num_beams: int, *, end_id: int, pad_id: int
 ) -> SearchState:
     """Keep the likeliest of all beginnings that are one token longer; `state` is used up."""
     logits = decode_step(model, state.memory_kv, state.cache, state.ids, state.position)
@@ -88,7 +87,7 @@ def beam_step(
 
 
 def _begin(
-    model: ImageCaptioningModel,
+    model: Searchable,
     images: Tensor,
     max_len: int,
     num_beams: int,

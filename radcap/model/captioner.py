@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from radcap.config import MAX_POSITIONS
+from radcap.config.schema import MAX_POSITIONS
 from radcap.model.beam import beam_search
 from radcap.model.decoder import TransformerDecoder
 from radcap.model.encoder import NUM_CHANNELS, ImageEncoder

@@ -11,20 +11,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from radcap.model.decoder import KeyValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from radcap.model.captioner import ImageCaptioningModel
+    from radcap.model.decoder import TransformerDecoder
+    from radcap.model.output import OutputLayer
 
 # On an accelerator, asking whether all rows have ended waits for the device.
 _TOKENS_BETWEEN_READS = 8
+
+
+class Searchable(Protocol):
+    """What a search asks of a captioner; see `ImageCaptioningModel`."""
+
+    vocab_size: int
+    embedding: nn.Embedding
+    pos_encoder: nn.Parameter
+    decoder: TransformerDecoder
+    fc_out: OutputLayer
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Images -> the decoder's memory [B, L, D]."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """As `nn.Module`'s."""
+
+    def eval(self) -> object:
+        """As `nn.Module`'s."""
 
 
 class Hypotheses(NamedTuple):
@@ -97,7 +117,7 @@ def _never(values: Tensor) -> Tensor:
 
 
 def decode_step(
-    model: ImageCaptioningModel,
+    model: Searchable,
     memory_kv: Sequence[KeyValue],
     cache: Sequence[KeyValue],
     ids: Tensor,
@@ -118,7 +138,7 @@ def decode_step(
 
 
 def begin_search(
-    model: ImageCaptioningModel,
+    model: Searchable,
     images: Tensor,
     max_len: int,
     *,
@@ -159,9 +179,7 @@ def begin_search(
     )
 
 
-def greedy_step(
-    model: ImageCaptioningModel, state: SearchState, *, end_id: int, pad_id: int
-) -> SearchState:
+def greedy_step(model: Searchable, state: SearchState, *, end_id: int, pad_id: int) -> SearchState:
     """Write the likeliest next token of every row that has not ended; `state` is used up."""
     logits = decode_step(model, state.memory_kv, state.cache, state.ids, state.position)
     following = logits.argmax(dim=-1)
@@ -180,7 +198,7 @@ def greedy_step(
 
 
 def greedy_search(
-    model: ImageCaptioningModel,
+    model: Searchable,
     images: Tensor,
     max_len: int,
     *,
@@ -200,7 +218,7 @@ def greedy_search(
 
 
 @contextmanager
-def searching(model: ImageCaptioningModel, max_len: int, **ids: int) -> Iterator[None]:
+def searching(model: Searchable, max_len: int, **ids: int) -> Iterator[None]:
     """Evaluation mode without gradients; leaves every module's mode as it was.
 
     Raises:

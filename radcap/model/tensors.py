@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from radcap.reading import check_regular, open_regular
+from radcap.files.reading import check_regular, open_regular
 
 # What the readers raise for bytes that are no weights: torch's unpickler runs into whatever the
 # first wrong byte means to it.

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torchvision.models import MobileNet_V3_Small_Weights
 
 from radcap.errors import RadcapError
+from radcap.files.reading import LFS_POINTER, is_lfs_pointer_file
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.tensors import UNREADABLE, read_tensors
-from radcap.reading import LFS_POINTER, is_lfs_pointer_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from radcap.config import OptimizerConfig
+from radcap.config.schema import OptimizerConfig
 from radcap.runtime.launch import check_batch_size
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from radcap.console import say
+from radcap.host.console import say
 
 STRICT = "RADCAP_STRICT_GRAPHS"
 

@@ -9,7 +9,7 @@ import os
 import shutil
 from dataclasses import dataclass
 
-from radcap.config import RuntimeConfig
+from radcap.config.schema import RuntimeConfig
 from radcap.errors import ConfigError
 from radcap.runtime.tpu import prepare_environment, tpu_hosts, tpu_is_usable
 

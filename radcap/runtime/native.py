@@ -13,10 +13,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from radcap.config import OptimizerConfig
-from radcap.cores import num_cores
+from radcap.config.schema import OptimizerConfig
 from radcap.errors import ConfigError, RadcapError
-from radcap.runtime.adam import keep_execution_flags, parameter_groups, set_learning_rate
+from radcap.host.cores import num_cores
+from radcap.optim.adam import keep_execution_flags, parameter_groups, set_learning_rate
 from radcap.runtime.base import B, P, Runtime, T, gather_objects
 from radcap.runtime.launch import num_launched, num_launched_here
 from radcap.runtime.norm import spread_batch_norms

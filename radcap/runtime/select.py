@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from radcap.config import RuntimeConfig
+from radcap.config.schema import RuntimeConfig
 from radcap.runtime.base import Runtime
 from radcap.runtime.launch import check_compiler, check_devices
 from radcap.runtime.tpu import prepare_environment, tpu_is_usable

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
-from radcap.config import OptimizerConfig
-from radcap.console import heartbeat
+from radcap.config.schema import OptimizerConfig
 from radcap.errors import ConfigError, RadcapError
-from radcap.runtime.adam import DeviceAdam, parameter_groups
+from radcap.host.console import heartbeat
+from radcap.optim.adam import DeviceAdam, parameter_groups
 from radcap.runtime.base import B, Runtime, T, gather_objects
 from radcap.runtime.embedding import narrow_embeddings
 from radcap.runtime.graphs import GraphWatch

@@ -15,7 +15,7 @@ from typing import TypedDict
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from radcap.labels import (
+from radcap.data.labels import (
     DISPLAY_NAMES,
     LOCATION_SYNONYMS,
     LOCATIONS,
@@ -69,7 +69,7 @@ def read_slots(caption: str, *, extra: Iterable[tuple[str, str]] = ()) -> Labels
 
     Args:
         caption: free text, in any case.
-        extra: (slot, raw label) pairs to look for beside the vocabulary of `radcap.labels`.
+        extra: (slot, raw label) pairs to look for beside the vocabulary of `radcap.data.labels`.
 
     Returns:
         None in every slot of which nothing known is said.

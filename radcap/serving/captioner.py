@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from radcap.config import MAX_POSITIONS, RuntimeConfig
+from radcap.config.schema import MAX_POSITIONS, RuntimeConfig
 from radcap.errors import ConfigError, RadcapError
+from radcap.inference.captions import caption_attention, search_captions
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.encoder import IMAGE_GRID
 from radcap.model.weights import WeightsError
@@ -25,7 +26,6 @@ from radcap.runtime.select import open_runtime
 from radcap.serving.pictures import Picture, not_a_picture, read_frame
 from radcap.serving.precision import check_precision
 from radcap.serving.pretrained import Pretrained, load_pretrained
-from radcap.training.captions import caption_attention, search_captions
 
 
 @dataclass(frozen=True)

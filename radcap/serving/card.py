@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from radcap.errors import RadcapError
-from radcap.mappings import figure_in, read_mapping
-from radcap.markup import code
+from radcap.files.mappings import figure_in, read_mapping
+from radcap.files.markup import code
 from radcap.scoring.comparable import COMPARABLE
 from radcap.scoring.perplexity import perplexity_text
 from radcap.scoring.slots import SCORED

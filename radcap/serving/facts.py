@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from radcap.markup import code
+from radcap.files.markup import code
 
 PHANTOM = "phantom"
 NUMBER = (int, float)

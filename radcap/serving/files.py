@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from radcap.reading import open_regular
-from radcap.serving.dicom import is_dicom
+from radcap.data.dicom.pixels import is_dicom
+from radcap.files.reading import open_regular
 
 PICTURE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif"),

@@ -12,15 +12,15 @@ import secrets
 import shutil
 from pathlib import Path
 
-from radcap.data.addresses import endpoint
-from radcap.data.answers import status_of
-from radcap.data.digest import Digest
-from radcap.data.download import Hub
 from radcap.data.faults import DataError, one_line
-from radcap.data.repository import RemoteFile, list_repository
-from radcap.data.verified import fetch_verified
+from radcap.data.hub.addresses import endpoint
+from radcap.data.hub.answers import status_of
+from radcap.data.hub.digest import Digest
+from radcap.data.hub.download import Hub
+from radcap.data.hub.repository import RemoteFile, list_repository
+from radcap.data.hub.verified import fetch_verified
+from radcap.files.names import is_commit, shown
 from radcap.model.weights import WeightsError, WeightsUnavailable
-from radcap.names import is_commit, shown
 
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")  # the first one there is taken
 _BESIDE = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")

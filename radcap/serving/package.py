@@ -18,19 +18,19 @@ import torch
 from torch.export import ExportedProgram
 
 from radcap import __version__
-from radcap.config import MAX_POSITIONS
-from radcap.console import heartbeat
+from radcap.config.schema import MAX_POSITIONS
 from radcap.errors import ConfigError, RadcapError, first_line
-from radcap.mappings import read_mapping
+from radcap.files.mappings import read_mapping
+from radcap.files.moving import move_folder
+from radcap.host.console import heartbeat
 from radcap.model.encoder import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 from radcap.model.weights import fingerprint, load_captioner_weights
-from radcap.moving import move_folder
 from radcap.serving.card import RunFacts, model_card, read_facts
 from radcap.serving.note import note
 from radcap.serving.pretrained import TRAINED_ON, Pretrained
 from radcap.serving.programs import export_programs
 from radcap.serving.space import write_space
-from radcap.training.folder import move_aside
+from radcap.training.run.folder import move_aside
 
 _CONFIG = "config.json"
 if TYPE_CHECKING:

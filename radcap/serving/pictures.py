@@ -12,7 +12,8 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
-from radcap.data.images import (
+from radcap.data.dicom.pixels import is_dicom, read_dicom_frame
+from radcap.data.image.decode import (
     ImageError,
     array_pixels,
     check_size,
@@ -22,8 +23,7 @@ from radcap.data.images import (
     image_pixels,
 )
 from radcap.errors import RadcapError
-from radcap.reading import LFS_POINTER, read_bytes
-from radcap.serving.dicom import is_dicom, read_dicom_frame
+from radcap.files.reading import LFS_POINTER, read_bytes
 
 Picture: TypeAlias = "str | PathLike[str] | Image.Image | np.ndarray"
 
@@ -76,7 +76,7 @@ def read_picture(picture: Picture, *, frame: int = 0) -> np.ndarray:
     Args:
         picture: a file (PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000, PPM, DICOM), told by what is
             in it and not by its name; a PIL image; or an array, see
-            `radcap.data.images.array_pixels`.
+            `radcap.data.image.decode.array_pixels`.
         frame: of a file with several, counted from 0.
 
     Raises:

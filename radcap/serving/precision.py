@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from radcap.config import PRECISIONS, RUNTIMES
+from radcap.config.nearest import runtime_hint
+from radcap.config.schema import PRECISIONS, RUNTIMES
 from radcap.errors import ConfigError
-from radcap.nearest import runtime_hint
 
 CAPTION_PRECISIONS = (*PRECISIONS, "int8")
 

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from radcap.console import report
 from radcap.data.collate import load_tokenizer
 from radcap.errors import RadcapError
-from radcap.mappings import read_mapping
+from radcap.files.mappings import read_mapping
+from radcap.files.reading import LFS_POINTER, check_regular, is_lfs_pointer_file
+from radcap.host.console import report
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.encoder import NUM_IMAGE_TOKENS
 from radcap.model.weights import (
@@ -34,11 +35,10 @@ from radcap.model.weights import (
     check_captioner,
     load_captioner_weights,
 )
-from radcap.reading import LFS_POINTER, check_regular, is_lfs_pointer_file
 from radcap.serving.facts import PHANTOM, data_kind, fact
 from radcap.serving.hub import MODEL_FILES, download_model
 from radcap.serving.source import fault_in_source, hub_model_id
-from radcap.training.checkpoint import best_step, list_checkpoints, load_model
+from radcap.training.run.checkpoint import best_step, list_checkpoints, load_model
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer

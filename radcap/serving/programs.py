@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
-from radcap.config import MAX_POSITIONS
+from radcap.config.schema import MAX_POSITIONS
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.decoder import DecoderLayer, KeyValue
 from radcap.model.encoder import IMAGE_SIZE

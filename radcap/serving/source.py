@@ -9,8 +9,8 @@ import os
 import re
 from pathlib import Path
 
-from radcap.console import printable
-from radcap.names import WEIGHTS_SUFFIXES, fault_in_repository, fault_in_revision, shown
+from radcap.files.names import WEIGHTS_SUFFIXES, fault_in_repository, fault_in_revision, shown
+from radcap.host.console import printable
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][^/@\s]*/[^/@\s]+)(?:@(\S+))?")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 import radcap
-from radcap.requirements import requirements
+from radcap.host.requirements import requirements
 from radcap.serving.card import RunFacts, about
 from radcap.serving.pretrained import Pretrained
 

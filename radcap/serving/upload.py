@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from radcap.console import printable
-from radcap.data.answers import bounded_client, status_of
 from radcap.data.faults import one_line
+from radcap.data.hub.answers import bounded_client, status_of
 from radcap.errors import ConfigError, RadcapError
+from radcap.host.console import printable
 from radcap.serving.source import hub_model_id
 
 _TIMEOUT_S = 120.0

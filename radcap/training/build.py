@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from radcap.config import ModelConfig
+from radcap.config.schema import ModelConfig
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.weights import load_encoder_weights, load_strictly
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from radcap.config import Config, RuntimeConfig
-from radcap.cores import num_cores
+from radcap.config.schema import Config, RuntimeConfig
+from radcap.host.cores import num_cores
 from radcap.runtime.launch import num_launched_here
 from radcap.runtime.tpu import tpu_is_usable
 

@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radcap.config import Config
-from radcap.console import heartbeat, progress, say
+from radcap.config.schema import Config
 from radcap.data.columns import Columns
-from radcap.data.download import Hub, Traffic
+from radcap.data.hub.download import Hub, Traffic
+from radcap.data.open import open_source
 from radcap.data.order import Order, wide_window
 from radcap.data.shelf import SPOOLED_BYTES, Cache
-from radcap.data.source import Source, open_source
-from radcap.places import home_folder, own_temporary_folder, with_home
+from radcap.data.source import Source
+from radcap.host.console import heartbeat, progress, say
+from radcap.host.places import home_folder, own_temporary_folder, with_home
 from radcap.runtime.launch import Launch, num_launched_here
 from radcap.training.feeding import chosen_workers, share_of_loader
 from radcap.training.room import check_batch_memory, check_phantom_disk
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import BertTokenizer
 
     from radcap.data.loader import Loader
-    from radcap.data.phantom import Floor
+    from radcap.data.phantom.dataset import Floor
 
 # A validation on part of a split draws it from everywhere, and reads no more than it must.
 _SCORING_WINDOW_GB = 0.02
@@ -235,7 +236,7 @@ class Inputs:
         data = self._config.data
         columns = Columns.of(data)
         if self.hub is not None and data.local_copy is not None:
-            from radcap.data.local_copy import copy_to_folder, open_copy
+            from radcap.data.hub.local_copy import copy_to_folder, open_copy
 
             copy, splits = Path(data.local_copy), (data.train_split, data.val_split)
             with heartbeat(f"looking at {copy}"):
@@ -320,7 +321,7 @@ class Inputs:
         return rows
 
     def _phantom_folder(self) -> Path:
-        from radcap.data.phantom import ensure_phantom, is_drawn, phantom_folder, read_floor
+        from radcap.data.phantom.dataset import ensure_phantom, is_drawn, phantom_folder, read_floor
 
         size = self._config.data.phantom
         sizes = {"train_rows": size.train_rows, "val_rows": size.val_rows, "seed": size.seed}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from radcap.compose import to_yaml
-from radcap.config import Config
+from radcap.config.compose import to_yaml
+from radcap.config.schema import Config
 from radcap.errors import RadcapError
 from radcap.runtime.base import Runtime
 from radcap.runtime.launch import Launch

@@ -6,9 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
-from radcap.cgroups import memory_limit
-from radcap.data.images import IMAGE_SIZE
+from radcap.data.image.decode import IMAGE_SIZE
 from radcap.errors import ConfigError, RadcapError
+from radcap.host.cgroups import memory_limit
 
 # 8,000 training and 600 validation pictures take 267 MB.
 BYTES_PER_PHANTOM_ROW = 31e3

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from radcap.console import say_at_once
 from radcap.errors import EXIT_STOPPED
-from radcap.handlers import STOPPING, ask_for_end, handled
+from radcap.host.console import say_at_once
+from radcap.host.handlers import STOPPING, ask_for_end, handled
 
 # torchrun passes a signal on within moments; a second one by hand takes longer.
 ECHO_OF_A_SIGNAL_S = 5.0

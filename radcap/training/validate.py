@@ -10,13 +10,13 @@ from torch import Tensor
 from transformers import BertTokenizer
 
 from radcap.data.collate import Batch
-from radcap.data.download import Traffic
+from radcap.data.hub.download import Traffic
 from radcap.errors import RadcapError
+from radcap.inference.captions import CaptionCollector, Sample
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.base import Runtime
 from radcap.scoring.perplexity import perplexity
 from radcap.scoring.slots import SlotScore, slot_accuracy
-from radcap.training.captions import CaptionCollector, Sample
 from radcap.training.step import validation_sums
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from radcap.aot import feed
 from radcap.aot.feed import decoding_rate
-from radcap.data.images import decode_image
+from radcap.data.image.decode import decode_image
 
 
 def test_a_core_is_measured_by_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:

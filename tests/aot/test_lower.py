@@ -18,7 +18,7 @@ from programs import QUICK_XLA
 from radcap.aot.chips import find_topology
 from radcap.aot.hlo import fingerprint
 from radcap.aot.jobs import lower
-from radcap.compose import compose
+from radcap.config.compose import compose
 
 RECORD = Path(__file__).with_name("train_step.json")
 RENEW = "RADCAP_RENEW"

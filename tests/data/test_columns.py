@@ -12,22 +12,23 @@ import pyarrow.parquet as pq
 import pytest
 from hub.stand_in import StandInHub, point_client_at, serving
 
-from radcap.compose import compose, from_yaml, to_yaml
+from radcap.config.compose import compose, from_yaml, to_yaml
+from radcap.config.options import bound_options
 from radcap.data.collate import encode_captions
 from radcap.data.columns import Columns
-from radcap.data.download import Hub
 from radcap.data.faults import DataError
-from radcap.data.local_copy import copy_to_folder, open_copy
+from radcap.data.hub.download import Hub
+from radcap.data.hub.local_copy import copy_to_folder, open_copy
+from radcap.data.labels import Labels
+from radcap.data.open import open_source
 from radcap.data.records import Example, parse_row
 from radcap.data.shelf import Cache, Shelf, Spool
-from radcap.data.source import Source, open_source
+from radcap.data.source import Source
 from radcap.data.split_files import files_of_split
 from radcap.diagnosis.dataset import splits
 from radcap.errors import ConfigError
-from radcap.labels import Labels
-from radcap.options import bound_options
-from radcap.training.folder import RunFolder
 from radcap.training.inputs import Inputs
+from radcap.training.run.folder import RunFolder
 
 ROCO = "eltorio/ROCOv2-radiology"
 CAPTION = Columns(caption="caption")

@@ -22,10 +22,11 @@ from waiting import PATIENCE_S, is_alive, wait_until
 from radcap.data import loader as loader_module
 from radcap.data.collate import Batch
 from radcap.data.faults import DataError
-from radcap.data.images import decode_image
+from radcap.data.image.decode import decode_image
 from radcap.data.loader import Loader
+from radcap.data.open import open_source
 from radcap.data.order import Order
-from radcap.data.source import Source, open_source
+from radcap.data.source import Source
 
 SIZES = (5, 3, 6, 4, 2, 7, 1, 5)
 Opener = Callable[..., Loader]
@@ -501,7 +502,7 @@ from radcap.data import parts
 from radcap.data.collate import load_tokenizer
 from radcap.data.loader import Loader
 from radcap.data.order import Order
-from radcap.data.source import open_source
+from radcap.data.open import open_source
 source = open_source(split="train", path=sys.argv[1], config="alignment")
 decoded, decode = Value("q", 0), parts.decode_image
 def counting(*words, **options):

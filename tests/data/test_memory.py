@@ -25,7 +25,7 @@ from radcap.data.collate import load_tokenizer
 from radcap.data.loader import Loader
 from radcap.data.order import Order, wide_window
 from radcap.data.shelf import SPOOLED_BYTES
-from radcap.data.source import open_source
+from radcap.data.open import open_source
 
 def resident(pid):
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -142,7 +142,7 @@ from pathlib import Path
 from radcap.data.collate import load_tokenizer
 from radcap.data.loader import Loader
 from radcap.data.order import Order
-from radcap.data.source import open_source
+from radcap.data.open import open_source
 
 def held():
     pids = [os.getpid(), *(process.pid for process in active_children())]

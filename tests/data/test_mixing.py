@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from radcap.data.order import Order, wide_window
-from radcap.data.phantom_grammar import label_distribution
+from radcap.data.phantom.grammar import label_distribution
 from radcap.data.shelf import SPOOLED_BYTES
 
 ROWS, BATCH, BYTES_PER_ROW = 750_009, 336, 39_200

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from radcap.data.loader import Loader
+from radcap.data.open import open_source
 from radcap.data.order import Order
-from radcap.data.source import Source, open_source
+from radcap.data.source import Source
 
 BATCH, LANES = 8, 4
 SIZES = (9, 7, 10, 6, 8, 8, 5, 11, 9, 7, 10, 4)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from radcap.data.labels import Labels
 from radcap.data.records import Example, Skipped, parse_row
-from radcap.labels import Labels
 
 HUMAN = {"from": "human", "value": "<image>\nDescribe."}
 

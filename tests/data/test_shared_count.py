@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from radcap.data.phantom import ensure_phantom, is_drawn
+from radcap.data.open import open_source
+from radcap.data.phantom.dataset import ensure_phantom, is_drawn
 from radcap.data.shared_count import SharedCount
 from radcap.data.shelf import Cache
-from radcap.data.source import open_source
 
 
 @pytest.fixture

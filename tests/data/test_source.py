@@ -19,8 +19,9 @@ from bounds import bounded
 from watched import watch
 
 from radcap.data.faults import DataError
+from radcap.data.open import open_source
 from radcap.data.records import Example, parse_row
-from radcap.data.source import Source, open_source
+from radcap.data.source import Source
 
 
 def open_folder(folder: Path, split: str = "train") -> Source:
@@ -212,7 +213,7 @@ def test_files_that_change_under_us(numbered: Any) -> None:
 def test_works_where_home_cannot_be_written(numbered: Any) -> None:
     """And opening needs no torch: faults must show before its import."""
     program = (
-        "import sys; from radcap.data.source import open_source;"
+        "import sys; from radcap.data.open import open_source;"
         f"s = open_source(split='train', path={str(numbered(2))!r}, config='alignment');"
         " assert 'torch' not in sys.modules;"
         " print(len(list(s.read(0))));"
@@ -253,7 +254,7 @@ def refusing_hub() -> Iterator[Any]:
 def open_hub(endpoint: str) -> str:
     program = (
         "from radcap.data.faults import DataError\n"
-        "from radcap.data.download import Hub; from radcap.data.source import open_source\n"
+        "from radcap.data.hub.download import Hub; from radcap.data.open import open_source\n"
         "try: open_source(split='train', path=None, config='alignment', hub=Hub('some/set'))\n"
         "except DataError as error: print(error)"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from radcap.compose import compose
+from radcap.config.compose import compose
 from radcap.diagnosis import devices
 from radcap.diagnosis.check import Check
 

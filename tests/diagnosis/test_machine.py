@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from radcap.compose import compose
+from radcap.config.compose import compose
 from radcap.diagnosis import dataset, machine, software, storage
 from radcap.diagnosis.check import Check
-from radcap.requirements import requirements
-from radcap.training.folder import RunFolder
+from radcap.host.requirements import requirements
+from radcap.training.run.folder import RunFolder
 
 
 def only(checks: Iterator[Check]) -> Check:

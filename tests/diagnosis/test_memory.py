@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from radcap.compose import compose
+from radcap.config.compose import compose
 from radcap.diagnosis.memory import needed_bytes
 
 ROOT = Path(__file__).parents[2]

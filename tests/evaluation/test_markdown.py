@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from tensorboard.plugin_util import markdown_to_safe_html
 
-from radcap.console import printable
+from radcap.data.labels import PATHOLOGIES, Labels, display_name
 from radcap.evaluation.markdown import figure_lines, markdown
 from radcap.evaluation.page import worst_page
 from radcap.evaluation.results import RowResult
 from radcap.evaluation.scores import score, to_json
-from radcap.labels import PATHOLOGIES, Labels, display_name
-from radcap.mappings import json_text
+from radcap.files.mappings import json_text
+from radcap.host.console import printable
 from radcap.scoring.comparable import COMPARABLE
 
 

@@ -11,7 +11,7 @@ import yaml
 from bounds import bounded
 from test_mappings import LAUGHS
 
-from radcap.compose import compose, to_yaml
+from radcap.config.compose import compose, to_yaml
 from radcap.errors import ConfigError
 from radcap.evaluation.settings import (
     data_settings,

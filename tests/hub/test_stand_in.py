@@ -10,7 +10,7 @@ from pathlib import Path
 from hub.stand_in import HUB_ID, serving
 from waiting import PATIENCE_S
 
-from radcap.data.phantom import write_phantom
+from radcap.data.phantom.dataset import write_phantom
 
 
 def test_datasets_streams_from_it(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from radcap.config import OptimizerConfig, RuntimeConfig
+from radcap.config.schema import OptimizerConfig, RuntimeConfig
 from radcap.errors import ConfigError
 from radcap.model import encoder
 from radcap.model.captioner import ImageCaptioningModel

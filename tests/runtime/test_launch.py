@@ -12,7 +12,7 @@ import pytest
 from waiting import PATIENCE_S
 from watched import watch
 
-from radcap.config import RuntimeConfig
+from radcap.config.schema import RuntimeConfig
 from radcap.errors import ConfigError, RadcapError
 from radcap.runtime.launch import Launch, check_batch_size, find_launch
 from radcap.runtime.tpu import tpu_hosts

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from radcap.config import RuntimeConfig
+from radcap.config.schema import RuntimeConfig
 from radcap.errors import ConfigError
 from radcap.runtime import select
 from radcap.runtime.launch import check_devices

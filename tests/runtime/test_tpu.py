@@ -122,7 +122,7 @@ def test_no_tpu_is_told_before_torch_xla_is_loaded(tmp_path: Path) -> None:
     if tpu_is_usable():
         pytest.skip("there is a TPU here")
     program = (
-        "from radcap.config import RuntimeConfig\n"
+        "from radcap.config.schema import RuntimeConfig\n"
         "from radcap.errors import RadcapError\n"
         "from radcap.runtime.select import open_runtime\n"
         "try:\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from radcap.mappings import figure_in, json_text, parse_json
+from radcap.files.mappings import figure_in, json_text, parse_json
 from radcap.scoring.perplexity import perplexity, perplexity_text
 
 

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from transformers.models.bert.tokenization_bert_legacy import BasicTokenizer
 
 from radcap.data.collate import load_tokenizer
-from radcap.data.phantom_grammar import derivations, label_distribution
-from radcap.labels import (
+from radcap.data.labels import (
     DISPLAY_NAMES,
     LOCATION_SYNONYMS,
     LOCATIONS,
@@ -18,6 +17,7 @@ from radcap.labels import (
     Labels,
     display_name,
 )
+from radcap.data.phantom.grammar import derivations, label_distribution
 from radcap.scoring.slots import (
     NOTHING,
     confusion,

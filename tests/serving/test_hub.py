@@ -29,7 +29,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]
     with serving(folder, HUB_ID, is_model=True) as hub:
         point_client_at(hub.endpoint, monkeypatch)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "a" / "cache"))
-        monkeypatch.setattr("radcap.data.download._FIRST_PAUSE_S", 0.01)
+        monkeypatch.setattr("radcap.data.hub.download._FIRST_PAUSE_S", 0.01)
         monkeypatch.chdir(tmp_path)
         yield hub
 

@@ -11,7 +11,7 @@ import pytest
 from bounds import bounded
 from PIL import Image
 
-from radcap.data.images import decode_image
+from radcap.data.image.decode import decode_image
 from radcap.serving.pictures import PictureError, read_picture
 
 

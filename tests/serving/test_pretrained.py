@@ -21,7 +21,7 @@ from radcap.errors import RadcapError
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.weights import WeightsError, WeightsUnavailable
 from radcap.serving.pretrained import Pretrained, load_pretrained
-from radcap.training.checkpoint import Checkpoint, save_checkpoint
+from radcap.training.run.checkpoint import Checkpoint, save_checkpoint
 
 HUB_ID = "someone/captioner"
 

@@ -16,7 +16,7 @@ def test_a_copy_of_radcap_holds_nothing_else_that_lies_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "radcap"
-    ours = {"__init__.py", "py.typed", "page/blocks.py", "assets/page.css"}
+    ours = {"__init__.py", "py.typed", "demo_app/blocks.py", "assets/page.css"}
     others = {"smith.dcm", "page/notes.txt", "__pycache__/x.pyc", ".cache/x.py", "runs/best.pt"}
     for name in ours | others:
         (package / name).parent.mkdir(parents=True, exist_ok=True)

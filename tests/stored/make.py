@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from radcap.training.checkpoint import (
+from radcap.training.run.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     prune,

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from radcap.config import OptimizerConfig
+from radcap.config.schema import OptimizerConfig
 from radcap.data.collate import encode_captions, load_tokenizer
-from radcap.data.phantom_grammar import draw_caption, draw_labels
-from radcap.data.phantom_images import draw
+from radcap.data.phantom.grammar import draw_caption, draw_labels
+from radcap.data.phantom.images import draw
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.native import NativeRuntime
 from radcap.training.step import TrainStep

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from radcap.compose import compose
+from radcap.config.compose import compose
 from radcap.training import feeding
 from radcap.training.feeding import default_workers, share_of_loader, useful_workers_on
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from waiting import PATIENCE_S
 
-from radcap.compose import compose
+from radcap.config.compose import compose
 from radcap.errors import RadcapError
 from radcap.runtime.launch import Launch
 from radcap.training.processes import check_same_start, decide, finish_together

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from radcap.config import OptimizerConfig
+from radcap.config.schema import OptimizerConfig
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.native import NativeRuntime
 from radcap.training.step import TrainStep, row_loss_sums, validation_sums

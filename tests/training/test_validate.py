@@ -10,8 +10,8 @@ import torch
 from transformers import BertTokenizer
 
 from radcap.data.collate import Batch, BatchCounts, encode_captions, load_tokenizer
+from radcap.data.labels import Labels
 from radcap.errors import RadcapError
-from radcap.labels import Labels
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.native import NativeRuntime
 from radcap.training.validate import Validation, validate
