@@ -172,7 +172,7 @@ RECIPES: dict[str, Run | Covered | Extra | Cloud] = {
         "tests/test_rehearse.py::test_a_killed_run_draws_the_unbroken_curve"
     ),
     "tensorboard --logdir runs": Covered(
-        "tests/training/test_dashboard.py::test_every_chart_shows_tags_that_a_run_writes"
+        "tests/training/log/test_dashboard.py::test_every_chart_shows_tags_that_a_run_writes"
     ),
     "torchrun --nproc-per-node=4 -m radcap.train +experiment=epoch1 runtime=cuda": Covered(
         "tests/test_runtimes.py::test_processes_finish_with_one_summary"

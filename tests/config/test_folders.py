@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bounds import bounded
-from test_mappings import HOSTILE_YAML
+from files.test_mappings import HOSTILE_YAML
 
 from radcap.config.compose import compose
 from radcap.errors import ConfigError

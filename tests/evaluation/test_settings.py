@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from bounds import bounded
-from test_mappings import LAUGHS
+from files.test_mappings import LAUGHS
 
 from radcap.config.compose import compose, to_yaml
 from radcap.errors import ConfigError

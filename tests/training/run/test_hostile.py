@@ -18,9 +18,9 @@ import torch
 import yaml
 from bounds import bounded
 from command_line import metrics, train
+from files.test_mappings import LAUGHS
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
-from test_mappings import LAUGHS
 
 import radcap.train
 from radcap.config.compose import compose, from_yaml, to_yaml
