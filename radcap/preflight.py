@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radcap.errors import EXIT_DOES_NOT_FIT, EXIT_DONE, ConfigError, RadcapError
+from radcap.files.atomic import write_atomically
 from radcap.files.mappings import MOST_BYTES, parse_json
 from radcap.files.reading import read_bytes
 from radcap.host.console import heartbeat, run_command, say
@@ -89,10 +90,8 @@ def main(words: Sequence[str]) -> int:
     check_installed()
 
     report = _report(config, topology, sorted(set(batch_sizes)))
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        beside.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        beside.replace(out)
+        write_atomically(out, json.dumps(report, indent=2) + "\n", is_shared=True)
     except OSError as error:
         raise RadcapError(f"preflight.out={out}: {error.strerror}") from None
     for line in lines(report):

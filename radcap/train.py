@@ -116,7 +116,7 @@ def main(words: Sequence[str]) -> int:
 
         imported = time.monotonic()
         clock = Clock({"data": data_opened - start, "import": imported - data_opened})
-        return TrainingLoop(config, folder, inputs, clock).go()
+        return TrainingLoop(config, folder, inputs, clock, mirror).go()
     finally:
         folder.close()
 

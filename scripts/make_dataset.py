@@ -22,12 +22,13 @@ from PIL import Image
 
 from radcap.data.dicom.header import Header, check_keyword, hashed, read_header
 from radcap.data.dicom.pixels import is_dicom, read_dicom
-from radcap.data.faults import one_line
 from radcap.data.image.decode import ImageError, decode_image
 from radcap.data.labels import Labels
 from radcap.data.phantom.rows import SCHEMAS, rows
 from radcap.data.table import Table, TableRow, plain_name, read_table
+from radcap.data.faults import one_line
 from radcap.errors import EXIT_DONE, ConfigError, RadcapError
+from radcap.files.atomic import beside
 from radcap.files.names import shown
 from radcap.files.reading import read_bytes
 from radcap.host.console import Arguments, printable, progress, report, run_command, say
@@ -482,8 +483,7 @@ def _write(
     for number in range(count):
         part = entries[number * _ROWS_PER_FILE : (number + 1) * _ROWS_PER_FILE]
         path = folder / f"{split}-{number:05}-of-{count:05}.parquet"
-        partial = path.with_name(f".{path.name}.partial")
-        try:
+        with beside(path) as partial:
             with pq.ParquetWriter(partial, schema, compression="none") as writer:
                 for first in range(0, len(part), group_size):
                     group = []
@@ -493,8 +493,6 @@ def _write(
                     table = pa.Table.from_pylist(group, schema)
                     writer.write_table(table, row_group_size=len(group))
             partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _row(pictures: Path, entry: Entry) -> dict[str, Any]:

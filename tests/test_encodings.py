@@ -98,7 +98,7 @@ def run(code: str, folder: Path, **variables: str) -> subprocess.CompletedProces
 
 def test_files_are_the_same_in_any_locale(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from radcap.training.run.folder import write_atomically; "
+        "from pathlib import Path; from radcap.files.atomic import write_atomically; "
         f"write_atomically(Path('file'), '{TEXT}')"
     )
     done = run(code, tmp_path, **ASCII)

@@ -42,8 +42,8 @@ from radcap.config.compose import compose, to_yaml
 from radcap.data.collate import VOCABULARY, load_tokenizer
 from radcap.errors import ConfigError, RadcapError
 from radcap.evaluate import main
+from radcap.files.locks import lock_folder
 from radcap.training.run.checkpoint import Checkpoint, save_checkpoint
-from radcap.training.run.lock import lock_folder
 
 needs_xla = pytest.mark.skipif(
     importlib.util.find_spec("torch_xla") is None, reason="torch_xla is not installed"

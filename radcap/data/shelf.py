@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import atexit
 import errno
-import fcntl
 import hashlib
 import logging
 import os
 import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +29,8 @@ from radcap.data.records import Example, Skipped, parse_row
 from radcap.data.rowfile import RowFile, open_rows, write_rows
 from radcap.data.shared_count import SharedCount
 from radcap.data.source import Source
+from radcap.files.atomic import new_file, remove_abandoned
+from radcap.files.locks import lock_with_forks
 from radcap.files.names import fault_in_split, shown
 from radcap.host.places import temporary_folder
 
@@ -44,7 +43,6 @@ SPOOLED_BYTES = 16_000_000
 # More are fetched over several connections: what is needed next would wait for one.
 _REQUEST_BYTES = 16_000_000
 _DECODED_ROW_BYTES = IMAGE_SIZE * IMAGE_SIZE + 200
-_PART_LIFE_S = 86_400.0  # of a file that some process, here or elsewhere, may be writing
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MOST_NAME_BYTES = 180  # what else stands in a file's name takes up to 75 more
 
@@ -61,11 +59,11 @@ class Spool:
         home = parent or temporary_folder()
         start = f"radcap-spool-{os.getuid()}-"
         for left in home.glob(f"{start}*"):
-            if (lock := _try_lock(left)) is not None:
+            if (lock := lock_with_forks(left)) is not None:
                 shutil.rmtree(left, ignore_errors=True)
                 os.close(lock)
         self.folder = Path(tempfile.mkdtemp(prefix=start, dir=home))
-        self._lock = _try_lock(self.folder)
+        self._lock = lock_with_forks(self.folder)
         atexit.register(self.close)  # a start that fails later on has nobody else to do it
 
     def new_file(self) -> Path:
@@ -105,9 +103,7 @@ class Cache:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for part in folder.glob("*/*.rows.*.part"):
-                if time.time() - part.stat().st_mtime > _PART_LIFE_S:
-                    part.unlink(missing_ok=True)
+            remove_abandoned(folder, "*/*.rows.*.part*")
             used = sum(file.stat().st_size for file in folder.glob("*/*.rows"))
             if not os.access(folder, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -301,21 +297,16 @@ class Shelf:
     def _keep(self, cache: Cache, where: RowGroup, rows: Iterable[Row]) -> RowFile | None:
         """Write a row group into the cache; None, and no more of it, where the disk does not."""
         path = cache.path(self._source, where, self._max_pixels)
-        part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
         if cache.decoded:
             rows = map(self._decode, rows)
         try:
             path.parent.mkdir(exist_ok=True)
-            with part.open("wb") as stream:
+            with new_file(path, is_shared=True) as stream:
                 write_rows(stream, rows)
-                os.fsync(stream.fileno())  # else a lost machine could leave a file of zeros
-            written = part.stat().st_size
-            part.replace(path)
+                written = stream.tell()
         except OSError as error:
             self._keeps = False
             cache.give_back(cache.size_of(where))
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             _log.warning("data.cache: %s; nothing more is kept", error.strerror or error)
             return None
         cache.give_back(cache.size_of(where) - written)
@@ -347,25 +338,6 @@ def write_at(descriptor: int, at: int, data: bytes) -> None:
     written = 0
     while written < len(data):
         written += os.pwrite(descriptor, data[written:], at + written)
-
-
-def _try_lock(folder: Path) -> int | None:
-    """Lock a folder without waiting; the descriptor holds the lock, None where another has it."""
-    try:
-        # Anybody may put a pipe, a link or a folder of this name into a common TMPDIR.
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = os.open(folder, flags)
-    except OSError:
-        return None
-    if os.fstat(descriptor).st_uid != os.getuid():
-        os.close(descriptor)
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _parts(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from radcap.config.schema import Config
 from radcap.diagnosis.check import FAIL, OK, WARN, Check, gigabytes
+from radcap.files.locks import holder, mark_of
 from radcap.runtime.tpu import INSTALL, device_files, has_libtpu, has_torch_xla, num_chips
 
 _ROOT = Path("/")
@@ -106,11 +106,11 @@ def _lock(root: Path) -> Check:
         return Check(name, OK, "by nobody")
     try:
         with file.open("r+b") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_held = holder(lock.fileno(), mark_of(file)) is not None
     except PermissionError:
         owner = file.stat().st_uid
         return Check(name, FAIL, f"/{_LOCKFILE} was left by user {owner}", f"sudo rm /{_LOCKFILE}")
-    except BlockingIOError:
+    if is_held:
         return Check(name, FAIL, f"/{_LOCKFILE} is held by a process", f"sudo lsof /{_LOCKFILE}")
     return Check(name, OK, f"by nobody; /{_LOCKFILE} is free")
 

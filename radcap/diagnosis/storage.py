@@ -11,8 +11,8 @@ from pathlib import Path
 from radcap.config.schema import Config
 from radcap.diagnosis.check import FAIL, OK, WARN, Check, gigabytes
 from radcap.errors import RadcapError
+from radcap.files.atomic import cannot_rename
 from radcap.files.locks import has_flock
-from radcap.files.moving import cannot_rename
 from radcap.host import places
 from radcap.training.inputs import cache_folder
 from radcap.training.room import BYTES_PER_PHANTOM_ROW

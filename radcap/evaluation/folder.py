@@ -17,12 +17,12 @@ from typing import Any
 
 from radcap.errors import ConfigError, RadcapError
 from radcap.evaluation.results import RowResult
+from radcap.files.atomic import write_atomically
 from radcap.files.durable import DurableFile
-from radcap.files.locks import Lock
+from radcap.files.locks import LOCK, LOCK_FILES, Lock, check_held, lock_folder
 from radcap.files.mappings import read_mapping
 from radcap.files.reading import read_bytes, read_lines
-from radcap.training.run.folder import move_aside, write_atomically
-from radcap.training.run.lock import LOCK, LOCK_FILES, check_held, lock_folder
+from radcap.training.run.folder import move_aside
 
 _IDENTITY, _ROWS, _PICTURES = "evaluation.json", "rows.jsonl", "pictures"
 _REMEDY = "choose another evaluate.out"

@@ -15,6 +15,7 @@ import json
 import os
 import secrets
 import socket
+import stat
 import time
 import weakref
 from collections.abc import Callable
@@ -22,8 +23,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from radcap.errors import RadcapError
 from radcap.files.mappings import parse_json
-from radcap.files.reading import read_text
+from radcap.files.reading import open_regular, read_text
+
+LOCK = ".lock"  # the file in a folder that is locked in the folder's place
+LOCK_FILES = {LOCK, f"{LOCK}.held"}  # the second one where the file system has no locks
 
 _NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _MOST_BYTES = 4_000
@@ -211,6 +216,111 @@ def holder(descriptor: int, mark: Path) -> str | None:
     except FileNotFoundError:
         return None
     return None if owner is not None and owner.is_gone() else _by_owner(owner, mark)
+
+
+def mark_of(file: Path) -> Path:
+    """The mark that takes the place of a file's lock where the file system has none."""
+    return file.with_name(f"{file.name}.held")
+
+
+def lock_file(file: Path, *, on_wait: Callable[[str], object] | None = None) -> Lock:
+    """Lock a file, making it where there is none.
+
+    Args:
+        file: what nothing else is written to.
+        on_wait: see `lock`.
+
+    Raises:
+        InUse: another process has it.
+        OSError: it cannot be locked, or is no file.
+    """
+    # A link would lead elsewhere, and a pipe would be waited for.
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"{file.name} is no file")
+    return lock(descriptor, mark_of(file), on_wait=on_wait)
+
+
+def lock_folder(path: Path, remedy: str, *, name: str = LOCK) -> Lock:
+    """Lock a folder until the lock given back is closed, or the process ends, however it does.
+
+    Args:
+        path: the folder.
+        remedy: what to do where another process has it.
+        name: of the file in it that is held.
+
+    Raises:
+        RadcapError: another process has it; its number is named.
+        OSError: the folder cannot be written.
+    """
+    try:
+        held = lock_file(path / name)
+    except InUse as error:
+        raise in_use(path, str(error), remedy) from None
+    os.ftruncate(held.fileno(), 0)
+    os.pwrite(held.fileno(), str(os.getpid()).encode(), 0)
+    return held
+
+
+def folder_holder(path: Path) -> str | None:
+    """The process that has a folder, looked for without changing it; None for nobody.
+
+    Raises:
+        OSError: the lock's file is there and cannot be read.
+    """
+    try:
+        with open_regular(path / LOCK) as file:
+            return holder(file.fileno(), mark_of(path / LOCK))
+    except FileNotFoundError:
+        return None
+
+
+def in_use(path: Path, who: str, remedy: str) -> RadcapError:
+    """What is said of a folder that another process has."""
+    return RadcapError(f"{path} is in use by {who}; wait for it, or {remedy}")
+
+
+def check_held(path: Path, held: Lock) -> None:
+    """Make sure that a locked folder is still the one of that name, and still there.
+
+    Raises:
+        RadcapError: it was deleted, moved or replaced.
+    """
+    try:
+        is_it = os.path.samestat((path / LOCK).stat(), os.fstat(held.fileno())) and held.is_held()
+    except (FileNotFoundError, NotADirectoryError):
+        is_it = False
+    except OSError:  # a mount that has gone for a while
+        return
+    if not is_it:
+        raise RadcapError(
+            f"{path} was deleted, moved or replaced while it was in use: nothing more can be kept "
+            "there; put it back where it was moved, or the same command starts anew"
+        )
+
+
+def lock_with_forks(folder: Path) -> int | None:
+    """Lock a temporary folder without waiting, for this process and those forked from it.
+
+    Returns:
+        A descriptor: the folder is locked while any process has it open. None: another one holds
+        it, it is no folder of this user's, or its file system has no locks.
+    """
+    try:
+        # Anybody may put a pipe, a link or a folder of this name where temporary files go.
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(folder, flags)
+    except OSError:
+        return None
+    try:
+        if os.fstat(descriptor).st_uid == os.getuid():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
 
 
 def has_flock(folder: Path) -> bool:

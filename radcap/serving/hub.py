@@ -8,7 +8,6 @@ with its hash each time that it is used.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from radcap.data.hub.digest import Digest
 from radcap.data.hub.download import Hub
 from radcap.data.hub.repository import RemoteFile, list_repository
 from radcap.data.hub.verified import fetch_verified
+from radcap.files.atomic import beside, remove_abandoned, write_atomically
 from radcap.files.names import is_commit, shown
 from radcap.model.weights import WeightsError, WeightsUnavailable
 
@@ -110,7 +110,9 @@ def _download(hub: Hub, revision: str | None) -> Path:
         _keep(hub, home, snapshot / name, file)
     asked = revision or _NEWEST
     if asked != repository.commit:
-        _write(home / "refs" / asked, repository.commit)
+        reference = home / "refs" / asked
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(reference, repository.commit, is_shared=True)
     return snapshot
 
 
@@ -143,25 +145,16 @@ def _keep(hub: Hub, home: Path, path: Path, file: RemoteFile) -> None:
     """Fetch a file into the cache."""
     blobs = home / "blobs"
     blobs.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(blobs, ".*.partial")
     blob = blobs / file.digest.value if file.digest else None
     if blob is None or not _is_kept(blob, file):  # else another commit has it too
-        part = blobs / f".{secrets.token_hex(8)}.part"
-        try:
+        with beside(blobs / path.name, is_shared=True) as part:
             blob = blobs / fetch_verified(hub, file, part).value
             part.replace(blob)
-        finally:
-            part.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    link = path.with_name(f".{secrets.token_hex(8)}.link")
-    link.symlink_to(os.path.relpath(blob, path.parent))
-    link.replace(path)
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    written = file.with_name(f"{secrets.token_hex(8)}.tmp")
-    written.write_text(text, encoding="utf-8")
-    written.replace(file)
+    with beside(path, is_shared=True) as link:
+        link.symlink_to(os.path.relpath(blob, path.parent))
+        link.replace(path)
 
 
 def _downloaded_before(hub_id: str, revision: str | None) -> Path | None:

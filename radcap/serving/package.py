@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,8 +19,8 @@ from torch.export import ExportedProgram
 from radcap import __version__
 from radcap.config.schema import MAX_POSITIONS
 from radcap.errors import ConfigError, RadcapError, first_line
+from radcap.files.atomic import new_folder
 from radcap.files.mappings import read_mapping
-from radcap.files.moving import move_folder
 from radcap.host.console import heartbeat
 from radcap.model.encoder import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 from radcap.model.weights import fingerprint, load_captioner_weights
@@ -82,34 +81,28 @@ def export(
     """
     check_target(folder)
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 absolute() leaves ".." in it
-    beside: Path | None = None
     say("recording the programs, some seconds")
     with heartbeat("recording the programs"):
         programs = export_programs(pretrained.model)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        partial = beside / folder.name  # with the usual rights; a temporary folder is the owner's
-        partial.mkdir()
-        facts = read_facts(pretrained, fingerprint(pretrained.model.state_dict()))
-        with heartbeat("writing") as go_over_to:
-            _write(pretrained, programs, facts, partial, name)
-            go_over_to("reading it back, and captioning with it")
-            _check(pretrained, partial)
-        if space:
-            write_space(pretrained, facts, partial, space)
-        say("checked: the weights load back bit for bit, the programs write the model's own ids")
-        if folder.is_dir() and any(folder.iterdir()):
-            move_aside(folder)
-        elif folder.is_dir():
-            folder.rmdir()
-        move_folder(partial, folder, last=_CONFIG)
+        with new_folder(folder, last=_CONFIG, is_shared=True) as partial:
+            facts = read_facts(pretrained, fingerprint(pretrained.model.state_dict()))
+            with heartbeat("writing") as go_over_to:
+                _write(pretrained, programs, facts, partial, name)
+                go_over_to("reading it back, and captioning with it")
+                _check(pretrained, partial)
+            if space:
+                write_space(pretrained, facts, partial, space)
+            said = "the weights load back bit for bit, the programs write the model's own ids"
+            say(f"checked: {said}")
+            if folder.is_dir() and any(folder.iterdir()):
+                move_aside(folder)
+            elif folder.is_dir():
+                folder.rmdir()
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         # torch and safetensors have their own errors for a disk that is full.
         raise RadcapError(f"{folder} cannot be written: {first_line(error)}") from error
-    finally:
-        if beside is not None:
-            shutil.rmtree(beside, ignore_errors=True)
 
 
 def _is_export(folder: Path) -> bool:

@@ -10,12 +10,12 @@ from typing import Any
 
 from radcap.config.schema import Config
 from radcap.errors import RadcapError
+from radcap.files.atomic import write_atomically
 from radcap.files.mappings import figure_in, json_text, number_in
 from radcap.host.console import WIDTH, wrapped
 from radcap.scoring.perplexity import perplexity_text
 from radcap.sweep.jobs import Job
 from radcap.training.log.clock import duration_text
-from radcap.training.run.folder import write_atomically
 
 DONE, FAILED, STOPPED, WAITING = "done", "failed", "stopped", "waiting"
 

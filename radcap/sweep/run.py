@@ -25,6 +25,7 @@ from radcap.errors import (
     RadcapError,
     first_line,
 )
+from radcap.files.locks import lock_folder
 from radcap.files.mappings import read_mapping
 from radcap.host.console import WIDTH, last_words, report, say, wrapped
 from radcap.host.handlers import STOPPING
@@ -33,7 +34,6 @@ from radcap.sweep.jobs import Job, check_machine, naming, plan
 from radcap.sweep.process import Runner
 from radcap.sweep.results import DONE, FAILED, STOPPED, WAITING, Result
 from radcap.training.run.folder import RunFolder, check_movable, move_aside
-from radcap.training.run.lock import lock_folder
 
 _LOCK = ".sweep.lock"  # a run takes a folder with .lock for one of its own kind
 _FILE = "sweep.json"

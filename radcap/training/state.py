@@ -22,7 +22,7 @@ from radcap.training.log.steps import StepLog
 from radcap.training.processes import check_same_start
 from radcap.training.run.checkpoint import Checkpoint, load_latest
 from radcap.training.run.folder import RunFolder
-from radcap.training.run.mirror import open_mirror
+from radcap.training.run.mirror import Mirror
 from radcap.training.run.saver import Saver
 from radcap.training.step import TrainStep
 from radcap.training.validate import Validation
@@ -43,7 +43,14 @@ class Run:
         validation: the last one of this process.
     """
 
-    def __init__(self, config: Config, folder: RunFolder, inputs: Inputs, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        inputs: Inputs,
+        clock: Clock,
+        mirror: Mirror | None = None,
+    ) -> None:
         """Restore what an earlier process left, start the loaders, open the device.
 
         Args:
@@ -51,6 +58,7 @@ class Run:
             folder: the run folder, locked.
             inputs: the opened data.
             clock: has counted the start.
+            mirror: gets a copy of the run folder.
 
         Raises:
             RadcapError: in one line, what is missing.
@@ -132,7 +140,7 @@ class Run:
             keep=config.trainer.keep_checkpoints,
             saved_step=self.step,
             best_step=self.best["step"] if self.best else None,
-            mirror=open_mirror(config.run.mirror) if folder.is_ours else None,
+            mirror=mirror,
             check=folder.check,
         )
         path = folder.path if folder.is_ours else None

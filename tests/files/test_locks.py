@@ -19,9 +19,17 @@ from waiting import PATIENCE_S, wait_until
 
 from radcap.errors import RadcapError
 from radcap.files import locks
-from radcap.files.locks import InUse, has_flock, holder, lock
-from radcap.training.run.lock import check_held, lock_folder
-from radcap.training.run.lock import holder as folder_holder
+from radcap.files.locks import (
+    InUse,
+    check_held,
+    folder_holder,
+    has_flock,
+    holder,
+    lock,
+    lock_file,
+    lock_folder,
+    lock_with_forks,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,7 +90,7 @@ def flock(file, operation):
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 fcntl.flock = flock
 from pathlib import Path
-from radcap.training.run.lock import lock_folder
+from radcap.files.locks import lock_folder
 held = lock_folder(Path(sys.argv[1]), "")
 print("held", flush=True)
 time.sleep(600)
@@ -199,3 +207,33 @@ def test_other_faults_are_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert has_flock(tmp_path)
     refuse_flock(monkeypatch)
     assert not has_flock(tmp_path)
+
+
+def test_a_temporary_folder_is_locked_while_a_fork_lives(tmp_path: Path) -> None:
+    first = lock_with_forks(tmp_path)
+    assert first is not None
+    ended, end = os.pipe()
+    if (child := os.fork()) == 0:
+        os.close(end)
+        os.read(ended, 1)
+        os._exit(0)
+    os.close(first)
+    try:
+        assert lock_with_forks(tmp_path) is None
+    finally:
+        os.close(end)
+        os.waitpid(child, 0)
+    again = lock_with_forks(tmp_path)
+    assert again is not None
+    os.close(again)
+    os.close(ended)
+    assert lock_with_forks(tmp_path / "missing") is None
+
+
+def test_a_pipe_or_a_link_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for name in ("pipe", "link"):
+        with pytest.raises(OSError):
+            lock_file(tmp_path / name)
+    assert not (tmp_path / "elsewhere").exists()

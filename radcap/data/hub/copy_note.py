@@ -14,6 +14,7 @@ from typing import Any
 from radcap.data.hub.answers import MOST_FILE_BYTES
 from radcap.data.hub.digest import Digest
 from radcap.data.split_files import files_of_split
+from radcap.files.atomic import write_atomically
 from radcap.files.names import fault_in_path, is_commit
 
 NOTE = "radcap_copy.json"
@@ -136,10 +137,7 @@ def write_note(folder: Path, note: Note) -> None:
     }
     content = {"hub_id": note.hub_id, "config": note.config, "asked": note.asked}
     text = json.dumps({**content, "revision": note.revision, "files": files})
-    written = folder / f".{NOTE}"
-    written.unlink(missing_ok=True)  # a link there would lead elsewhere
-    written.write_text(text + "\n", encoding="utf-8")
-    written.replace(folder / NOTE)
+    write_atomically(folder / NOTE, text + "\n")
 
 
 def _times(file: Path) -> tuple[int, int]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
 
 from radcap.data.hub.repository import RemoteFile, Repository
+from radcap.files.atomic import write_atomically
 from radcap.files.reading import read_bytes
 
 _MOST_COMMITS = 4  # of one data set
@@ -49,14 +49,10 @@ class KeptFooters:
     def put(self, file: RemoteFile, footer: bytes) -> None:
         """Keep one."""
         path = self._path(file)
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(hashlib.sha256(footer).digest() + footer)
-            partial.replace(path)
-            return
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            kept = hashlib.sha256(footer).digest() + footer
+            write_atomically(path, kept, is_shared=True, is_durable=False)
 
     def forget_old(self) -> None:
         """Remove those of all commits but the ones last opened."""

@@ -8,14 +8,13 @@ minutes.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from radcap.data.hub.repository import RemoteFile, list_repository
 from radcap.data.hub.split import split_files
 from radcap.data.hub.verified import fetch_verified
 from radcap.data.source import Source, open_folder
+from radcap.files.locks import LOCK, Lock, lock, mark_of
 from radcap.host.console import progress
 
 _log = logging.getLogger(__name__)
@@ -190,16 +190,11 @@ def _download(hub: Hub, file: RemoteFile, final: Path, part: Path) -> NotedFile:
     return NotedFile.of(final, digest)
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from copying into the folder meanwhile."""
+def _locked(folder: Path) -> Lock:
+    """Keep other processes from copying into the folder meanwhile; one that is whole may be only
+    readable, so that it is locked itself and not a file in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    return lock(os.open(folder, os.O_RDONLY), mark_of(folder / LOCK), on_wait=_log.warning)
 
 
 def open_copy(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 import zlib
 from collections import Counter
@@ -28,8 +27,8 @@ import pyarrow.parquet as pq
 from radcap.data.phantom import rows as phantom_rows
 from radcap.data.phantom.grammar import draw_caption, draw_labels, floor_nats
 from radcap.data.phantom.images import draw, png_bytes
-from radcap.files.locks import lock
-from radcap.files.moving import move_folder
+from radcap.files.atomic import new_folder
+from radcap.files.locks import lock_file
 from radcap.host.console import say
 from radcap.host.cores import num_cores
 
@@ -189,18 +188,14 @@ def ensure_phantom(
     if is_drawn(folder):
         return folder
     cache_root.mkdir(parents=True, exist_ok=True)
-    name = cache_root / f".{folder.name}.lock"
-    descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    with lock(descriptor, name.with_name(f"{name.name}.held"), on_wait=say):
+    with lock_file(cache_root / f".{folder.name}.lock", on_wait=say):
         if not is_drawn(folder):
-            partial = cache_root / f".{folder.name}.partial"
-            # We hold the lock: whoever left a partial set here is gone.
-            shutil.rmtree(partial, ignore_errors=True)
+            # We hold the lock: whoever left half a set here is gone.
             shutil.rmtree(folder, ignore_errors=True)
-            write_phantom(
-                partial, train_rows=train_rows, val_rows=val_rows, seed=seed, progress=progress
-            )
-            move_folder(partial, folder, last=_FLOOR_FILE)
+            with new_folder(folder, last=_FLOOR_FILE) as partial:
+                write_phantom(
+                    partial, train_rows=train_rows, val_rows=val_rows, seed=seed, progress=progress
+                )
     return folder
 
 

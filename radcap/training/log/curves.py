@@ -32,13 +32,14 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from radcap.errors import RadcapError
+from radcap.files.atomic import new_file, write_atomically
 from radcap.files.durable import DurableFile
 from radcap.files.mappings import figure_in, json_text, parse_json
 from radcap.files.markup import plain
 from radcap.files.reading import check_regular, read_lines
 from radcap.training.log import dashboard
 from radcap.training.log.captioned import captioned_png
-from radcap.training.run.folder import CURVES, write_atomically
+from radcap.training.run.folder import CURVES
 
 if TYPE_CHECKING:
     from radcap.data.phantom.dataset import Floor
@@ -365,10 +366,7 @@ def _drop_events_after(folder: Path, step: int) -> None:
             continue
         if len(kept) == len(records):
             continue
-        beside = path.with_name(f".{path.name}.partial")
-        beside.unlink(missing_ok=True)
-        with beside.open("xb") as file:
+        with new_file(path) as file:
             writer = RecordWriter(file)
             for record in kept:
                 writer.write(record)
-        beside.replace(path)

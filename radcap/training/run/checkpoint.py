@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,15 @@ import safetensors.torch
 import torch
 
 from radcap.errors import RadcapError, first_line
+from radcap.files.atomic import (
+    cannot_rename,
+    flush_to_disk,
+    move_files,
+    move_folder,
+    new_folder,
+    remove,
+)
 from radcap.files.mappings import read_mapping
-from radcap.files.moving import cannot_rename, flush_to_disk, move_files, move_folder
 from radcap.files.reading import LFS_POINTER, is_lfs_pointer_file, open_regular
 from radcap.model.tensors import UNREADABLE, read_tensors
 from radcap.training.run.moment import read_progress
@@ -62,34 +68,34 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         RadcapError: it could not be written; whatever was there before is untouched.
     """
     final = folder / f"step-{checkpoint.step}"
-    partial = folder / f".step-{checkpoint.step}.partial"
     try:
-        _remove(partial)
         folder.mkdir(exist_ok=True)  # the run folder itself is not made anew where it has gone
-        partial.mkdir()
-        weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.items()}
-        safetensors.torch.save_file(weights, partial / _MODEL)
-        for name, state in ((_OPTIMIZER, checkpoint.optimizer), (_RANDOM, checkpoint.random)):
-            with (partial / name).open("wb") as file:  # a file of ours tells why a write fails
-                torch.save(state, file)
-        progress = {"step": checkpoint.step, **checkpoint.progress}
-        (partial / _PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
-        manifest = {path.name: _fingerprint(path) for path in sorted(partial.iterdir())}
-        (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        for path in partial.iterdir():
-            flush_to_disk(path)
-        flush_to_disk(partial)
-        if final.exists():
-            aside = folder / f".step-{checkpoint.step}.old.partial"
-            _remove(aside)
-            _move(final, aside)  # until the next `prune`
-        move_folder(partial, final, last=_MANIFEST)
+        with new_folder(final, last=_MANIFEST) as partial:
+            _write(partial, checkpoint)
+            if final.exists():
+                aside = folder / f".step-{checkpoint.step}.old.partial"
+                remove(aside)
+                _move(final, aside)  # until the next `prune`
         flush_to_disk(folder)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         # torch and safetensors have their own errors for a disk that is full.
-        shutil.rmtree(partial, ignore_errors=True)
         raise RadcapError(f"cannot save {final}: {_reason(error)}; {_rest(folder)}") from error
     return final
+
+
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint's files, so that they outlive the machine."""
+    weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.items()}
+    safetensors.torch.save_file(weights, folder / _MODEL)
+    for name, state in ((_OPTIMIZER, checkpoint.optimizer), (_RANDOM, checkpoint.random)):
+        with (folder / name).open("wb") as file:  # a file of ours tells why a write fails
+            torch.save(state, file)
+    progress = {"step": checkpoint.step, **checkpoint.progress}
+    (folder / _PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
+    manifest = {path.name: _fingerprint(path) for path in sorted(folder.iterdir())}
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for path in (*folder.iterdir(), folder):
+        flush_to_disk(path)
 
 
 def _rest(folder: Path) -> str:
@@ -217,19 +223,13 @@ def prune(folder: Path, *, keep: int, best_step: int | None) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Delete a folder, if it is there; of a link the link, never what it leads to.
-
-    A checkpoint loses its name first: a kill in between leaves no half one.
-    """
-    if path.is_symlink():
-        path.unlink()
-    elif path.exists():
-        if not path.name.startswith("."):
-            nameless = path.with_name(f".{path.name}.old.partial")
-            _remove(nameless)
-            _move(path, nameless)
-            path = nameless
-        shutil.rmtree(path)
+    """Delete a checkpoint, if it is there; its name first: a kill in between leaves no half one."""
+    if path.exists() and not path.is_symlink() and not path.name.startswith("."):
+        nameless = path.with_name(f".{path.name}.old.partial")
+        remove(nameless)
+        _move(path, nameless)
+        path = nameless
+    remove(path)
 
 
 def _move(path: Path, target: Path) -> None:

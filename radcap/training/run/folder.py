@@ -22,10 +22,9 @@ from radcap.config.compose import read_config, to_yaml
 from radcap.config.options import bound_options
 from radcap.config.schema import RUN_LENGTHS, Config
 from radcap.errors import ConfigError, RadcapError
-from radcap.files.locks import Lock
+from radcap.files.atomic import move_folder, write_atomically
+from radcap.files.locks import LOCK, Lock, check_held, folder_holder, in_use, lock_folder
 from radcap.files.mappings import json_text, read_mapping
-from radcap.files.moving import move_folder
-from radcap.training.run.lock import LOCK, check_held, holder, in_use, lock_folder
 
 _REVISION = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,99}")
 _REMEDY = "choose another run.name"
@@ -104,7 +103,7 @@ class RunFolder:
         folder = cls(config, is_ours=False)
         try:
             folder._check_place()
-            who = holder(folder.path)
+            who = folder_holder(folder.path)
         except OSError as error:
             raise folder._unusable(error) from None
         if who is not None:
@@ -225,21 +224,6 @@ class RunFolder:
 
     def _holds_run(self) -> bool:
         return (self.path / LOCK).exists() or self.config_file.exists()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file by a new text, in UTF-8: after a crash it holds the old one or the new.
-
-    Half a surrogate pair, as a name that is no text has for each odd byte, stands there as an
-    escape.
-    """
-    beside = path.with_name(f".{path.name}.partial")
-    beside.unlink(missing_ok=True)  # a link there would lead elsewhere
-    with beside.open("x", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def _read_config(path: Path) -> Config:

@@ -11,8 +11,8 @@ from pathlib import Path
 import fsspec
 
 from radcap.errors import ConfigError, RadcapError, first_line
+from radcap.files.atomic import beside, new_folder
 from radcap.files.mappings import read_mapping
-from radcap.files.moving import move_folder
 from radcap.host.console import heartbeat, say
 from radcap.training.run.folder import CURVES
 
@@ -91,10 +91,9 @@ class Mirror:
             name = path.rpartition("/")[2]
             if name.startswith("."):  # such as the lock in use
                 continue
-            partial = folder / f".{name}.partial"
-            partial.unlink(missing_ok=True)
-            self._fs.get_file(path, str(partial))
-            partial.replace(folder / name)
+            with beside(folder / name) as partial:
+                self._fs.get_file(path, str(partial))
+                partial.replace(folder / name)
         for step in steps:
             self._fetch(f"{_CHECKPOINTS}/step-{step}", folder / _CHECKPOINTS)
 
@@ -172,13 +171,10 @@ class Mirror:
     def _fetch(self, name: str, into: Path) -> None:
         """Fetch a checkpoint's folder; whole under its name or not there."""
         final = into / name.rpartition("/")[2]
-        partial = into / f".{final.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        for path in self._files(name):
-            self._fs.get_file(path, str(partial / path.rpartition("/")[2]))
-        shutil.rmtree(final, ignore_errors=True)
-        move_folder(partial, final, last=_MANIFEST)
+        with new_folder(final, last=_MANIFEST) as partial:
+            for path in self._files(name):
+                self._fs.get_file(path, str(partial / path.rpartition("/")[2]))
+            shutil.rmtree(final, ignore_errors=True)
 
     def _send(self, source: Path, name: str) -> None:
         target = f"{self._root}/{name}"
@@ -188,11 +184,6 @@ class Mirror:
         names = [*(read_mapping(source / _MANIFEST) or {}), _MANIFEST]
         for file in names:
             self._fs.put_file(str(source / Path(file).name), f"{target}/{Path(file).name}")
-
-
-def open_mirror(address: str | None) -> Mirror | None:
-    """The mirror of a run, None where there is none."""
-    return None if address is None else Mirror(address)
 
 
 def _local_steps(folder: Path) -> list[int]:

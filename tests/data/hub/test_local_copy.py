@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from files.test_locks import refuse_flock
 from hub.stand_in import HUB_ID, StandInHub, point_client_at, serving
 
 from radcap.data.faults import DataError
@@ -151,6 +152,14 @@ def test_a_copy_that_was_only_touched_needs_no_hub_and_is_read_once(
     assert caplog.text == ""
 
 
+def test_a_file_system_without_locks_takes_a_copy(
+    stand_in: StandInHub, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_flock(monkeypatch)
+    assert make(copy) == stand_in.commit
+    assert_whole(copy, stand_in)
+
+
 def test_files_without_a_note_are_compared_and_not_fetched(
     stand_in: StandInHub, copy: Path
 ) -> None:
@@ -257,7 +266,7 @@ def test_a_link_in_the_copy_leads_no_write_elsewhere(
         make(copy)
     assert mine.read_text() == "mine"
     part.unlink()
-    (copy / f".{NOTE}").symlink_to(mine)
+    (copy / f".{NOTE}.partial").symlink_to(mine)
     make(copy)
     assert mine.read_text() == "mine"
     assert_whole(copy, stand_in)

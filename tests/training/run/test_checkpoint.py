@@ -12,7 +12,7 @@ from typing import IO
 
 import pytest
 import torch
-from files.test_moving import refuse_renames
+from files.test_atomic import refuse_renames
 
 from radcap.errors import RadcapError
 from radcap.training.run.checkpoint import (
