@@ -12,7 +12,7 @@ from dataclasses import asdict
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from radcap.errors import EXIT_DONE, EXIT_FAILED
+from radcap.errors import EXIT_DONE, EXIT_FAILED, one_line
 from radcap.host.console import heartbeat, run_command, say
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def examine(config: Config, looking: Callable[[str], None] | None = None) -> Ite
             try:
                 yield from getattr(import_module(f"radcap.diagnosis.{module}"), name)(config)
             except (ImportError, OSError) as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = one_line(error, names_type=False)
                 fix = "the packages that fit together: pip install radcap"
                 if not isinstance(error, ImportError):
                     fix = "put this right first"

@@ -18,6 +18,19 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def one_line(error: object, *, names_type: bool = True, most: int | None = 300) -> str:
+    """All that an exception says in one line that prints, for the end of a message.
+
+    Args:
+        error: the exception, or its reason.
+        names_type: begin with its type, which else is said where it says nothing.
+        most: characters of what it says; None for all.
+    """
+    kind, said = type(error).__name__, " ".join(str(error).split())
+    said = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in said)
+    return f"{kind}: {said[:most]}" if said and names_type else said[:most] or kind
+
+
 class RadcapError(Exception):
     """Something outside radcap is wrong; the message tells the user what to do."""
 

@@ -26,8 +26,7 @@ from radcap.data.image.decode import ImageError, decode_image
 from radcap.data.labels import Labels
 from radcap.data.phantom.rows import SCHEMAS, rows
 from radcap.data.table import Table, TableRow, plain_name, read_table
-from radcap.data.faults import one_line
-from radcap.errors import EXIT_DONE, ConfigError, RadcapError
+from radcap.errors import EXIT_DONE, ConfigError, RadcapError, one_line
 from radcap.files.atomic import beside
 from radcap.files.names import shown
 from radcap.files.reading import read_bytes

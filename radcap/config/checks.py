@@ -18,10 +18,10 @@ from radcap.files.names import (
     fault_in_repository,
     fault_in_revision,
     fault_in_split,
+    shortened,
     shown,
 )
 
-_LONGEST_SHOWN = 60
 ENCODER_STARTS = ("imagenet", "none")  # of model.encoder_weights, beside files
 _OF_QUESTIONS = ("instruct", "benchmark")  # of RadImageNet-VQA and of the phantom
 
@@ -148,7 +148,7 @@ def _check_value(key: str, value: Any, rules: Any) -> None:
     if rules["choices"] and value not in rules["choices"]:
         hint = runtime_hint(value) if key == "runtime.name" else ""
         choices = ", ".join(rules["choices"])
-        raise ConfigError(f"{key}={_shortened(value)}: choose from {choices}{hint}")
+        raise ConfigError(f"{key}={shortened(value)}: choose from {choices}{hint}")
     if rules["duration"]:
         try:
             duration = Duration.parse(value, minutes=rules["duration"] == "time")
@@ -159,7 +159,7 @@ def _check_value(key: str, value: Any, rules: Any) -> None:
     if rules["is_place"] and "\0" in value:
         raise ConfigError(f"{key}={shown(value)}: no path holds a character NUL")
     if isinstance(value, str) and "${" in value:
-        raise ConfigError(f"{key}={_shortened(value)}: no ${{ in a value; a run could not go on")
+        raise ConfigError(f"{key}={shortened(value)}: no ${{ in a value; a run could not go on")
     if isinstance(value, str | bool):
         return
     for number in value if isinstance(value, list) else [value]:
@@ -173,14 +173,5 @@ def _check_value(key: str, value: Any, rules: Any) -> None:
         ):
             bound = rules[rule]
             if bound is not None and not holds(number, bound):
-                given = f"{key}={_shortened(value)}"
+                given = f"{key}={shortened(value)}"
                 raise ConfigError(f"{given}: must be {rule.replace('_', ' ')} {bound:g}")
-
-
-def _shortened(value: Any) -> str:
-    """A value that fits into a line: a number may have thousands of digits."""
-    try:
-        text = str(value)
-    except ValueError:  # more than Python writes out
-        return "..."
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

@@ -31,7 +31,7 @@ from radcap.config.options import with_past
 from radcap.config.overrides import parse_single
 from radcap.config.schema import RUN_LENGTHS, Config, option_names, place_names
 from radcap.config.typed import AnyConfig, check_known, check_names, refuse_references, to_config
-from radcap.errors import ConfigError, first_line
+from radcap.errors import ConfigError, first_line, one_line
 from radcap.files.mappings import MOST_YAML_BYTES, parse_yaml, read_yaml
 from radcap.files.reading import read_text
 from radcap.host.console import say
@@ -259,7 +259,8 @@ def _compose_with_hydra(
         Hydra.create_main_hydra2("radcap", places)
         return hydra_compose("train", overrides=words)
     except yaml.YAMLError as error:
-        raise ConfigError(f"a file of YAML is broken: {' '.join(str(error).split())}") from None
+        reason = one_line(error, names_type=False, most=None)
+        raise ConfigError(f"a file of YAML is broken: {reason}") from None
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         raise ConfigError(first_line(error)) from None
     except RecursionError:

@@ -39,10 +39,10 @@ from hydra.errors import HydraException
 
 from radcap.config.schema import place_names, text_options
 from radcap.errors import ConfigError, first_line
+from radcap.files.names import shortened
 
 MAX_COMBINATIONS = 1000
 _KEY = re.compile(r"[+~]*([^=@]*)")
-_LONGEST_SHOWN = 60  # characters of a word
 _PLACES = frozenset(place_names())
 _NO_GROUPS: Mapping[str, Sequence[str]] = {}
 _OF_VALUES = ("choice", "sort", "shuffle", "tag")  # functions whose arguments are values
@@ -120,8 +120,7 @@ def _read(word: str, parser: Callable[[str], Override]) -> Override:
     except HydraException as error:
         raise ConfigError(f"'{word}' is not of the form key=value: {first_line(error)}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; too deep
-        shown = word if len(word) <= _LONGEST_SHOWN else f"{word[:_LONGEST_SHOWN]}..."
-        raise ConfigError(f"'{shown}' cannot be read: {first_line(error)}") from None
+        raise ConfigError(f"'{shortened(word)}' cannot be read: {first_line(error)}") from None
 
 
 def _parse_words(word: str, *, with_null: bool) -> Override:

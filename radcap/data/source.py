@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radcap.data.columns import USUAL, Columns
-from radcap.data.faults import DataError, one_line
+from radcap.data.faults import DataError
 from radcap.data.footer import RowGroup, check_turns, row_groups
 from radcap.data.split_files import files_of_split, looked_for, places, what_is_in, what_it_is
+from radcap.errors import one_line
 from radcap.files.names import fault_in_path, fault_in_split, shown
 from radcap.files.reading import LFS_POINTER, check_regular, is_lfs_pointer_file, open_regular
 

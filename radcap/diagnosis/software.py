@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 
 from radcap.config.schema import Config
 from radcap.diagnosis.check import FAIL, OK, WARN, Check
+from radcap.errors import one_line
 from radcap.host.requirements import belongs_to, requirements
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
@@ -57,7 +58,7 @@ def torch(config: Config) -> Iterator[Check]:
         import torch
         import torchvision
     except (ImportError, OSError, RuntimeError) as error:  # a library missing, or of another build
-        reason = " ".join(str(error).split())
+        reason = one_line(error, names_type=False)
         fix = "pip install --force-reinstall torch==2.9.0 torchvision==0.24.0"
         yield Check("torch", FAIL, f"cannot be loaded: {reason}", fix)
         return

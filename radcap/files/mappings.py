@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from radcap.errors import one_line
 from radcap.files.reading import read_text
 
 MOST_BYTES = 4_000_000  # of JSON
@@ -74,7 +75,7 @@ def parse_yaml(text: str, *, with_aliases: bool = False) -> Any:
         _check_events(text, with_aliases)
         content = yaml.load(text, _Loader)
     except _NO_YAML as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(one_line(error, names_type=False, most=None)) from None
     _check_plain(content, _MOST_YAML_VALUES)
     return content
 

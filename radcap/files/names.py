@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
+from typing import TypeGuard
 
 MOST_BYTES = 255  # of one component: what file systems take
 MOST_PATH_BYTES = 1_000
@@ -16,6 +17,7 @@ _SHOWN = 80
 
 _OWNER_OR_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+_DATA_REVISION = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,99}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # What git forbids in branches and tags, in addition to what no path may hold.
 _NOT_IN_A_REVISION = re.compile(r"[\s~^:?*\[]|\.\.|@\{")
@@ -27,7 +29,16 @@ def shown(name: object) -> str:
     if isinstance(name, dict | list):  # of any depth
         return f"a {type(name).__name__}"
     text = ascii(name) if not (isinstance(name, str) and name.isprintable()) else repr(name)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return shortened(text, _SHOWN)
+
+
+def shortened(value: object, most: int = 60) -> str:
+    """At most so many characters of a value: a number may have thousands of digits."""
+    try:
+        text = str(value)
+    except ValueError:  # more digits than Python writes out
+        return "..."
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def fault_in_path(name: object) -> str | None:
@@ -91,6 +102,12 @@ def fault_in_repository(name: object) -> str | None:
 def is_commit(name: object) -> bool:
     """Whether it is a commit of git: 40 hexadecimal digits in lower case."""
     return isinstance(name, str) and _COMMIT.fullmatch(name) is not None
+
+
+def is_data_revision(name: object) -> TypeGuard[str]:
+    """Whether it may be the commit of a data set, or the hash of a folder's files: no branch as
+    `fault_in_revision` allows, and nothing that a configuration would look up."""
+    return isinstance(name, str) and _DATA_REVISION.fullmatch(name) is not None
 
 
 def is_sha256(name: object) -> bool:

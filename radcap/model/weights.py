@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V3_Small_Weights
 
-from radcap.errors import RadcapError
+from radcap.errors import RadcapError, one_line
 from radcap.files.reading import LFS_POINTER, is_lfs_pointer_file
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.tensors import UNREADABLE, read_tensors
@@ -187,7 +187,7 @@ def _download_imagenet() -> Mapping[str, Tensor]:
         with _socket_timeout(_DOWNLOAD_TIMEOUT_S):
             return weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, http.client.HTTPException) as error:
-        reason = " ".join(str(getattr(error, "reason", error)).split())
+        reason = one_line(getattr(error, "reason", error), names_type=False)
         raise WeightsUnavailable(f"cannot fetch {weights.url} ({reason}): {remedy}") from None
     except UNREADABLE:  # a wrong checksum (RuntimeError), or a damaged file in the cache
         cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name

@@ -11,13 +11,14 @@ import os
 import shutil
 from pathlib import Path
 
-from radcap.data.faults import DataError, one_line
+from radcap.data.faults import DataError
 from radcap.data.hub.addresses import endpoint
 from radcap.data.hub.answers import status_of
 from radcap.data.hub.digest import Digest
 from radcap.data.hub.download import Hub
 from radcap.data.hub.repository import RemoteFile, list_repository
 from radcap.data.hub.verified import fetch_verified
+from radcap.errors import one_line
 from radcap.files.atomic import beside, remove_abandoned, write_atomically
 from radcap.files.names import is_commit, shown
 from radcap.model.weights import WeightsError, WeightsUnavailable

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from radcap.data.collate import load_tokenizer
-from radcap.errors import RadcapError
+from radcap.errors import RadcapError, one_line
 from radcap.files.mappings import read_mapping
 from radcap.files.reading import LFS_POINTER, check_regular, is_lfs_pointer_file
 from radcap.host.console import report
@@ -273,7 +273,7 @@ def _tokenizer_of(folder: Path) -> BertTokenizer:
         return BertTokenizer.from_pretrained(str(folder), local_files_only=True)
     # The tokenizers library raises plain Exception for a damaged file.
     except Exception as error:  # noqa: BLE001
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, names_type=False)
         raise RadcapError(
             f"{folder}: cannot read the tokenizer beside the weights ({reason})"
         ) from None

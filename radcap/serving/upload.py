@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from radcap.data.faults import one_line
 from radcap.data.hub.answers import bounded_client, status_of
-from radcap.errors import ConfigError, RadcapError
+from radcap.errors import ConfigError, RadcapError, one_line
 from radcap.host.console import printable
 from radcap.serving.source import hub_model_id
 

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from radcap.data.faults import DataError, one_line
+from radcap.data.faults import DataError
 from radcap.data.hub.addresses import origin, redirected, without_query
+from radcap.errors import one_line
 from radcap.files.names import shown
 from radcap.host.network import network_fault
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from radcap.data.faults import OFFLINE_HINT, DataError, one_line
+from radcap.data.faults import OFFLINE_HINT, DataError
 from radcap.data.hub.answers import (
     SLOWEST,
     Pace,
@@ -30,7 +30,7 @@ from radcap.data.hub.answers import (
     status_of,
 )
 from radcap.data.hub.connections import Connections
-from radcap.errors import RadcapError
+from radcap.errors import RadcapError, one_line
 
 T = TypeVar("T")
 

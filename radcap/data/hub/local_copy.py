@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from radcap.data.columns import USUAL, Columns
-from radcap.data.faults import DataError, one_line
+from radcap.data.faults import DataError
 from radcap.data.hub.copy_note import NOTE, Note, NotedFile, read_note, write_note
 from radcap.data.hub.digest import Digest
 from radcap.data.hub.download import Hub
@@ -27,6 +27,7 @@ from radcap.data.hub.repository import RemoteFile, list_repository
 from radcap.data.hub.split import split_files
 from radcap.data.hub.verified import fetch_verified
 from radcap.data.source import Source, open_folder
+from radcap.errors import one_line
 from radcap.files.locks import LOCK, Lock, lock, mark_of
 from radcap.host.console import progress
 

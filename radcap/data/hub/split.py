@@ -9,12 +9,13 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from radcap.data.columns import USUAL, Columns
-from radcap.data.faults import DataError, one_line
+from radcap.data.faults import DataError
 from radcap.data.hub.download import Hub
 from radcap.data.hub.kept_footers import KeptFooters
 from radcap.data.hub.repository import RemoteFile, Repository, list_repository
 from radcap.data.source import Source, StoredFile, make_source
 from radcap.data.split_files import files_of_split, looked_for, what_is_there
+from radcap.errors import one_line
 from radcap.files.reading import LFS_POINTER, is_lfs_pointer
 
 if TYPE_CHECKING:

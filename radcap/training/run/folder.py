@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import platform
-import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -21,12 +20,12 @@ from typing import Any
 from radcap.config.compose import read_config, to_yaml
 from radcap.config.options import bound_options
 from radcap.config.schema import RUN_LENGTHS, Config
-from radcap.errors import ConfigError, RadcapError
+from radcap.errors import ConfigError, RadcapError, first_line
 from radcap.files.atomic import move_folder, write_atomically
 from radcap.files.locks import LOCK, Lock, check_held, folder_holder, in_use, lock_folder
 from radcap.files.mappings import json_text, read_mapping
+from radcap.files.names import is_data_revision
 
-_REVISION = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,99}")
 _REMEDY = "choose another run.name"
 CURVES = (
     "train",
@@ -230,9 +229,9 @@ def _read_config(path: Path) -> Config:
     try:
         return read_config(path)
     except ConfigError as error:
-        first = str(error).splitlines()[0]
         raise ConfigError(
-            f"{path} is not a configuration of this version ({first}); run.fresh=true starts anew"
+            f"{path} is not a configuration of this version ({first_line(error)}); "
+            "run.fresh=true starts anew"
         ) from None
 
 
@@ -255,7 +254,7 @@ def _damaged(path: Path) -> RadcapError:
 def revision_in(versions: Mapping[str, Any]) -> str | None:
     """The commit or fingerprint of the data in a run's versions.json; None where it has none."""
     revision = versions.get("data_revision")
-    return revision if isinstance(revision, str) and _REVISION.fullmatch(revision) else None
+    return revision if is_data_revision(revision) else None
 
 
 def check_movable(path: Path) -> None:
