@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from radcap.config.compose import compose
-from radcap.config.options import fields
-from radcap.config.schema import options
+from radcap.config.options import declared, value_of
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- options: scripts/option_table.py -->", "<!-- end of options -->"
@@ -20,10 +19,9 @@ BEGIN, END = "<!-- options: scripts/option_table.py -->", "<!-- end of options -
 def table() -> str:
     """Every option with its default value and what it means, as Markdown."""
     config = compose([])
-    values = {name: value for name, _, value in options(config)}
     rows = [
-        f"| `{name}` | `{_shown(values[name])}` | {_meaning(metadata)} |"
-        for name, metadata in _metadata(type(config))
+        f"| `{name}` | `{_shown(value_of(config, name))}` | {_meaning(one.metadata)} |"
+        for name, one in declared(type(config)).items()
     ]
     return "\n".join(["| option | default | means |", "| --- | --- | --- |", *rows])
 
@@ -33,14 +31,6 @@ def with_table(readme: str) -> str:
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"
-
-
-def _metadata(schema: type, prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for entry, nested in fields(schema):
-        name = prefix + entry.name
-        found += _metadata(nested, f"{name}.") if nested else [(name, entry.metadata)]
-    return found
 
 
 def _meaning(metadata: Any) -> str:

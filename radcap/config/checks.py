@@ -9,18 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from radcap.config.nearest import runtime_hint
-from radcap.config.options import fields
+from radcap.config.options import declared, value_of
 from radcap.config.schema import RUN_LENGTHS, Config, Duration
 from radcap.errors import ConfigError
-from radcap.files.names import (
-    WEIGHTS_SUFFIXES,
-    fault_in_path,
-    fault_in_repository,
-    fault_in_revision,
-    fault_in_split,
-    shortened,
-    shown,
-)
+from radcap.files.names import WEIGHTS_SUFFIXES, shortened, shown
 
 ENCODER_STARTS = ("imagenet", "none")  # of model.encoder_weights, beside files
 _OF_QUESTIONS = ("instruct", "benchmark")  # of RadImageNet-VQA and of the phantom
@@ -32,10 +24,9 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: naming the key, in one line.
     """
-    _check_section(config, "")
-    for name in ("name", "dir"):
-        if not getattr(config.run, name).strip():
-            raise ConfigError(f"run.{name}: must not be empty")
+    for key, one in declared(type(config)).items():
+        if (value := value_of(config, key)) is not None:
+            _check_value(key, value, one.metadata)
     lengths = [name for name in RUN_LENGTHS if getattr(config.trainer, name) is not None]
     if len(lengths) != 1:
         named = " and ".join(f"trainer.{name}" for name in lengths or RUN_LENGTHS)
@@ -111,37 +102,11 @@ def _check_data(config: Config) -> None:
             f"data.config={shown(data.config)}: questions and their answers, which radcap can "
             "neither train on nor score yet; data.config=alignment has the captions"
         )
-    faults = {
-        "data.hub_id": (data.hub_id, fault_in_repository),
-        "data.revision": (data.revision, fault_in_revision),
-        "data.config": (data.config, fault_in_path),
-        "data.train_split": (data.train_split, fault_in_split),
-        "data.val_split": (data.val_split, fault_in_split),
-        "evaluate.split": (config.evaluate.split, fault_in_split),
-    }
-    for key, (value, fault_in) in faults.items():
-        if value is not None and (fault := fault_in(value)):
-            raise ConfigError(f"{key}={shown(value)}: no such name is possible: {fault}")
-    for key, value in (
-        ("data.image_column", data.image_column),
-        ("data.caption_column", data.caption_column),
-    ):
-        if value is not None and not value.strip():
-            raise ConfigError(f"{key}: must not be empty")
     if data.image_column == data.caption_column:
         raise ConfigError(
             f"data.caption_column={shown(data.caption_column)}: that is data.image_column; a "
             "column holds pictures or captions"
         )
-
-
-def _check_section(section: Any, prefix: str) -> None:
-    for entry, nested in fields(type(section)):
-        value, key = getattr(section, entry.name), prefix + entry.name
-        if nested:
-            _check_section(value, key + ".")
-        elif value is not None:
-            _check_value(key, value, entry.metadata)
 
 
 def _check_value(key: str, value: Any, rules: Any) -> None:
@@ -160,6 +125,10 @@ def _check_value(key: str, value: Any, rules: Any) -> None:
         raise ConfigError(f"{key}={shown(value)}: no path holds a character NUL")
     if isinstance(value, str) and "${" in value:
         raise ConfigError(f"{key}={shortened(value)}: no ${{ in a value; a run could not go on")
+    if rules["is_filled"] and not value.strip():
+        raise ConfigError(f"{key}: must not be empty")
+    if rules["fault_in"] and (fault := rules["fault_in"](value)):
+        raise ConfigError(f"{key}={shown(value)}: no such name is possible: {fault}")
     if isinstance(value, str | bool):
         return
     for number in value if isinstance(value, list) else [value]:

@@ -27,9 +27,9 @@ from omegaconf.errors import OmegaConfBaseException
 from radcap.config.checks import check_encoder_start
 from radcap.config.folders import CheckedFolder, WordsFolder
 from radcap.config.nearest import nearest, runtime_hint
-from radcap.config.options import with_past
+from radcap.config.options import declared, options_where, with_past
 from radcap.config.overrides import parse_single
-from radcap.config.schema import RUN_LENGTHS, Config, option_names, place_names
+from radcap.config.schema import RUN_LENGTHS, Config
 from radcap.config.typed import AnyConfig, check_known, check_names, refuse_references, to_config
 from radcap.errors import ConfigError, first_line, one_line
 from radcap.files.mappings import MOST_YAML_BYTES, parse_yaml, read_yaml
@@ -97,7 +97,7 @@ def compose(
     composed = _compose_with_hydra(overrides, groups, folders)
     check_names(OmegaConf.to_container(composed))
     _settle_run_length(composed, overrides, folders)
-    for name in place_names():
+    for name in options_where(Config, "is_place"):
         place = OmegaConf.select(composed, name)
         if isinstance(place, str) and place.startswith("~"):
             OmegaConf.update(composed, name, with_home(place))
@@ -227,7 +227,7 @@ def _check_override(override: Override, groups: dict[str, list[str]]) -> None:
     if key not in groups:
         if key.startswith("hydra"):
             raise ConfigError(f"{key}: has no effect here; radcap writes into run.dir alone")
-        if any(name.startswith(f"{key}.") for name in option_names()):
+        if any(name.startswith(f"{key}.") for name in declared(Config)):
             raise ConfigError(f"{key}: a group of options; set one of them, as {key}.KEY=VALUE")
         check_known([key], groups=groups)
         return

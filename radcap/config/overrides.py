@@ -37,13 +37,14 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from radcap.config.schema import place_names, text_options
+from radcap.config.options import options_where
+from radcap.config.schema import Config, text_options
 from radcap.errors import ConfigError, first_line
 from radcap.files.names import shortened
 
 MAX_COMBINATIONS = 1000
 _KEY = re.compile(r"[+~]*([^=@]*)")
-_PLACES = frozenset(place_names())
+_PLACES = frozenset(options_where(Config, "is_place"))
 _NO_GROUPS: Mapping[str, Sequence[str]] = {}
 _OF_VALUES = ("choice", "sort", "shuffle", "tag")  # functions whose arguments are values
 

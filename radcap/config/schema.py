@@ -1,19 +1,25 @@
 """The typed schema of configs/.
 
 The dataclasses name each option once: its type, its bounds, what it means, whether a run may go on
-after it changed (`free`), and what stands for it where an older run lacks it (`then`). The values
-themselves live in the YAML files of configs/. `radcap.config.compose` puts the two together, and
+after it changed (`free`), what stands for it where an older run lacks it (`then`), and all else
+that a part of radcap asks of an option, see `radcap.config.options.option`. The values themselves
+live in the YAML files of configs/. `radcap.config.compose` puts the two together, and
 `radcap.config.checks` judges the result.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
-from radcap.config.options import fields, free, option
+from radcap.config.options import declared, fields, free, option
+from radcap.files.names import (
+    fault_in_path,
+    fault_in_repository,
+    fault_in_revision,
+    fault_in_split,
+)
 
 RUNTIMES = ("auto", "tpu", "cuda", "cpu", "xla_cpu")
 PRECISIONS = ("fp32", "bf16")
@@ -22,9 +28,6 @@ GRAPHS = ("train", "eval", "generate")
 _LONGEST = 1e12  # of a duration, in whatever unit
 _MAX_BATCH_SIZE = 1_000_000
 _TEXTS = ("str", "str | None")  # types, as written here
-
-# The same key in different units; one of them sets the length of a run.
-RUN_LENGTHS = ("max_steps", "max_examples", "max_epochs")
 
 
 @dataclass(frozen=True)
@@ -66,21 +69,24 @@ def _duration_examples(minutes: bool) -> str:
 class RunConfig:
     """Where a run lives."""
 
-    name: str = free("name of the run")
-    dir: str = free("the run folder itself", is_place=True)
+    name: str = free("name of the run", is_filled=True)
+    dir: str = free("the run folder itself", is_place=True, is_filled=True)
     mirror: str | None = free(
         "address that gets a copy of the run folder, such as gs://...", is_place=True
     )
     fresh: bool = free("move an earlier run of this folder aside and start anew")
 
 
+_length = partial(free, ends_run=True, hparam="shown")
+
+
 @dataclass(frozen=True)
 class TrainerConfig:
     """How long to train and what to do on the way."""
 
-    max_steps: int | None = free("length of the run in steps", at_least=1, at_most=1e12)
-    max_examples: int | None = free("length of the run in rows", at_least=1, at_most=1e12)
-    max_epochs: float | None = free(
+    max_steps: int | None = _length("length of the run in steps", at_least=1, at_most=1e12)
+    max_examples: int | None = _length("length of the run in rows", at_least=1, at_most=1e12)
+    max_epochs: float | None = _length(
         "length of the run in passes over the data", above=0, at_most=1e6
     )
     accumulate: int = option(
@@ -90,7 +96,9 @@ class TrainerConfig:
     eval_every: str | None = free(
         "how often to validate; null for at the end", duration="steps", above=0
     )
-    eval_rows: int | None = option("validation rows to score; null for all", at_least=1)
+    eval_rows: int | None = option(
+        "validation rows to score; null for all", at_least=1, is_scored=True
+    )
     save_every: str | None = free(
         "how often to save; null for at the end", duration="time", above=0
     )
@@ -100,33 +108,52 @@ class TrainerConfig:
     profile_steps: list[int] | None = free("first and last step to profile", at_least=1)
 
 
+# The same key in different units; one of them sets the length of a run.
+RUN_LENGTHS = tuple(one.name for one, _ in fields(TrainerConfig) if one.metadata["ends_run"])
+
+
 @dataclass(frozen=True)
 class PhantomConfig:
     """Size of the embedded data set."""
 
     train_rows: int = option("training rows", at_least=1, at_most=1_000_000)
-    val_rows: int = option("validation rows", at_least=1, at_most=1_000_000)
-    seed: int = option("seed of the drawing", at_least=0, at_most=2**32 - 1)
+    val_rows: int = option("validation rows", at_least=1, at_most=1_000_000, is_scored=True)
+    seed: int = option("seed of the drawing", at_least=0, at_most=2**32 - 1, is_scored=True)
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which rows, in what order, in which form."""
 
-    name: str = option("kind of source", choices=("hub", "phantom"))
+    name: str = option("kind of source", choices=("hub", "phantom"), is_scored=True)
     path: str | None = option(
-        "a local folder in the data set's form; wins over the data group", is_place=True
+        "a local folder in the data set's form; wins over the data group",
+        is_place=True,
+        is_scored=True,
     )
-    hub_id: str | None = option("data set on the Hub, as owner/name")
-    config: str = option("configuration of the data set")
-    train_split: str = option("split to train on")
-    val_split: str = option("split to validate on")
-    revision: str | None = option("commit of the Hub data set; null for the newest")
-    image_column: str = option("column of the pictures", then="image")
+    hub_id: str | None = option(
+        "data set on the Hub, as owner/name", fault_in=fault_in_repository, is_scored=True
+    )
+    config: str = option("configuration of the data set", fault_in=fault_in_path, is_scored=True)
+    train_split: str = option("split to train on", fault_in=fault_in_split)
+    val_split: str = option("split to validate on", fault_in=fault_in_split, is_scored=True)
+    revision: str | None = option(
+        "commit of the Hub data set; null for the newest",
+        fault_in=fault_in_revision,
+        is_scored=True,
+    )
+    image_column: str = option(
+        "column of the pictures", is_filled=True, is_scored=True, then="image"
+    )
     caption_column: str | None = option(
-        "column of the captions, plain text; null: the first answer in conversations", then=None
+        "column of the captions, plain text; null: the first answer in conversations",
+        is_filled=True,
+        is_scored=True,
+        then=None,
     )
-    batch_size: int = option("rows in a global batch", at_least=1, at_most=_MAX_BATCH_SIZE)
+    batch_size: int = option(
+        "rows in a global batch", at_least=1, at_most=_MAX_BATCH_SIZE, hparam="first"
+    )
     workers: int | None = free(
         "loader processes of each training process; 0: none; null: as many as are of use",
         at_least=0,
@@ -154,7 +181,9 @@ class DataConfig:
     window_gb: float = option(
         "encoded bytes that rows are shuffled in, over all lanes", above=0, at_most=1e6
     )
-    max_length: int = option("target tokens of a caption, [SEP] included", at_least=2, at_most=1999)
+    max_length: int = option(
+        "target tokens of a caption, [SEP] included", at_least=2, at_most=1999, is_scored=True
+    )
     max_pixels: int = option(
         "largest picture that is decoded, in pixels", at_least=1, at_most=500_000_000
     )
@@ -170,8 +199,12 @@ class DataConfig:
     local_copy: str | None = free(
         "folder to copy the Hub's data set into and read from", is_place=True
     )
-    accept_revision: bool = free("go on with another revision of the data than a run began with")
-    max_skipped_fraction: float = free("share of bad rows that ends a run", at_least=0, at_most=1)
+    accept_revision: bool = free(
+        "go on with another revision of the data than a run began with", is_of_machine=False
+    )
+    max_skipped_fraction: float = free(
+        "share of bad rows that ends a run", at_least=0, at_most=1, is_of_machine=False
+    )
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
 
 
@@ -179,7 +212,9 @@ class DataConfig:
 class ModelConfig:
     """Shape and start of the captioner."""
 
-    embed_dim: int = option("width of tokens and memory", at_least=1, at_most=65_536)
+    embed_dim: int = option(
+        "width of tokens and memory", at_least=1, at_most=65_536, hparam="first"
+    )
     num_layers: int = option("decoder layers", at_least=1, at_most=1024)
     num_heads: int = option("attention heads", at_least=1, at_most=65_536)
     dropout: float = option("dropout in the decoder", at_least=0, below=1)
@@ -198,7 +233,7 @@ class ModelConfig:
 class OptimizerConfig:
     """Adam."""
 
-    lr: float = option("learning rate", above=0)
+    lr: float = option("learning rate", above=0, hparam="first")
     encoder_lr_scale: float = option(
         "multiple of lr for the image encoder, its projection and the graph layer", at_least=0
     )
@@ -212,7 +247,7 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning rate over the run, as a multiple of optimizer.lr."""
 
-    name: str = option("shape after the warm-up", choices=("constant", "cosine"))
+    name: str = option("shape after the warm-up", choices=("constant", "cosine"), hparam="first")
     warmup: str = option("length of the linear rise", duration="steps")
     final_fraction: float = option("multiple at the end of the run", at_least=0, at_most=1)
 
@@ -224,7 +259,9 @@ class RuntimeConfig:
     name: str = free("device", choices=RUNTIMES)
     devices: int | None = free("how many; null for all there are", at_least=1)
     precision: str | None = free(
-        "arithmetic of the forward and backward pass; null: the device's own", choices=PRECISIONS
+        "arithmetic of the forward and backward pass; null: the device's own",
+        choices=PRECISIONS,
+        hparam="shown",
     )
     threads: int | None = free("CPU threads; null for one a core", at_least=1, at_most=1024)
     prefetch: int = free("batches brought to an XLA device ahead of their use", at_least=1)
@@ -244,7 +281,12 @@ class DebugConfig:
     """Presets for finding a fault."""
 
     overfit: bool = option("train on the first batch over and over")
-    limit: int | None = free("stop after so many steps, score so many batches", at_least=1)
+    limit: int | None = free(
+        "stop after so many steps, score so many batches",
+        at_least=1,
+        ends_run=True,
+        is_scored=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -279,7 +321,7 @@ class EvaluateConfig:
         "run, checkpoint, exported folder, weights file or Hub id; null: those of the run",
         is_place=True,
     )
-    split: str | None = free("split to score; null: data.val_split")
+    split: str | None = free("split to score; null: data.val_split", fault_in=fault_in_split)
     rows: int | None = free("rows to score, from all over the split; null: all", at_least=1)
     captions: int | None = free("rows to caption, spread evenly; null: all", at_least=0)
     beams: int = free("captions kept in view by the search; 1 is greedy", at_least=1, at_most=64)
@@ -292,7 +334,9 @@ class EvaluateConfig:
 class Config:
     """Everything a training run is told."""
 
-    seed: int = option("seed of weights, order and dropout", at_least=0, at_most=2**32 - 1)
+    seed: int = option(
+        "seed of weights, order and dropout", at_least=0, at_most=2**32 - 1, hparam="first"
+    )
     run: RunConfig = field(default_factory=RunConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -307,47 +351,13 @@ class Config:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
-def option_names(schema: type = Config, prefix: str = "") -> Iterator[str]:
-    """Yield the full name of every option: `seed`, `run.name`, ..."""
-    for entry, nested in fields(schema):
-        if nested:
-            yield from option_names(nested, f"{prefix}{entry.name}.")
-        else:
-            yield prefix + entry.name
-
-
-def place_names(schema: type = Config, prefix: str = "") -> Iterator[str]:
-    """Yield the full name of every option that is a path or an address."""
-    for entry, nested in fields(schema):
-        if nested:
-            yield from place_names(nested, f"{prefix}{entry.name}.")
-        elif entry.metadata["is_place"]:
-            yield prefix + entry.name
-
-
 def text_options(schema: type = Config) -> dict[str, bool]:
     """Full name of every option that holds a text -> whether null is a value of it.
 
     Without durations, which are numbers with a unit.
     """
-    found: dict[str, bool] = {}
-
-    def walk(schema: type, prefix: str) -> None:
-        for entry, nested in fields(schema):
-            if nested:
-                walk(nested, f"{prefix}{entry.name}.")
-            elif entry.type in _TEXTS and not entry.metadata["duration"]:
-                found[prefix + entry.name] = entry.type != "str"
-
-    walk(schema, "")
-    return found
-
-
-def options(section: Any, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Yield the full name, type (as written in the schema) and value of every option."""
-    for entry, nested in fields(type(section)):
-        value, name = getattr(section, entry.name), prefix + entry.name
-        if nested:
-            yield from options(value, f"{name}.")
-        else:
-            yield name, str(entry.type), value
+    return {
+        name: one.type != "str"
+        for name, one in declared(schema).items()
+        if one.type in _TEXTS and not one.metadata["duration"]
+    }

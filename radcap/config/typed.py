@@ -11,7 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from radcap.config.checks import check
 from radcap.config.nearest import did_you_mean, nearest_options
-from radcap.config.schema import Config, option_names
+from radcap.config.options import declared
+from radcap.config.schema import Config
 from radcap.errors import ConfigError, first_line
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -81,7 +82,7 @@ def check_known(
     Raises:
         ConfigError: as `check_names`.
     """
-    known = list(option_names(schema))
+    known = list(declared(schema))
     unknown = [name for name in names if name not in known]
     wrong = []
     for name in (one[:_LONGEST_NAME] for one in unknown[:_MOST_NAMED]):

@@ -10,19 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from radcap.config.options import with_past
+from radcap.config.options import options_where, with_past
 from radcap.config.schema import Config, DataConfig
 from radcap.errors import ConfigError
 from radcap.files.mappings import read_mapping
 from radcap.host.places import with_home
 from radcap.training.run.folder import revision_in
-
-# How a machine reads the data, not what the data is.
-_OF_THE_MACHINE = (
-    *("workers", "val_workers", "prefetch", "read_ahead_mb", "connections"),
-    *("hub_patience_s", "hub_timeout_s"),
-    *("cache", "cache_gb", "cache_decoded", "local_copy"),
-)
 
 
 def take_run(words: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -87,9 +80,11 @@ def data_settings(run: Path, words: Sequence[str]) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from None
     try:
-        return dict(_leaves(with_past((stored or {})["data"], DataConfig), "data."))
+        found = dict(_leaves(with_past((stored or {})["data"], DataConfig), "data."))
     except (KeyError, TypeError, ValueError):
         raise ConfigError(f"{file}: not the configuration of a run, it has no data") from None
+    of_machine = options_where(Config, "is_of_machine")
+    return {name: value for name, value in found.items() if name not in of_machine}
 
 
 def pinned_revision(run: Path | None, config: Config) -> str | None:
@@ -113,5 +108,5 @@ def _leaves(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]
             yield from _leaves(value, f"{prefix}{name}.")
         elif isinstance(value, list):
             raise ValueError(f"{prefix}{name}: no option of the data is a list")
-        elif name not in _OF_THE_MACHINE:
+        else:
             yield f"{prefix}{name}", value

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from radcap.config.compose import Options, compose, config_folders, group_options
+from radcap.config.options import declared
 from radcap.config.overrides import Combination, combine, parse, quoted
-from radcap.config.schema import Config, RuntimeConfig
+from radcap.config.schema import Config, RunConfig, RuntimeConfig
 from radcap.errors import ConfigError, RadcapError
 from radcap.host.console import heartbeat
 from radcap.runtime.launch import check_batch_size, find_launch, num_launched
@@ -25,7 +26,6 @@ _LONGEST_NAME = (
     120  # bytes of a job's folder; file systems take 255, with .log and .old-1 at its end
 )
 _BESIDE = re.compile(r"\.(log|old-\d+)$")  # how what lies beside a job's folder is called
-_PLACES = ("run.dir", "run.name", "run.mirror", "run.fresh")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def plan(words: Sequence[str], options: Options) -> list[Job]:
     keys = [parse(word, groups).key_or_group for word in words]
     combinations = combine(words, groups)
     for key in combinations[0].swept:
-        if key in _PLACES:
+        if key in declared(RunConfig, "run."):
             raise ConfigError(
                 f"{key}: one value for the whole sweep, whose jobs get folders named after what "
                 "differs"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from radcap.config.options import options_where, value_of
 from radcap.config.schema import Config
 from radcap.errors import RadcapError
 from radcap.files.atomic import write_atomically
@@ -20,11 +21,6 @@ from radcap.training.log.clock import duration_text
 DONE, FAILED, STOPPED, WAITING = "done", "failed", "stopped", "waiting"
 
 _LONGEST_VALUE = 24
-# Which rows are scored, and how many of their tokens: losses over others do not compare.
-_SCORED = (
-    *("name", "path", "hub_id", "config", "val_split", "revision", "max_length"),
-    *("image_column", "caption_column"),
-)
 
 
 @dataclass(frozen=True)
@@ -163,17 +159,8 @@ def _rows(results: Sequence[Result], first: Result | None, keys: Sequence[str]) 
 
 def _compare(configs: Sequence[Config]) -> bool:
     """Whether the jobs are scored on the same tokens of the same rows."""
-    scored = {
-        (
-            *(getattr(config.data, name) for name in _SCORED),
-            config.data.phantom.val_rows,
-            config.data.phantom.seed,
-            config.trainer.eval_rows,
-            config.debug.limit,
-        )
-        for config in configs
-    }
-    return len(scored) == 1
+    names = options_where(Config, "is_scored")
+    return len({tuple(value_of(config, name) for name in names) for config in configs}) == 1
 
 
 def _line(row: Sequence[str], widths: Sequence[int], num_left: int) -> str:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radcap.config.compose import compose, read_config, to_yaml
+from radcap.config.options import options_where
 from radcap.config.overrides import combine, parse, parse_single
-from radcap.config.schema import place_names
+from radcap.config.schema import Config
 from radcap.errors import ConfigError
 
 GROUPS = {"model": ["card", "small", "tiny"], "experiment": ["smoke"]}
@@ -139,7 +140,7 @@ def test_in_a_sweep_commas_part_and_brackets_do_not(tmp_path: Path) -> None:
 
 
 def test_places_are_the_options_that_say_so() -> None:
-    assert set(place_names()) == {
+    assert set(options_where(Config, "is_place")) == {
         *("run.dir", "run.mirror", "data.path", "data.cache", "data.local_copy"),
         *("model.encoder_weights", "evaluate.weights", "evaluate.out"),
         *("preflight.out", "preflight.compare", "preflight.keep"),

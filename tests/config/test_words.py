@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from radcap.config.compose import compose, from_yaml, split_options, to_yaml
 from radcap.config.folders import _read
+from radcap.config.options import value_of
 from radcap.config.overrides import combine, parse
-from radcap.config.schema import options, text_options
+from radcap.config.schema import text_options
 from radcap.errors import ConfigError
 from radcap.evaluation.settings import data_settings
 from radcap.sweep.jobs import plan
@@ -38,8 +39,7 @@ def test_words_on_the_command_line() -> None:
     for first in range(0, len(WORDS), len(names)):
         words = dict(zip(names, WORDS[first:], strict=False))
         config = compose([f"{name}={word}" for name, word in words.items()])
-        given = {name: value for name, _, value in options(config)}
-        assert {name: given[name] for name in words} == words
+        assert {name: value_of(config, name) for name in words} == words
         assert config.run.dir == f"runs/{config.run.name}"
         assert from_yaml(to_yaml(config)) == config
 

@@ -28,8 +28,8 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.hparams import metadata as hparams
 
 from radcap.config.compose import to_yaml
-from radcap.config.options import bound_options
-from radcap.config.schema import RUN_LENGTHS, Config, options
+from radcap.config.options import declared, value_of
+from radcap.config.schema import Config
 from radcap.scoring.perplexity import perplexity
 from radcap.scoring.slots import SCORED
 
@@ -57,18 +57,9 @@ _CHARTS = {
     },
 }
 
-# Whatever changes the curve. A sweep over something else, such as data.workers, has that in the
-# names of its lines, which are those of the run folders.
-_TOLD = {
-    *bound_options(Config),
-    *(f"trainer.{name}" for name in RUN_LENGTHS),
-    "runtime.precision",
-}
-
 # The table of the HParams tab shows five settings, those said to differ before the others and else
-# by name, and then the first five scores. These are the ones that most comparisons are about, what
-# is looked for first at the front: not all windows are wide enough for more.
-_SHOWN = {"data.batch_size", "model.embed_dim", "optimizer.lr", "schedule.name", "seed"}
+# by name, and then the first five scores. The first are what most comparisons are about, what is
+# looked for first at the front: not all windows are wide enough for more.
 _SLOTS = ("all", "pathology", "location", "modality", "abnormal")
 
 _FINAL = "final/"
@@ -151,13 +142,18 @@ def text(tag: str, markdown: str) -> Any:
 
 
 def _session(config: Config) -> Iterable[Any]:
-    """The columns of the HParams tab, and what this run has in them."""
+    """The columns of the HParams tab, and what this run has in them: whatever changes the curve.
+
+    A sweep over something else, such as data.workers, has that in the names of its lines, which
+    are those of the run folders.
+    """
     infos = []
     # Without a group's name each folder is a line of its own: runs/NAME.old-1 has NAME's run.name.
     start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
-    for name, kind, value in options(config):
-        if name not in _TOLD:
+    for name, one in declared(type(config)).items():
+        if one.metadata["hparam"] is None:
             continue
+        kind, value = one.type, value_of(config, name)
         # A column has one type: what may be null, or is a list, is text in all runs.
         if kind in ("int", "float"):
             start.hparams[name].number_value = value
@@ -169,7 +165,8 @@ def _session(config: Config) -> Iterable[Any]:
             start.hparams[name].string_value = "null" if value is None else str(value)
             column = "DATA_TYPE_STRING"
         kind_of_column = api_pb2.DataType.Value(column)
-        infos.append(api_pb2.HParamInfo(name=name, type=kind_of_column, differs=name in _SHOWN))
+        is_first = one.metadata["hparam"] == "first"
+        infos.append(api_pb2.HParamInfo(name=name, type=kind_of_column, differs=is_first))
     tags = dict.fromkeys(["loss", *(f"slots/{n}" for n in _SLOTS[:3]), *_FINAL_SCORES])
     tags |= dict.fromkeys(f"slots/{name}" for name in _SLOTS)
     metrics = [

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from radcap.config.compose import read_config, to_yaml
-from radcap.config.options import bound_options
-from radcap.config.schema import RUN_LENGTHS, Config
+from radcap.config.options import options_where, value_of
+from radcap.config.schema import Config
 from radcap.errors import ConfigError, RadcapError, first_line
 from radcap.files.atomic import move_folder, write_atomically
 from radcap.files.locks import LOCK, Lock, check_held, folder_holder, in_use, lock_folder
@@ -83,8 +83,8 @@ class RunFolder:
         if self.resumed:
             before = _read_config(self.config_file)
             _refuse_changes(self.path, before, config)
-            lengths = [f"trainer.{name}" for name in RUN_LENGTHS] + ["debug.limit"]
-            unchanged = all(_value(before, name) == _value(config, name) for name in lengths)
+            ends = options_where(Config, "ends_run")
+            unchanged = all(value_of(before, name) == value_of(config, name) for name in ends)
             self.finished = unchanged and bool(self.summary().get("finished"))
             self.versions = _read_json(self.path / "versions.json")
             if self.versions.get("data_revision") and revision_in(self.versions) is None:
@@ -281,22 +281,16 @@ def move_aside(path: Path) -> Path:
 
 def _refuse_changes(path: Path, before: Config, now: Config) -> None:
     free = {"data.revision"} if now.data.accept_revision else set()
-    bound = [name for name in bound_options(Config) if name not in free]
-    changed = [n for n in bound if _value(before, n) != _value(now, n)]
+    bound = [name for name in options_where(Config, "is_free", False) if name not in free]
+    pairs = {name: (value_of(before, name), value_of(now, name)) for name in bound}
+    changed = [f"{name} ({old} -> {new})" for name, (old, new) in pairs.items() if old != new]
     if changed:
-        shown = ", ".join(f"{n} ({_value(before, n)} -> {_value(now, n)})" for n in changed[:4])
+        shown = ", ".join(changed[:4])
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise ConfigError(
             f"{path} holds a run with other settings: {shown}{more}; "
             "take them back, or start a new run (run.fresh=true or another run.name)"
         )
-
-
-def _value(config: Config, name: str) -> Any:
-    value: Any = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _versions() -> dict[str, Any]:
