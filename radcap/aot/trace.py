@@ -75,10 +75,6 @@ class TracingRuntime(XlaRuntime):
             self._sharded.add(_tensor_id(placeholder))
         return placeholder
 
-    def upload_rows(self, tensor: Tensor) -> Tensor:
-        """A placeholder like `tensor` [B, ...], its rows spread over the devices."""
-        return self._upload(tensor, shard=True)
-
     @contextmanager
     def arithmetic(self) -> Iterator[None]:
         # Modules open scopes of their own inside; what is left is the loss, or the choice of words.

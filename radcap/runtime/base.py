@@ -120,6 +120,14 @@ class Runtime(abc.ABC):
         """
 
     @abc.abstractmethod
+    def upload_rows(self, rows: Tensor) -> Tensor:
+        """Bring this process's rows of a tensor to the device, as `batches` does with images.
+
+        Args:
+            rows: [B, ...] on the host, such as images alone; spread over `num_shards` devices.
+        """
+
+    @abc.abstractmethod
     def arithmetic(self) -> AbstractContextManager[None]:
         """The context of a forward pass: its precision."""
 

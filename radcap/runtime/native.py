@@ -117,17 +117,17 @@ class NativeRuntime(Runtime):
 
     def batches(self, loader: Iterable[B]) -> Iterator[tuple[B, Tensor, Tensor]]:
         for batch in loader:
-            images = self._upload(batch.images).contiguous(memory_format=torch.channels_last)
+            images = self.upload_rows(batch.images)
             targets = batch.tokens.shape[1] - 1
             multiple = -(-targets // _GPU_WIDTHS) if self.name == "cuda" else 1
             tokens = without_padding(batch.tokens, batch.pad_id, multiple)
-            yield batch, images, self._upload(tokens)
+            yield batch, images, self.upload_rows(tokens)
 
-    def _upload(self, tensor: Tensor) -> Tensor:
-        if self.name == "cpu":
-            return tensor
-        # From other memory than pinned, the host would wait for what the GPU has to do before.
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+    def upload_rows(self, rows: Tensor) -> Tensor:
+        if self.name == "cuda":
+            # From other memory than pinned, the host would wait for what the GPU has to do before.
+            rows = rows.pin_memory().to(self.device, non_blocking=True)
+        return rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows
 
     def arithmetic(self) -> AbstractContextManager[None]:
         return self._autocast(self.precision)

@@ -145,8 +145,11 @@ class XlaRuntime(Runtime):
             self._transfers.remove(transfer)
 
     def _upload_batch(self, batch: B) -> tuple[Tensor, Tensor]:
-        self.check_batch_size(len(batch.tokens) * self.num_processes)
-        return self._upload(batch.images, shard=True), self._upload(batch.tokens, shard=True)
+        return self.upload_rows(batch.images), self.upload_rows(batch.tokens)
+
+    def upload_rows(self, rows: Tensor) -> Tensor:
+        self.check_batch_size(len(rows) * self.num_processes)
+        return self._upload(rows, shard=True)
 
     def _upload(self, tensor: Tensor, *, shard: bool = False) -> Tensor:
         """Bring a host tensor to the devices as data: `Tensor.to` makes scalars 0 and 1 constants.

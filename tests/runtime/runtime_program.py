@@ -187,17 +187,14 @@ def bad_step_then_captions() -> Any:
             sums.append(validation_sums(trainer.model, runtime, images, tokens, pad_id=0))
             wanted.append(validation_sums(twin, native, batch.images, batch.tokens, pad_id=0))
             runtime.end_step()
-    few = RandomBatch.draw(5, rows=4)
-    images = few.images
+    images = RandomBatch.draw(5, rows=4).images
     plain = twin.generate(images, 9, start_id=1, end_id=49)
     equal, widths = True, set()
     with runtime.purpose("generate"):
         for end_id in {49, *plain[0, 1:].tolist()}:
             ids = {"start_id": 1, "end_id": end_id}
-            for _, on_device, _ in runtime.batches([few]):
-                found = trainer.model.generate(
-                    on_device, 9, **ids, step_boundary=runtime.step_boundary
-                )
+            on_device = runtime.upload_rows(images)
+            found = trainer.model.generate(on_device, 9, **ids, step_boundary=runtime.step_boundary)
             equal &= torch.equal(found, twin.generate(images, 9, **ids))
             widths.add(found.shape[1])
     trainer.train(range(3, 5))
@@ -256,11 +253,12 @@ def pieces() -> Any:
     # How a batch arrives.
     with_batches = runtime.batches(draw(range(1)))
     batch, images, tokens = next(with_batches)
-    found["shards"] = [torch_xla._XLAC._get_xla_sharding_spec(t) for t in (images, tokens)]
+    alone = runtime.upload_rows(batch.images)
+    there = (images, tokens, alone)
+    found["shards"] = [torch_xla._XLAC._get_xla_sharding_spec(t) for t in there]
     found["wire"] = [str(t.dtype) for t in (images, tokens)]
-    found["same"] = torch.equal(images.cpu(), batch.images) and torch.equal(
-        tokens.cpu(), batch.tokens
-    )
+    sent = (batch.images, batch.tokens, batch.images)
+    found["same"] = [torch.equal(t.cpu(), s) for t, s in zip(there, sent, strict=True)]
     found["rows_in_order"] = len(list(with_batches)) == 0
 
     # A loader that fails, one that never ends, a batch that does not divide.
@@ -286,10 +284,13 @@ def pieces() -> Any:
         if "transfer" in thread.name:
             thread.join()
     found["threads_end"] = True
-    try:
-        next(runtime.batches([RandomBatch.draw(0, rows=6)]))
-    except ConfigError as error:
-        found["indivisible"] = str(error)
+    found["indivisible"] = []
+    few = RandomBatch.draw(0, rows=6)
+    for upload in (lambda: next(runtime.batches([few])), lambda: runtime.upload_rows(few.images)):
+        try:
+            upload()
+        except ConfigError as error:
+            found["indivisible"].append(str(error))
 
     # Random numbers of the device.
     def draws() -> list[float]:

@@ -92,6 +92,16 @@ def test_padding_that_all_rows_share_is_cut(multiple: int, width: int, pad_id: i
     assert without_padding(torch.ones_like(tokens), pad_id, multiple).shape == tokens.shape
 
 
+def test_images_come_alone_as_they_do_with_tokens() -> None:
+    runtime = NativeRuntime("cpu", precision="fp32", threads=1)
+    images = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    alone = runtime.upload_rows(images)
+    assert torch.equal(alone, images)
+    assert alone.is_contiguous(memory_format=torch.channels_last)
+    tokens = torch.zeros(2, 5, dtype=torch.int32)
+    assert runtime.upload_rows(tokens) is tokens
+
+
 @pytest.mark.parametrize(
     ("flags", "most", "precision"),
     [

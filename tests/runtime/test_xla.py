@@ -29,9 +29,10 @@ def pieces(run_program: Callable[..., Any]) -> dict[str, Any]:
 def test_each_tensor_of_a_batch_is_spread_over_the_devices(pieces: dict[str, Any]) -> None:
     devices = "0,1,2,3,4,5,6,7"
     assert pieces["description"] == "XLA on 8 virtual CPU devices, fp32"
-    assert pieces["shards"] == [f"{{devices=[8,1,1,1]{devices}}}", f"{{devices=[8,1]{devices}}}"]
+    images, tokens = f"{{devices=[8,1,1,1]{devices}}}", f"{{devices=[8,1]{devices}}}"
+    assert pieces["shards"] == [images, tokens, images]  # and images alone
     assert pieces["wire"] == ["torch.uint8", "torch.int32"]
-    assert pieces["same"]
+    assert pieces["same"] == [True] * 3
 
 
 def test_a_loaders_error_comes_after_the_batches_before_it(pieces: dict[str, Any]) -> None:
@@ -43,7 +44,7 @@ def test_a_loader_left_early_leaves_no_thread(pieces: dict[str, Any]) -> None:
 
 
 def test_a_batch_that_does_not_divide_is_refused_in_words(pieces: dict[str, Any]) -> None:
-    assert pieces["indivisible"] == "data.batch_size=6 does not divide by 8 devices; 8 does"
+    assert pieces["indivisible"] == ["data.batch_size=6 does not divide by 8 devices; 8 does"] * 2
 
 
 def test_random_numbers_are_seeded_kept_and_undisturbed_by_validation(
