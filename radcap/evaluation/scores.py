@@ -11,7 +11,7 @@ import numpy as np
 from radcap.data.labels import Labels
 from radcap.evaluation.results import RowResult
 from radcap.scoring.bootstrap import interval, resampled_sums
-from radcap.scoring.perplexity import perplexity as perplexity_of
+from radcap.scoring.perplexity import perplexity
 from radcap.scoring.slots import SCORED, Confusion, confusion, read_captions, right_slots
 from radcap.scoring.text import MAX_ORDER, corpus_bleu, text_statistics
 
@@ -119,18 +119,15 @@ def _figures(columns: Mapping[str, np.ndarray]) -> dict[str, Score]:
     def mean(name: str, count: str) -> _Figure:
         return lambda s: float(s[place[name]] / s[place[count]]) if s[place[count]] else None
 
-    def perplexity(s: np.ndarray) -> float | None:
-        loss = mean("loss", "tokens")(s)
-        return None if loss is None else perplexity_of(loss)
-
     def bleu(order: int) -> _Figure:
         first, count = place["bleu 0"], place["captions"]
         end = first + 2 * MAX_ORDER + 2
         return lambda s: corpus_bleu(s[first:end], order) if s[count] else None
 
+    loss = mean("loss", "tokens")
     wanted: dict[str, tuple[_Figure, str]] = {
-        "loss": (mean("loss", "tokens"), "tokens"),
-        "perplexity": (perplexity, "tokens"),
+        "loss": (loss, "tokens"),
+        "perplexity": (lambda s: None if (nats := loss(s)) is None else perplexity(nats), "tokens"),
         "loss_per_caption": (mean("loss", "rows"), "rows"),
     }
     if "captions" in place:

@@ -37,6 +37,7 @@ from radcap.files.durable import DurableFile
 from radcap.files.mappings import figure_in, json_text, parse_json
 from radcap.files.markup import plain
 from radcap.files.reading import check_regular, read_lines
+from radcap.scoring.perplexity import perplexity
 from radcap.training.log import dashboard
 from radcap.training.log.captioned import captioned_png
 from radcap.training.run.folder import CURVES
@@ -245,7 +246,7 @@ class _Curves:
         """Add a point of the bound at a record's step."""
         if floor is not None and "bound" in self._files:
             loss = floor.nats_per_token
-            self.add("bound", {**record, "loss": loss, "perplexity": math.exp(loss)})
+            self.add("bound", {**record, "loss": loss, "perplexity": perplexity(loss)})
 
     def close(self) -> None:
         for file in self._files.values():
