@@ -22,10 +22,10 @@ from radcap.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, RadcapError
 from radcap.evaluation.folder import EvaluationFolder
 from radcap.evaluation.report import Scored, write_report
 from radcap.evaluation.results import RowResult, WorstRows
+from radcap.evaluation.rows import RowScorer
 from radcap.evaluation.settings import pinned_revision
-from radcap.evaluation.sweep import Sweep
 from radcap.host.console import heartbeat, say
-from radcap.inference.captions import CaptionCollector
+from radcap.inference.scoring_pass import ScoringPass, evenly
 from radcap.model.weights import fingerprint
 from radcap.runtime.base import Runtime
 from radcap.runtime.launch import Launch
@@ -36,7 +36,7 @@ from radcap.training.log.clock import rate_text
 from radcap.training.log.progress import Progress
 from radcap.training.processes import check_same_start, decide
 from radcap.training.signals import ECHO_OF_A_SIGNAL_S, Stopped, StopRequest
-from radcap.training.validate import evenly
+from radcap.training.step import row_loss_sums
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
@@ -137,7 +137,7 @@ class Evaluation:
         try:
             if len(self.folder.results) == self.inputs.num_val_rows:
                 say(f"{self.folder.path} is finished; evaluate.fresh=true starts anew")
-            elif not self._sweep():
+            elif not self._score_rest():
                 say(
                     f"stopped after row {len(self.folder.results):,} of "
                     f"{self.inputs.num_val_rows:,}, saved; the same command goes on from there"
@@ -150,7 +150,7 @@ class Evaluation:
         finally:
             self.folder.close()
 
-    def _sweep(self) -> bool:
+    def _score_rest(self) -> bool:
         """Score the rows that are left; False where a signal came before the last."""
         first_batch = len(self.folder.results) // self.config.data.batch_size
         # Loader processes are started before the device is opened.
@@ -212,14 +212,21 @@ class Evaluation:
         )
         shown = self.config.logger.progress
         progress = Progress(num_rows, first_row, shown=shown, unit="row")
-        sweep = self._make_sweep(runtime, first_row)
+        scoring = self._scoring_pass(runtime, first_row)
+        scorer = RowScorer(
+            runtime,
+            scoring,
+            num_rows=num_rows,
+            worst=self._worst_rows(first_row),
+            is_cut=self._is_cut,
+        )
         started = kept = time.monotonic()
 
         def after_batch() -> tuple[bool, bool]:
             nonlocal kept
-            now, rows = time.monotonic(), sweep.seen * runtime.num_processes
-            done = min(first_row + rows, num_rows)
-            progress.advance(done, f"{rate_text(rows / (now - started))} images/s")
+            now = time.monotonic()
+            rate = (scoring.done - first_row) / (now - started)
+            progress.advance(min(scoring.done, num_rows), f"{rate_text(rate)} images/s")
             stopping, due = decide(
                 runtime, stop=stop.requested, save=now - kept >= _SECONDS_BETWEEN_RESULTS
             )
@@ -231,7 +238,7 @@ class Evaluation:
             # Processes that evaluate together stop at the same batch: none may break off alone.
             with suppress(Stopped):
                 while True:
-                    done = min(first_row + sweep.seen * runtime.num_processes, num_rows)
+                    done = min(scoring.done, num_rows)
                     progress.doing(done, "waiting for rows")
                     with stop.interrupting(not several):
                         batch = next(given, None)
@@ -242,7 +249,7 @@ class Evaluation:
 
         try:
             with stop.listening(), progress.watched():
-                for results, pictures in sweep.run(batches(), after_batch):
+                for results, pictures in scorer.run(batches(), after_batch):
                     self._keep(results, pictures)
         finally:
             progress.close()
@@ -250,29 +257,27 @@ class Evaluation:
         self.folder.note({"graphs": runtime.num_graphs()})
         return runtime.gather(len(self.folder.results) == num_rows)[0]
 
-    def _make_sweep(self, runtime: Runtime, first_row: int) -> Sweep:
-        model, options = self.weights.model, self.config.evaluate
-        # With some in reserve: in the end captions are read with the labels of all rows.
-        worst = WorstRows(options.worst and 2 * options.worst + _RESERVE)
-        for result in self.folder.results[:first_row]:  # those behind it are scored again
-            worst.add(result)
-        collector = CaptionCollector(
-            model,
+    def _scoring_pass(self, runtime: Runtime, first_row: int) -> ScoringPass[Tensor]:
+        return ScoringPass(
+            self.weights.model,
             runtime,
             self.weights.tokenizer,
-            self.config.data.max_length,
-            num_beams=options.beams,
-        )
-        return Sweep(
-            model,
-            runtime,
-            collector,
+            purpose="evaluate",
+            score=row_loss_sums,
+            captioned=self.wanted,
+            max_new_tokens=self.config.data.max_length,
+            num_beams=self.config.evaluate.beams,
             first_row=first_row,
-            num_rows=self.inputs.num_val_rows,
-            wanted=self.wanted,
-            worst=worst,
-            is_cut=self._is_cut,
         )
+
+    def _worst_rows(self, first_row: int) -> WorstRows:
+        """The worst of the rows scored before; those behind `first_row` are scored again."""
+        count = self.config.evaluate.worst
+        # With some in reserve: in the end captions are read with the labels of all rows.
+        worst = WorstRows(count and 2 * count + _RESERVE)
+        for result in self.folder.results[:first_row]:
+            worst.add(result)
+        return worst
 
     def _is_cut(self, caption: str) -> bool:
         length = self.config.data.max_length

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from torch import nn
 
 from radcap.config.schema import MAX_POSITIONS, RuntimeConfig
 from radcap.errors import ConfigError, RadcapError
-from radcap.inference.captions import caption_attention, search_captions
+from radcap.inference.captions import Caption, caption_attention, caption_images
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.encoder import IMAGE_GRID
 from radcap.model.weights import WeightsError
@@ -26,25 +24,6 @@ from radcap.runtime.select import open_runtime
 from radcap.serving.pictures import Picture, not_a_picture, read_frame
 from radcap.serving.precision import check_precision
 from radcap.serving.pretrained import Pretrained, load_pretrained
-
-
-@dataclass(frozen=True)
-class Caption:
-    """A caption of an image. Not for diagnosis.
-
-    Attributes:
-        text: the caption.
-        log_probability: natural logarithm of its probability, its end included where it has one.
-        tokens: its word pieces.
-        seconds: of the image's share in its batch.
-        alternatives: with several beams the other captions they found, the likeliest first.
-    """
-
-    text: str
-    log_probability: float
-    tokens: tuple[str, ...]
-    seconds: float = 0.0
-    alternatives: tuple[Caption, ...] = ()
 
 
 class Captioner:
@@ -173,36 +152,20 @@ class Captioner:
         Raises:
             WeightsError: the model's numbers grow beyond what the arithmetic can hold.
         """
-        start = time.perf_counter()
-        tokenizer = self.pretrained.tokenizer
-        found = search_captions(
+        captions = caption_images(
             self._model,
             self._runtime,
-            tokenizer,
+            self.pretrained.tokenizer,
             torch.from_numpy(np.ascontiguousarray(pixels)),
             # A compiling device would compile anew for a batch of another size.
             batch_size=self._batch_size if self._runtime.compiles else len(pixels),
             max_new_tokens=max_len,
             num_beams=num_beams,
         )
-        seconds = (time.perf_counter() - start) / max(len(pixels), 1)
-        captions = []
-        for ids, lengths, log_probs in zip(*(part.tolist() for part in found), strict=True):
-            beams = []
-            for row, length, log_prob in zip(ids, lengths, log_probs, strict=True):
-                text = str(tokenizer.decode(row, skip_special_tokens=True))
-                tokens = tokenizer.convert_ids_to_tokens(row[1 : 1 + length])
-                beams.append(Caption(text, log_prob, tuple(tokens), seconds))
-            best = beams[0]
-            if not math.isfinite(best.log_probability):
-                raise WeightsError(
-                    f"{self.pretrained.origin}: with these weights the arithmetic overflows, and "
-                    "there is no likeliest caption"
-                )
-            # A small vocabulary has too few captions for all beams.
-            others = [one for one in beams[1:] if math.isfinite(one.log_probability)]
-            captions.append(
-                Caption(best.text, best.log_probability, best.tokens, seconds, tuple(others))
+        if not all(math.isfinite(caption.log_probability) for caption in captions):
+            raise WeightsError(
+                f"{self.pretrained.origin}: with these weights the arithmetic overflows, and "
+                "there is no likeliest caption"
             )
         return captions
 
@@ -229,16 +192,16 @@ class Captioner:
         tokenizer = self.pretrained.tokenizer
         ids = [tokenizer.convert_tokens_to_ids(piece) for piece in tokens]
         read = [tokenizer.cls_token_id, *ids][: len(tokens)]  # the last piece is written, not read
-        # One width for captions of most lengths, so that a compiling device compiles once.
-        width = -(-max(len(read), 1) // _ATTENTION_WIDTH) * _ATTENTION_WIDTH
-        row = torch.full((1, min(width, MAX_POSITIONS)), tokenizer.pad_token_id, dtype=torch.int32)
+        width = max(len(read), 1)
+        if self._runtime.compiles:  # one width for captions of most lengths, so that it does once
+            width = min(-(-width // _ATTENTION_WIDTH) * _ATTENTION_WIDTH, MAX_POSITIONS)
+        row = torch.zeros(1, width, dtype=torch.int32)  # no position sees what follows it
         row[0, : len(read)] = torch.tensor(read, dtype=torch.int32)
         weights = caption_attention(
             self._model,
             self._runtime,
             torch.from_numpy(np.ascontiguousarray(pixels))[None],
             row,
-            pad_id=tokenizer.pad_token_id,
             batch_size=self._batch_size if self._runtime.compiles else 1,
         )
         return weights[0, : len(read)].unflatten(-1, (IMAGE_GRID, IMAGE_GRID)).numpy()

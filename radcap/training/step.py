@@ -92,7 +92,7 @@ class TrainStep:
 
 @torch.no_grad()
 def validation_sums(
-    model: ImageCaptioningModel, runtime: Runtime, images: Tensor, tokens: Tensor, *, pad_id: int
+    model: ImageCaptioningModel, runtime: Runtime, images: Tensor, tokens: Tensor, pad_id: int
 ) -> dict[str, Tensor]:
     """Score one batch without training: `loss_sum` (nats) and `tokens`, scalars on the device.
 
@@ -108,7 +108,7 @@ def validation_sums(
 
 @torch.no_grad()
 def row_loss_sums(
-    model: ImageCaptioningModel, runtime: Runtime, images: Tensor, tokens: Tensor, *, pad_id: int
+    model: ImageCaptioningModel, runtime: Runtime, images: Tensor, tokens: Tensor, pad_id: int
 ) -> Tensor:
     """Score every row of a batch: its loss in nats, [B] on the device, 0 for a masked row.
 

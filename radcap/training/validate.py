@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import reduce
+from itertools import chain
+from operator import iadd
 
 from torch import Tensor
 from transformers import BertTokenizer
 
 from radcap.data.collate import Batch
 from radcap.data.hub.download import Traffic
+from radcap.data.labels import Labels
 from radcap.errors import RadcapError
-from radcap.inference.captions import CaptionCollector, Sample
+from radcap.inference.scoring_pass import CaptionedRow, ScoringPass, evenly
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.base import Runtime
 from radcap.scoring.perplexity import perplexity
@@ -41,7 +45,7 @@ class Validation:
     rows: int
     loss_per_caption: float
     slots: dict[str, SlotScore] = field(default_factory=dict)
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[CaptionedRow] = field(default_factory=list)
     traffic: Traffic = field(default_factory=Traffic)
 
     def scores(self) -> dict[str, float]:
@@ -85,35 +89,42 @@ def validate(
     """
     training = model.training
     model.eval()
-    queued: list[dict[str, Tensor]] = []
-    collector = CaptionCollector(model, runtime, tokenizer, max_new_tokens)
     if not runtime.can_caption:
         num_captioned = num_samples = 0
     chosen = evenly(num_rows, max(num_captioned, num_samples))
     shown = {chosen[i] for i in evenly(len(chosen), num_samples)}
-    wanted = set(chosen)
-    rows = seen = 0
-    traffic = Traffic()
-    for batch, images, tokens in runtime.batches(loader):
-        sums = validation_sums(model, runtime, images, tokens, pad_id=batch.pad_id)
+    scoring = ScoringPass(
+        model,
+        runtime,
+        tokenizer,
+        purpose="validate",
+        score=validation_sums,
+        captioned=chosen,
+        max_new_tokens=max_new_tokens,
+    )
+    queued: list[dict[str, Tensor]] = []
+    captions: list[tuple[str, Labels]] = []
+    samples: list[CaptionedRow] = []
+    rows, traffic = 0, Traffic()
+
+    def keep_captions() -> None:
+        """Without the images of rows that are not shown."""
+        for row in scoring.take():
+            captions.append((row.generated, row.labels))
+            if row.number in shown:
+                samples.append(row)
+
+    for batch, _, sums in scoring.run(runtime.batches(loader)):
         queued.append(sums)
-        runtime.end_step()
         rows += int(batch.valid.sum())
         traffic += batch.counts.traffic
-        for row in range(len(batch.rows)):
-            # A batch's rows are dealt to the processes in turn.
-            number = (seen + row) * runtime.num_processes + runtime.process_index
-            if number in wanted and batch.valid[row]:
-                collector.add(batch, row, number, shown=number in shown)
-        seen += len(batch.rows)
-        scored(min(seen * runtime.num_processes, num_rows))
-    collector.finish()
-    rows = sum(runtime.gather(rows))
-    asked = Traffic()
-    for part in runtime.gather(traffic):
-        asked += part
-    captions = [(c.text, c.labels) for part in runtime.gather(collector.captions) for c in part]
-    samples = [sample for part in runtime.gather(collector.samples) for sample in part]
+        keep_captions()
+        scored(min(scoring.done, num_rows))
+    scoring.finish()
+    keep_captions()
+    # Of all processes.
+    gathered = runtime.gather((rows, traffic, captions, samples))
+    all_rows, all_traffic, all_captions, all_samples = zip(*gathered, strict=True)
     scores = runtime.fetch(queued)
     loss_sum = math.fsum(score["loss_sum"] for score in scores)
     num_tokens = int(sum(score["tokens"] for score in scores))
@@ -121,19 +132,14 @@ def validate(
         raise RadcapError("the validation split has no usable row: see the masked rows' reasons")
     model.train(training)
     loss = loss_sum / num_tokens
+    rows = sum(all_rows)
     return Validation(
         loss=loss,
         perplexity=perplexity(loss),
         tokens=num_tokens,
         rows=rows,
         loss_per_caption=loss_sum / rows,
-        slots=slot_accuracy(captions) if num_captioned else {},
-        samples=sorted(samples, key=lambda sample: sample.number),
-        traffic=asked,
+        slots=slot_accuracy(chain.from_iterable(all_captions)) if num_captioned else {},
+        samples=sorted(chain.from_iterable(all_samples), key=lambda sample: sample.number),
+        traffic=reduce(iadd, all_traffic, Traffic()),
     )
-
-
-def evenly(total: int, count: int) -> list[int]:
-    """`count` of the numbers below `total`, evenly spread; all of them where there are fewer."""
-    count = min(count, total)
-    return [i * total // count for i in range(count)]

@@ -56,6 +56,7 @@ def batches(tokenizer: BertTokenizer, size: int) -> Iterator[Batch]:
             epoch=0,
             position={},
             counts=BatchCounts(),
+            reasons={slot: "no caption" for slot, row in enumerate(chosen) if row == BAD},
         )
 
 

@@ -44,7 +44,7 @@ from radcap.training.run.folder import CURVES
 
 if TYPE_CHECKING:
     from radcap.data.phantom.dataset import Floor
-    from radcap.inference.captions import Sample
+    from radcap.inference.scoring_pass import CaptionedRow
 
 _LONGEST_LINE = 100_000  # bytes
 
@@ -142,7 +142,7 @@ class RunLog:
             self._curves.add_bound(record, floor)
         return True
 
-    def samples(self, step: int, samples: Sequence[Sample]) -> None:
+    def samples(self, step: int, samples: Sequence[CaptionedRow]) -> None:
         """Show validation images with their captions.
 
         Args:

@@ -23,7 +23,7 @@ from radcap.config.compose import compose
 from radcap.data.phantom.dataset import Floor
 from radcap.errors import RadcapError
 from radcap.host.console import printable
-from radcap.inference.captions import Sample
+from radcap.inference.scoring_pass import CaptionedRow
 from radcap.training.log import dashboard
 from radcap.training.log.curves import RunLog
 from radcap.training.log.summary import report_validation
@@ -162,7 +162,7 @@ def test_a_process_without_a_folder_logs_into_nothing() -> None:
 def test_samples_and_texts_reach_tensorboard(tmp_path: Path) -> None:
     log = RunLog(tmp_path, resume_step=0, tensorboard=True)
     picture = np.full((3, 8, 6), 200, np.uint8)
-    log.samples(4, [Sample(7, picture, "ct scan of the lung", "ct examination of the lung")])
+    log.samples(4, [CaptionedRow(7, picture, "ct scan of the lung", "ct examination of the lung")])
     log.show(0, [dashboard.text("config", "```yaml\nseed: 0\n```")])
     log.close()
     events = EventAccumulator(str(tmp_path)).Reload()
@@ -179,7 +179,7 @@ def test_an_image_stands_above_its_captions(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (3, 224, 224), np.uint8)
     long = "a nodule of the lung " * 40 + "x" * 500
     for step, says in ((1, "ct scan of the lung"), (2, "ct scan of the lun"), (3, long), (4, "")):
-        log.samples(step, [Sample(0, noise, says, "ct examination of the lung")])
+        log.samples(step, [CaptionedRow(0, noise, says, "ct examination of the lung")])
     log.close()
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
     shown = []
@@ -199,7 +199,8 @@ def test_captions_in_tensorboard_are_text_and_one_row_each(tmp_path: Path) -> No
     nasty = "a|b ![x](http://127.0.0.1:9/leak.png) <b>**c**</b> \x1b]0;x\x07\n| 9 | d | e |"
     log = RunLog(tmp_path, resume_step=0, tensorboard=True)
     picture = np.zeros((3, 8, 6), np.uint8)
-    log.samples(4, [Sample(7, picture, nasty, "knee"), Sample(8, picture, "hip", nasty)])
+    rows = [CaptionedRow(7, picture, nasty, "knee"), CaptionedRow(8, picture, "hip", nasty)]
+    log.samples(4, rows)
     log.close()
     events = EventAccumulator(str(tmp_path)).Reload()
     text = events.Tensors("val/captions")[0].tensor_proto.string_val[0].decode()
