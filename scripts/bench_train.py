@@ -16,6 +16,7 @@ from torch import Tensor
 from radcap.config.schema import OptimizerConfig, RuntimeConfig
 from radcap.data.collate import encode_captions, load_tokenizer
 from radcap.data.phantom.grammar import draw_caption, draw_labels
+from radcap.forms.lists import place
 from radcap.host.console import say
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.encoder import IMAGENET_MEAN, IMAGENET_STD
@@ -125,7 +126,7 @@ def own_steps(
     runtime = open_runtime(config, threads=_THREADS)
     runtime.seed(0)
     model = ImageCaptioningModel(VOCAB_SIZE)
-    runtime.place(model)
+    place(model, runtime)
     optimizer = runtime.make_adam(model, _OPTIMIZER)
     step = TrainStep(model, optimizer, runtime, pad_id=batches[0].pad_id)
     rows = runtime.batches(itertools.cycle(batches))

@@ -24,6 +24,7 @@ from radcap.config.compose import read_config
 from radcap.data.collate import Batch
 from radcap.errors import ConfigError, RadcapError
 from radcap.files.mappings import read_mapping
+from radcap.forms.lists import place
 from radcap.host.console import heartbeat, say
 from radcap.runtime.select import open_runtime
 from radcap.scoring.probe import linear_probe, thumbnails
@@ -59,7 +60,7 @@ def figures(run: Path) -> dict[str, float]:
     train_loader, val_loader = inputs.loaders(None)
     runtime = open_runtime(replace(config.runtime, name="auto", devices=None))
     model = build_model(config.model, vocab_size=len(inputs.tokenizer), weights=restored.model)
-    runtime.place(model)
+    place(model, runtime)
 
     def right() -> float:
         what, rows = "captioning", inputs.num_val_rows

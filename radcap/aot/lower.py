@@ -20,6 +20,7 @@ from radcap.aot.trace import Program, TracingRuntime
 from radcap.config.compose import from_yaml
 from radcap.config.schema import Config
 from radcap.data.collate import VOCABULARY
+from radcap.forms.lists import place
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.encoder import IMAGE_SIZE
 from radcap.model.generate import begin_search, greedy_step
@@ -46,7 +47,7 @@ def lower(config: Config, num_devices: int, batch_size: int) -> Iterator[tuple[s
     )
     with torch.device("meta"):
         model = make_model(config.model, vocab_size=len(_vocabulary()))
-    runtime.place(model)
+    place(model, runtime)
     name_modules(model)
     record = {"train": _train, "eval": _eval, "generate": _generate}[graph]
     yield from record(config, runtime, model, batch_size)

@@ -67,7 +67,6 @@ class TracingRuntime(XlaRuntime):
     @torch.no_grad()
     def place(self, model: nn.Module) -> None:
         model._apply(self._upload)
-        self._adapt(model)
 
     def _upload(self, tensor: Tensor, *, shard: bool = False) -> Tensor:
         placeholder = xb.create_placeholder_tensor(tensor.shape, tensor.dtype)

@@ -24,6 +24,7 @@ from radcap.evaluation.report import Scored, write_report
 from radcap.evaluation.results import RowResult, WorstRows
 from radcap.evaluation.rows import RowScorer
 from radcap.evaluation.settings import pinned_revision
+from radcap.forms.lists import place
 from radcap.host.console import heartbeat, say
 from radcap.inference.scoring_pass import ScoringPass, evenly
 from radcap.model.weights import fingerprint
@@ -192,7 +193,7 @@ class Evaluation:
         if self.folder.results and device not in str(before):
             device = f"{before}, then {device}"
         self.folder.note({"device": device})
-        runtime.place(self.weights.model)
+        place(self.weights.model, runtime)
         done = len(self.folder.results)
         say(f"device:  {runtime.describe()}")
         say(f"weights: {self.weights.origin}")

@@ -71,6 +71,7 @@ def caption_images(
             end_id=tokenizer.sep_token_id,
             pad_id=tokenizer.pad_token_id,
             step_boundary=runtime.step_boundary,
+            read_every=runtime.read_every,
         )
     seconds = (time.perf_counter() - start) / max(len(images), 1)
     captions = []

@@ -42,6 +42,7 @@ def beam_search(
     end_id: int,
     pad_id: int,
     step_boundary: Callable[[], None] | None = None,
+    read_every: int = 1,
 ) -> Hypotheses:
     """Keep the `num_beams` likeliest beginnings; see `ImageCaptioningModel.search`.
 
@@ -55,6 +56,7 @@ def beam_search(
             lambda: _begin(model, images, max_len, num_beams, start_id=start_id, pad_id=pad_id),
             lambda state: beam_step(model, state, num_beams, end_id=end_id, pad_id=pad_id),
             step_boundary,
+            read_every,
         )
     return hypotheses(state, start_id=start_id, num_beams=num_beams)
 

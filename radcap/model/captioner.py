@@ -16,7 +16,7 @@ from radcap.model.decoder import TransformerDecoder
 from radcap.model.encoder import NUM_CHANNELS, ImageEncoder
 from radcap.model.generate import Hypotheses, greedy_search
 from radcap.model.graph import GraphPropagationLayer
-from radcap.model.output import OutputLayer
+from radcap.model.loss import OutputLayer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +118,7 @@ class ImageCaptioningModel(nn.Module):
     def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
         """Map images and int token ids [B, T] to logits [B, T, V] of each following token.
 
-        Training needs the logits at valid positions only: see `radcap.model.loss.caption_loss`.
+        Training takes the loss of hidden states: see `OutputLayer.loss_sum`.
         """
         return self.fc_out(self.decode(self.encode_images(images), tokens))
 
@@ -133,6 +133,7 @@ class ImageCaptioningModel(nn.Module):
         end_id: int = 102,
         pad_id: int = 0,
         step_boundary: Callable[[], None] | None = None,
+        read_every: int = 1,
     ) -> Tensor:
         """Caption images [B, 3, 224, 224].
 
@@ -144,8 +145,11 @@ class ImageCaptioningModel(nn.Module):
             num_beams: 1 takes the likeliest token at every step; more keep so many of the
                 likeliest beginnings and return the likeliest whole caption among them.
             start_id, end_id, pad_id: [CLS], [SEP] and [PAD] of bert-base-uncased.
-            step_boundary: called after every token; on an XLA device, the function that runs
-                what was recorded so far (else the whole caption becomes one large graph).
+            step_boundary: called after every token: for a device that records operations, the
+                function that runs what was recorded so far (else the whole caption becomes one
+                large graph).
+            read_every: tokens between looks at whether all captions have ended. An accelerator
+                has to be waited for at each, and loses less by a few tokens too many.
 
         Returns:
             int64 ids on the CPU, as wide as the longest row, at most [B, 1 + max_len]. A row
@@ -166,6 +170,7 @@ class ImageCaptioningModel(nn.Module):
             end_id=end_id,
             pad_id=pad_id,
             step_boundary=step_boundary,
+            read_every=read_every,
         )
         best = found.ids[:, 0]
         return best[:, : 1 + int(found.lengths[:, 0].max())] if len(best) else best
@@ -180,6 +185,7 @@ class ImageCaptioningModel(nn.Module):
         end_id: int = 102,
         pad_id: int = 0,
         step_boundary: Callable[[], None] | None = None,
+        read_every: int = 1,
     ) -> Hypotheses:
         """As `generate`, with every caption kept and their log-probabilities."""
         options: dict[str, Any] = {
@@ -187,6 +193,7 @@ class ImageCaptioningModel(nn.Module):
             "end_id": end_id,
             "pad_id": pad_id,
             "step_boundary": step_boundary,
+            "read_every": read_every,
         }
         if num_beams == 1:
             return greedy_search(self, images, max_len, **options)

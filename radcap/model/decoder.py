@@ -1,25 +1,18 @@
-"""A post-norm Transformer decoder whose tensors keep the batch axis to themselves.
+"""A post-norm Transformer decoder, and its steps of one token with a cache.
 
 It computes what `torch.nn.TransformerDecoderLayer` computes with its default settings, under the
-same parameter names. That module folds batch and heads into one axis; on a mesh that shards the
-batch, the compiler then gathers the whole batch on every core. Here attention works on
-[B, H, T, d] from the start.
+same parameter names, with attention on [B, H, T, d]: batch and heads keep an axis each.
 
 Shape legend: B batch, T tokens, L memory tokens, S cached positions, D width, H heads, d = D / H.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from radcap.autocast import autocast_dtype
-from radcap.model.dropout import Dropout
-from radcap.model.dropout import dropout as drop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,45 +23,6 @@ class KeyValue(NamedTuple):
 
     key: Tensor
     value: Tensor
-
-
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    visible: Tensor | None = None,
-    is_causal: bool = False,
-    dropout: float = 0.0,
-) -> Tensor:
-    """Scaled dot-product attention (Vaswani et al. 2017, arXiv:1706.03762, equation 1).
-
-    Args:
-        query: [B, H, T, d].
-        key, value: [B, H, L, d].
-        visible: bool, broadcast to [B, H, T, L]; True where a query may look.
-        is_causal: let query t see keys 0 to t only (T = L); not together with `visible`.
-        dropout: probability of dropping an attention weight.
-
-    Returns:
-        [B, H, T, d].
-    """
-    assert visible is None or not is_causal
-    # torch's own on a CPU, given a dropout, is no faster than what follows, and its draws are slow.
-    if query.device.type != "xla" and not (dropout and query.device.type == "cpu"):
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask=visible, dropout_p=dropout, is_causal=is_causal
-        )
-    # torch's own decomposition goes through bmm over a folded [B * H, ...]; an einsum reaches
-    # XLA as one dot with two batch axes.
-    scores = torch.einsum("bhtd,bhld->bhtl", query / math.sqrt(query.shape[-1]), key)
-    if is_causal:
-        steps = torch.arange(query.shape[2], device=query.device)
-        visible = steps[:, None] >= steps[None, :]
-    if visible is not None:
-        scores = scores.masked_fill(~visible, float("-inf"))
-    weights = drop(scores.softmax(dim=-1), dropout)
-    return torch.einsum("bhtl,bhld->bhtd", weights, value)
 
 
 class MultiHeadAttention(nn.Module):
@@ -104,21 +58,19 @@ class MultiHeadAttention(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, each [B, H, T, d], of tokens [B, T, D]."""
-        query, key, value = self._project(x, slice(0, 3))
+        query, key, value = self.project_parts(x, slice(0, 3))
         return query, key, value
 
     def project_query(self, x: Tensor) -> Tensor:
         """Query [B, H, T, d] of tokens [B, T, D]."""
-        return self._project(x, slice(0, 1))[0]
+        return self.project_parts(x, slice(0, 1))[0]
 
     def project_key_value(self, memory: Tensor) -> KeyValue:
         """Keys and values, each [B, H, L, d], of memory [B, L, D]."""
-        return KeyValue(*self._project(memory, slice(1, 3)))
+        return KeyValue(*self.project_parts(memory, slice(1, 3)))
 
-    def _project(self, x: Tensor, parts: slice) -> list[Tensor]:
+    def project_parts(self, x: Tensor, parts: slice) -> list[Tensor]:
         """Some of query, key and value (0, 1, 2), each [B, H, T, d], of x [B, T, D]."""
-        if x.device.type == "xla":
-            return [self._project_heads(x, part) for part in range(parts.start, parts.stop)]
         rows = slice(parts.start * self.embed_dim, parts.stop * self.embed_dim)
         projected = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
         return [
@@ -126,47 +78,35 @@ class MultiHeadAttention(nn.Module):
             for part in projected.chunk(parts.stop - parts.start, dim=-1)
         ]
 
-    def _project_heads(self, x: Tensor, part: int) -> Tensor:
-        """Heads from the start: XLA's product writes them where attention reads them.
-
-        The parts of one product of all would be copied once more.
-        """
-        dtype = autocast_dtype(x)
-        weight = _Third.apply(self.in_proj_weight, part, dtype).unflatten(0, (self.num_heads, -1))
-        bias = _Third.apply(self.in_proj_bias, part, dtype).unflatten(0, (self.num_heads, 1, -1))
-        return torch.einsum("btc,hdc->bhtd", x, weight) + bias
-
     def attend(
         self, query: Tensor, kv: KeyValue, *, visible: Tensor | None = None, is_causal: bool = False
     ) -> Tensor:
-        """Attend with projected tensors and project the heads' answers back to [B, T, D]."""
+        """Attend with projected tensors and project the heads' answers back to [B, T, D].
+
+        Args:
+            query: [B, H, T, d].
+            kv: keys and values [B, H, L, d].
+            visible: bool, broadcast to [B, H, T, L]; True where a query may look.
+            is_causal: let query t see keys 0 to t only (T = L); not together with `visible`.
+        """
+        assert visible is None or not is_causal
+        return self.join_heads(self.attention(query, kv, visible, is_causal))
+
+    def attention(
+        self, query: Tensor, kv: KeyValue, visible: Tensor | None, is_causal: bool
+    ) -> Tensor:
+        """Scaled dot-product attention (Vaswani et al. 2017, arXiv:1706.03762, equation 1).
+
+        Arguments as for `attend`; [B, H, T, d].
+        """
         dropout = self.dropout if self.training else 0.0
-        heads = attention(
-            query, kv.key, kv.value, visible=visible, is_causal=is_causal, dropout=dropout
+        return F.scaled_dot_product_attention(
+            query, kv.key, kv.value, attn_mask=visible, dropout_p=dropout, is_causal=is_causal
         )
-        if heads.device.type != "xla":
-            return self.out_proj(heads.transpose(1, 2).flatten(2))
-        weight = self.out_proj.weight.unflatten(1, (self.num_heads, -1))
-        return torch.einsum("bhtd,chd->btc", heads, weight) + self.out_proj.bias.to(heads.dtype)
 
-
-class _Third(torch.autograd.Function):
-    """A third of the rows of a parameter, cast; its gradient is widened last.
-
-    Narrow gradients of parts stay apart until the optimizer reads them. Those of a slice and a
-    cast, as torch writes them, are added up in float32 and written to memory first.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, whole: Tensor, part: int, dtype: torch.dtype) -> Tensor:
-        ctx.part, ctx.dtype = part, whole.dtype
-        return whole.chunk(3)[part].to(dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        rows = len(gradients[0])
-        around = (0, 0) * (gradients[0].ndim - 1) + (ctx.part * rows, (2 - ctx.part) * rows)
-        return F.pad(gradients[0], around).to(ctx.dtype), None, None
+    def join_heads(self, heads: Tensor) -> Tensor:
+        """Project the heads' answers [B, H, T, d] to [B, T, D]."""
+        return self.out_proj(heads.transpose(1, 2).flatten(2))
 
 
 class DecoderLayer(nn.Module):
@@ -190,7 +130,7 @@ class DecoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dim)
         self.norm2 = nn.LayerNorm(embed_dim)
         self.norm3 = nn.LayerNorm(embed_dim)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         """Map tokens [B, T, D] and memory [B, L, D] to tokens [B, T, D]; token t sees 0 to t."""
@@ -265,7 +205,7 @@ class TransformerDecoder(nn.Module):
             memory_kv: from `project_memory`.
             cache: keys and values [B, H, S, d] of all earlier tokens, one pair a layer; those of
                 `position` are written in place.
-            position: int64 [1]; a tensor, so that every position runs the same XLA graph.
+            position: int64 [1]; a tensor, so that every position runs the same compiled graph.
         """
         num_positions = cache[0].key.shape[2]
         visible = torch.arange(num_positions, device=x.device)[None, :] <= position

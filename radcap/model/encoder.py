@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_small
 
-from radcap.model.stem import NUM_BLOCKS, stem_in_strips
-
 IMAGE_SIZE = 224
 NUM_CHANNELS = 576  # of the last feature map
 IMAGE_GRID = 7  # squares a side: the encoder's stride is 32
@@ -29,10 +27,6 @@ class ImageEncoder(nn.Module):
     Searching for MobileNetV3, Howard et al. 2019, arXiv:1905.02244. Its state dict is that of
     `torchvision.models.mobilenet_v3_small` without the `classifier.*` entries.
 
-    Attributes:
-        strip_groups: 0, or into how many groups the images of a training batch are parted for
-            `radcap.model.stem`; the batch norms then are those of a runtime that compiles.
-
     Args:
         batch_norm_momentum: weight of the newest batch in the running statistics. torchvision's
             0.01 suits trained weights; from random ones it lags for hundreds of steps (use 0.1).
@@ -47,15 +41,14 @@ class ImageEncoder(nn.Module):
     def __init__(self, batch_norm_momentum: float = 0.01) -> None:
         super().__init__()
         self.frozen = False
-        self.strip_groups = 0
         if not 0.0 < batch_norm_momentum <= 1.0:
             raise ValueError(f"batch_norm_momentum must be in (0, 1], not {batch_norm_momentum}")
         norm_layer = partial(nn.BatchNorm2d, eps=0.001, momentum=batch_norm_momentum)
         self.features = mobilenet_v3_small(weights=None, norm_layer=norm_layer).features
         mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
         std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
-        # Buffers, so that they lie on the device before the first step; not persistent, so that
-        # the state dict stays the published one.
+        # Buffers, so that they move with the model; not persistent, so that the state dict stays
+        # the published one.
         self.register_buffer("pixel_scale", 1.0 / (255.0 * std), persistent=False)
         self.register_buffer("pixel_shift", -mean / std, persistent=False)
 
@@ -94,16 +87,13 @@ class ImageEncoder(nn.Module):
             )
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise ValueError(f"images must be uint8 or normalised floats, not {images.dtype}")
-        if self.strip_groups and self.training:
-            x = stem_in_strips(self.features, images, self._normalise, self.strip_groups)
-            return self.features[NUM_BLOCKS:](x)
-        if torch.is_autocast_enabled("cpu") and images.device.type == "cpu":
-            # Depthwise convolutions in bf16 take a CPU two to five times as long.
-            with torch.autocast("cpu", enabled=False):
-                return self.features(self._normalise(images))
-        return self.features(self._normalise(images))
+        return self.compute(images)
 
-    def _normalise(self, images: Tensor) -> Tensor:
+    def compute(self, images: Tensor) -> Tensor:
+        """`forward` of images that are known to be right."""
+        return self.features(self.normalise(images))
+
+    def normalise(self, images: Tensor) -> Tensor:
         """Floats of uint8 [..., 3, H, W], as the network expects them; floats as they are."""
         if images.dtype != torch.uint8:
             return images

@@ -1,7 +1,7 @@
 """Greedy search with a key/value cache whose shapes never change, and what every search shares.
 
 Every tensor of the loop has its final size from the start and the position is a tensor, so that
-all tokens of all captions run the same XLA graph.
+all tokens of all captions run the same compiled graph.
 
 Shape legend: B batch, K captions kept for an image, R = B * K rows, T tokens, L memory tokens,
 S cached positions, D width, H heads, d = D / H, V vocabulary.
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from radcap.model.decoder import TransformerDecoder
-    from radcap.model.output import OutputLayer
-
-# On an accelerator, asking whether all rows have ended waits for the device.
-_TOKENS_BETWEEN_READS = 8
+    from radcap.model.loss import OutputLayer
 
 
 class Searchable(Protocol):
@@ -75,7 +72,7 @@ class SearchState(NamedTuple):
         log_probs: float32 [R], of the captions so far.
         ended: bool [R].
         position: int64 [1], of the newest tokens; a tensor, so that every position runs the same
-            XLA graph.
+            compiled graph.
     """
 
     memory_kv: Sequence[KeyValue]
@@ -206,6 +203,7 @@ def greedy_search(
     end_id: int,
     pad_id: int,
     step_boundary: Callable[[], None] | None = None,
+    read_every: int = 1,
 ) -> Hypotheses:
     """Take the likeliest token at every step; see `ImageCaptioningModel.search`."""
     with searching(model, max_len, start_id=start_id, end_id=end_id, pad_id=pad_id):
@@ -213,6 +211,7 @@ def greedy_search(
             lambda: begin_search(model, images, max_len, start_id=start_id, pad_id=pad_id),
             lambda state: greedy_step(model, state, end_id=end_id, pad_id=pad_id),
             step_boundary,
+            read_every,
         )
     return hypotheses(state, start_id=start_id)
 
@@ -244,39 +243,44 @@ def run_search(
     begin: Callable[[], SearchState],
     step: Callable[[SearchState], SearchState],
     step_boundary: Callable[[], None] | None,
+    read_every: int,
 ) -> SearchState:
     """Take steps until all rows have ended or are full.
 
     Args:
         begin: makes the first state. It is not handed over ready: a caller that kept it would have
-            an XLA device compute its used-up cache too, in a graph of its own.
+            a compiling device compute its used-up cache too, in a graph of its own.
         step: writes one more token; uses its argument up.
-        step_boundary: see `ImageCaptioningModel.generate`.
+        step_boundary, read_every: see `ImageCaptioningModel.generate`.
     """
     state = begin()
     if step_boundary is not None:
         step_boundary()
-    reads_every = 1 if state.ids.device.type == "cpu" else _TOKENS_BETWEEN_READS
     max_len = state.written.shape[1]
     for num_written in range(1, max_len + 1):
         state = step(state)
         all_ended = state.ended.all()
         if step_boundary is not None:
             step_boundary()
-        if num_written % reads_every == 0 and bool(all_ended):
+        if num_written % read_every == 0 and bool(all_ended):
             break
     return state
 
 
 def hypotheses(state: SearchState, *, start_id: int, num_beams: int = 1) -> Hypotheses:
     """Fetch what a search has written."""
-    # Trimmed on the CPU: a width that depends on the captions would be a new graph on XLA.
-    written, lengths = state.written.cpu(), state.lengths.cpu()
+    # Trimmed on the host: a width that depends on the captions would be a new compiled graph.
+    written, lengths = _fetched(state.written), _fetched(state.lengths)
     width = int(lengths.max()) if len(lengths) else 0
     start = torch.full((len(written), 1), start_id, dtype=torch.int64)
     ids = torch.cat([start, written[:, :width]], dim=1)
     return Hypotheses(
         ids.unflatten(0, (-1, num_beams)),
         lengths.unflatten(0, (-1, num_beams)),
-        state.log_probs.cpu().unflatten(0, (-1, num_beams)),
+        _fetched(state.log_probs).unflatten(0, (-1, num_beams)),
     )
+
+
+def _fetched(tensor: Tensor) -> Tensor:
+    """A tensor on the host, wherever it was."""
+    return torch.from_numpy(tensor.numpy(force=True))

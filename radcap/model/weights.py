@@ -15,8 +15,8 @@ from torchvision.models import MobileNet_V3_Small_Weights
 
 from radcap.errors import RadcapError, one_line
 from radcap.files.reading import LFS_POINTER, is_lfs_pointer_file
+from radcap.files.tensors import UNREADABLE, read_tensors
 from radcap.model.captioner import ImageCaptioningModel
-from radcap.model.tensors import UNREADABLE, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -238,7 +238,7 @@ def _check_names_and_shapes(
 
 def _is_alike(entry: Tensor, expected: Tensor) -> bool:
     """Whether an entry may be copied into a parameter without losing what it means."""
-    is_dense = entry.layout == torch.strided and entry.device.type == "cpu"
+    is_dense = entry.layout == torch.strided
     return is_dense and entry.is_floating_point() == expected.is_floating_point()
 
 

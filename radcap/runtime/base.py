@@ -51,6 +51,7 @@ class Runtime(abc.ABC):
         can_caption: whether captions can be made on these devices.
         step_boundary: runs what was recorded so far, for loops such as
             `ImageCaptioningModel.generate`; None where every operation runs at once.
+        read_every: tokens that such a loop writes between looks at the device.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Runtime(abc.ABC):
     compiles: bool = False
     can_caption: bool = True
     step_boundary: Callable[[], None] | None = None
+    read_every: int = 8
 
     def check_batch_size(self, batch_size: int, accumulate: int = 1) -> None:
         """Refuse a global batch that the devices cannot share evenly.

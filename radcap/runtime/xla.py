@@ -31,9 +31,7 @@ from radcap.errors import ConfigError, RadcapError
 from radcap.host.console import heartbeat
 from radcap.optim.adam import DeviceAdam, parameter_groups
 from radcap.runtime.base import B, Runtime, T, gather_objects
-from radcap.runtime.embedding import narrow_embeddings
 from radcap.runtime.graphs import GraphWatch
-from radcap.runtime.norm import spread_batch_norms, spread_layer_norms
 from radcap.runtime.transfer import Transfer
 
 # In what libtpu says.
@@ -104,7 +102,6 @@ class XlaRuntime(Runtime):
     def place(self, model: nn.Module) -> None:
         host = [tensor.detach().cpu() for tensor in (*model.parameters(), *model.buffers())]
         model.to(self.device)
-        self._adapt(model)
         # A step gives weights back that are written in place and marked as on all devices; those
         # of the first step have to be so too, or the second one is another graph.
         placed = (*model.parameters(), *model.buffers())
@@ -113,16 +110,6 @@ class XlaRuntime(Runtime):
             spmd.mark_sharding(tensor, self._mesh, (None,) * tensor.ndim)
         # Uploads. A scalar such as a step count of 0 would else be a constant of the first graph.
         torch_xla.sync()
-
-    def _adapt(self, model: nn.Module) -> None:
-        """Give a model the modules that compile well, its state unchanged."""
-        spread_batch_norms(model, self.sum_over_devices, num_processes=1)
-        spread_layer_norms(model)
-        narrow_embeddings(model, self.num_shards)
-        module: Any
-        for module in model.modules():
-            if hasattr(module, "strip_groups"):
-                module.strip_groups = self.num_shards
 
     def make_adam(
         self,

@@ -16,6 +16,7 @@ from torch import nn
 
 from radcap.config.schema import MAX_POSITIONS, RuntimeConfig
 from radcap.errors import ConfigError, RadcapError
+from radcap.forms.lists import place
 from radcap.inference.captions import Caption, caption_attention, caption_images
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.encoder import IMAGE_GRID
@@ -71,7 +72,7 @@ class Captioner:
         self._runtime = open_runtime(config)
         self._runtime.check_batch_size(batch_size)
         self._model = pretrained.model
-        self._runtime.place(self._model)
+        place(self._model, self._runtime)
         if is_int8:
             self._model = quantised(self._model)
         self._batch_size = batch_size
@@ -232,8 +233,9 @@ def quantised(model: ImageCaptioningModel) -> ImageCaptioningModel:
     with warnings.catch_warnings():
         # It leaves torch with 2.10, and radcap is held at 2.9.
         warnings.simplefilter("ignore", DeprecationWarning)
-        # By type, and the output layer's own is none that it knows.
         plain = copy.deepcopy(model)
-        output: nn.Module = plain.fc_out
-        output.__class__ = nn.Linear
+        # By type, and the output layer's own is none that it knows.
+        output = nn.Linear(plain.fc_out.in_features, plain.fc_out.out_features, device="meta")
+        output.weight, output.bias = plain.fc_out.weight, plain.fc_out.bias
+        plain.fc_out = output  # type: ignore[assignment]
         return quantize_dynamic(plain, {nn.Linear}, dtype=torch.qint8, inplace=True)

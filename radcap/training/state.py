@@ -9,6 +9,7 @@ import torch
 
 from radcap.config.schema import Config
 from radcap.errors import ConfigError, RadcapError, first_line
+from radcap.forms.lists import place
 from radcap.host.console import heartbeat, say
 from radcap.optim.schedule import run_length
 from radcap.runtime.select import open_runtime
@@ -116,7 +117,7 @@ class Run:
                 vocab_size=len(inputs.tokenizer),
                 weights=restored.model if restored else None,
             )
-            self.runtime.place(self.model)
+            place(self.model, self.runtime)
             self.optimizer = self.runtime.make_adam(
                 self.model, config.optimizer, encoder=self.model.image_parameters()
             )

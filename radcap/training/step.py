@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from radcap.model.captioner import ImageCaptioningModel
-from radcap.model.loss import caption_loss, row_losses
 from radcap.runtime.base import Runtime
 
 
@@ -116,10 +115,9 @@ def row_loss_sums(
     """
     with runtime.arithmetic():
         hidden = model.decode(model.encode_images(images), tokens[:, :-1])
-        return row_losses(hidden, model.fc_out, tokens[:, 1:], pad_id=pad_id)
+        return model.fc_out.row_losses(hidden, tokens[:, 1:], pad_id)
 
 
 def _loss_sum(model: ImageCaptioningModel, images: Tensor, tokens: Tensor, pad_id: int) -> Tensor:
     hidden = model.decode(model.encode_images(images), tokens[:, :-1])
-    loss_sum, _ = caption_loss(hidden, model.fc_out, tokens[:, 1:], pad_id=pad_id)
-    return loss_sum
+    return model.fc_out.loss_sum(hidden, tokens[:, 1:], pad_id)

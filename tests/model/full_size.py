@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from radcap.forms.lists import XLA, convert
 from radcap.model.captioner import ImageCaptioningModel
 
 MAX_LEN = 20
@@ -77,6 +78,7 @@ def main(device_name: str) -> dict[str, object]:
         import torch_xla
 
         step_boundary, device = torch_xla.sync, torch_xla.device()
+        convert(model, XLA)
         model = model.to(device)
         torch_xla.sync()  # the move is a graph of its own
         before = num_compiled()

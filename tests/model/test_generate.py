@@ -66,17 +66,21 @@ def test_cached_logits_equal_those_of_the_whole_prefix() -> None:
 
 
 @pytest.mark.parametrize("end_id", [2, 48, 96, 135, 200])
-def test_each_row_ends_by_itself_and_the_loop_with_the_last(
-    golden_model: ImageCaptioningModel, golden_images: Tensor, end_id: int
+@pytest.mark.parametrize("read_every", [1, 3])
+def test_each_row_ends_by_itself_and_the_loop_at_the_next_look_after_the_last(
+    golden_model: ImageCaptioningModel, golden_images: Tensor, end_id: int, read_every: int
 ) -> None:
     captions = [recomputed_caption(golden_model, image, 20, end_id) for image in golden_images]
     assert len(captions[0]) != len(captions[1])
     width = max(map(len, captions))
     steps = []
     golden_model.fc_out.register_forward_hook(lambda *_: steps.append(1))
-    ids = golden_model.generate(golden_images, 20, start_id=START, end_id=end_id, pad_id=PAD)
+    ids = golden_model.generate(
+        golden_images, 20, start_id=START, end_id=end_id, pad_id=PAD, read_every=read_every
+    )
     assert ids.tolist() == [row + [PAD] * (width - len(row)) for row in captions]
-    assert len(steps) == min(width, 20)  # all after START, and END unless the limit comes first
+    # All after START, and END unless the limit comes first.
+    assert len(steps) == min(-(-width // read_every) * read_every, 20)
 
 
 def test_mode_and_gradients_are_left_as_they_were() -> None:

@@ -162,7 +162,7 @@ def test_entries_that_cannot_be_a_captioners(tmp_path: Path) -> None:
         ("sparse", {"fc_out.bias": bias.to_sparse()}, r"fc_out\.bias float32 sparse_coo"),
         ("whole", {"fc_out.bias": bias.int()}, r"numbers: fc_out\.bias int32 strided"),
         ("complex", {"fc_out.bias": bias.cfloat()}, r"fc_out\.bias complex64"),
-        ("meta", {"fc_out.bias": bias.to("meta")}, r"fc_out\.bias float32"),
+        ("meta", {"fc_out.bias": bias.to("meta")}, "neither a safe PyTorch file nor"),
     ]:
         torch.save({**captioner, **change}, tmp_path / f"{name}.bin")
         with pytest.raises(WeightsError, match=message) as error:

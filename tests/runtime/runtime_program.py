@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from radcap.config.schema import OptimizerConfig, RuntimeConfig
 from radcap.errors import ConfigError
+from radcap.forms.lists import place
 from radcap.model import encoder
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.base import Runtime
@@ -73,6 +74,7 @@ class Trainer:
         *,
         dropout: float = 0.0,
         accumulate: int = 1,
+        plain: bool = False,
     ) -> None:
         runtime.seed(0)
         self.runtime = runtime
@@ -81,7 +83,10 @@ class Trainer:
         )
         if saved:
             self.model.load_state_dict(saved["model"])
-        runtime.place(self.model)
+        if plain:
+            runtime.place(self.model)
+        else:
+            place(self.model, runtime)
         options = OptimizerConfig(
             lr=RATE,
             encoder_lr_scale=1.0,
@@ -121,11 +126,16 @@ class Trainer:
             }
 
 
-def curve(name: str, devices: str, first: str, last: str, path: str, dropout: str) -> Any:
-    """Losses of steps [first, last), saved at the end; goes on from the file if it is there."""
+def curve(
+    name: str, devices: str, first: str, last: str, path: str, dropout: str, *plain: str
+) -> Any:
+    """Losses of steps [first, last), saved at the end; goes on from the file if it is there.
+
+    A last word of `plain` leaves the modules as they are.
+    """
     runtime = open_device(name, int(devices))
     saved = torch.load(path, weights_only=True) if Path(path).exists() else None
-    trainer = Trainer(runtime, saved, dropout=float(dropout))
+    trainer = Trainer(runtime, saved, dropout=float(dropout), plain=bool(plain))
     reads, executions = runtime.log_reads, executed(name)
     losses = trainer.train(range(int(first), int(last)))
     reads, executions = runtime.log_reads - reads, executed(name) - executions
@@ -193,8 +203,13 @@ def bad_step_then_captions() -> Any:
     with runtime.purpose("generate"):
         for end_id in {49, *plain[0, 1:].tolist()}:
             ids = {"start_id": 1, "end_id": end_id}
-            on_device = runtime.upload_rows(images)
-            found = trainer.model.generate(on_device, 9, **ids, step_boundary=runtime.step_boundary)
+            found = trainer.model.generate(
+                runtime.upload_rows(images),
+                9,
+                **ids,
+                step_boundary=runtime.step_boundary,
+                read_every=runtime.read_every,
+            )
             equal &= torch.equal(found, twin.generate(images, 9, **ids))
             widths.add(found.shape[1])
     trainer.train(range(3, 5))

@@ -87,6 +87,16 @@ def test_steps_on_eight_devices_are_those_of_plain_torch_and_a_program_each(
 
 
 @pytest.mark.slow
+def test_a_plain_model_has_the_losses_of_its_forms(
+    tmp_path: Path, run_program: Callable[..., Any]
+) -> None:
+    listed = run_program("curve", "xla_cpu", 1, 0, 5, tmp_path / "listed.pt", 0)["losses"]
+    plain = run_program("curve", "xla_cpu", 1, 0, 5, tmp_path / "plain.pt", 0, "plain")["losses"]
+    assert plain == pytest.approx(listed, rel=1e-5)
+    assert plain != listed  # other programs
+
+
+@pytest.mark.slow
 def test_batch_norm_statistics_are_those_of_plain_torch(
     tmp_path: Path, run_program: Callable[..., Any]
 ) -> None:

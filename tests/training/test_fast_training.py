@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from radcap.config.schema import OptimizerConfig
 from radcap.data.collate import encode_captions, load_tokenizer
 from radcap.data.phantom.grammar import draw_caption, draw_labels
 from radcap.data.phantom.images import draw
+from radcap.forms.lists import place
 from radcap.model.captioner import ImageCaptioningModel
 from radcap.runtime.native import NativeRuntime
 from radcap.training.step import TrainStep
@@ -52,8 +53,6 @@ def make_model() -> ImageCaptioningModel:
 def plain(batches: list[Rows], dropout_seed: int) -> list[float]:
     """Eager float32, all positions, torch's own dropout, cross-entropy and Adam."""
     model = make_model()
-    for layer in model.decoder.layers:
-        layer.dropout = nn.Dropout(0.1)
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     torch.manual_seed(dropout_seed)
     losses = []
@@ -72,7 +71,7 @@ def fast(batches: list[Rows]) -> list[float]:
     """The trainer's own step in bf16, as a CPU that multiplies it is told by default."""
     runtime = NativeRuntime("cpu", precision="fp32", threads=1, training_precision="bf16")
     model = make_model()
-    runtime.place(model)
+    place(model, runtime)
     step = TrainStep(model, runtime.make_adam(model, OPTIMIZER), runtime, pad_id=0)
     torch.manual_seed(3)
     given = runtime.batches(batches[i % BATCHES] for i in range(STEPS))

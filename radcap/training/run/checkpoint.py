@@ -35,7 +35,7 @@ from radcap.files.atomic import (
 )
 from radcap.files.mappings import read_mapping
 from radcap.files.reading import LFS_POINTER, is_lfs_pointer_file, open_regular
-from radcap.model.tensors import UNREADABLE, read_tensors
+from radcap.files.tensors import UNREADABLE, read_tensors
 from radcap.training.run.moment import read_progress
 
 _MODEL, _OPTIMIZER, _RANDOM = "model.safetensors", "optimizer.pt", "random.pt"

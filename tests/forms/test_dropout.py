@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from radcap.model.dropout import Dropout, dropout, hash_positions
+from radcap.forms.dropout import (
+    DrawnDropout,
+    HashDropout,
+    dropout_by_draws,
+    dropout_by_hash,
+    hash_positions,
+)
 
+Dropout = Callable[[Tensor, float], Tensor]
 ROWS, COLUMNS, DROPPED = (21, 32), 512, 0.1
 
 
@@ -74,7 +82,7 @@ def test_a_vector_has_a_mask_too() -> None:
 def test_the_share_and_the_mean(p: float, shape: tuple[int, ...]) -> None:
     """Five standard deviations of a binomial share."""
     torch.manual_seed(0)
-    kept = dropout(torch.ones(shape), p)
+    kept = dropout_by_draws(torch.ones(shape), p)
     share = (kept == 0).double().mean().item()
     deviation = (p * (1 - p) / kept.numel()) ** 0.5
     assert share == pytest.approx(p, abs=5 * deviation + 1 / 65_536)
@@ -86,7 +94,7 @@ def test_the_share_and_the_mean(p: float, shape: tuple[int, ...]) -> None:
 def test_neighbours_are_independent() -> None:
     """Four numbers come from one draw: none may tell of another, at any distance."""
     torch.manual_seed(0)
-    dropped = (dropout(torch.ones(1_000_000), 0.5) == 0).double()
+    dropped = (dropout_by_draws(torch.ones(1_000_000), 0.5) == 0).double()
     for distance in range(1, 9):
         both = (dropped[distance:] * dropped[:-distance]).mean().item()
         assert both == pytest.approx(0.25, abs=0.003), distance
@@ -95,11 +103,12 @@ def test_neighbours_are_independent() -> None:
 def test_every_place_in_a_draw_has_the_whole_range() -> None:
     """random_() without bounds would leave a sign bit at 0, and one place in four kept for ever."""
     torch.manual_seed(0)
-    dropped = (dropout(torch.ones(400_000), 0.25) == 0).double().view(-1, 4).mean(dim=0)
+    dropped = (dropout_by_draws(torch.ones(400_000), 0.25) == 0).double().view(-1, 4).mean(dim=0)
     assert dropped.tolist() == pytest.approx([0.25] * 4, abs=0.01)
 
 
-def test_the_gradient_has_the_mask_of_the_forward_pass() -> None:
+@pytest.mark.parametrize("dropout", [dropout_by_draws, dropout_by_hash])
+def test_the_gradient_has_the_mask_of_the_forward_pass(dropout: Dropout) -> None:
     x = torch.randn(50, 40, requires_grad=True)
     y = dropout(x, 0.3)
     y.sum().backward()
@@ -108,8 +117,11 @@ def test_the_gradient_has_the_mask_of_the_forward_pass() -> None:
     assert 0 < (x.grad == 0).sum() < x.numel()
 
 
+@pytest.mark.parametrize("dropout", [dropout_by_draws, dropout_by_hash])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_the_dtype_stays_and_a_state_of_the_generator_repeats_it(dtype: torch.dtype) -> None:
+def test_the_dtype_stays_and_a_state_of_the_generator_repeats_it(
+    dropout: Dropout, dtype: torch.dtype
+) -> None:
     x = torch.randn(3, 7).to(dtype)
     state = torch.get_rng_state()
     first, second = dropout(x, 0.5), dropout(x, 0.5)
@@ -119,10 +131,13 @@ def test_the_dtype_stays_and_a_state_of_the_generator_repeats_it(dtype: torch.dt
     assert torch.equal(dropout(x, 0.5), first)
 
 
-def test_nothing_is_dropped_or_drawn_outside_of_training() -> None:
+@pytest.mark.parametrize("form", [DrawnDropout, HashDropout])
+def test_nothing_is_dropped_or_drawn_outside_of_training(form: type[nn.Dropout]) -> None:
     x, state = torch.randn(5, 5), torch.get_rng_state()
-    assert Dropout(0.5).eval()(x) is x
-    assert Dropout(0.0).train()(x) is x
+    assert form(0.5).eval()(x) is x
+    assert form(0.0).train()(x) is x
     assert torch.equal(torch.get_rng_state(), state)
-    assert not torch.equal(Dropout(0.5).train()(x), x)
-    assert dropout(torch.randn(0, 3), 0.5).shape == (0, 3)
+    dropped = form(0.5).train()(x)
+    assert torch.equal(dropped[dropped != 0], 2 * x[dropped != 0])
+    assert 0 < (dropped == 0).sum() < 25
+    assert form(0.5).train()(torch.randn(0, 3)).shape == (0, 3)

@@ -5,32 +5,30 @@ Shape legend: B batch, C channels, H height, W width, D width of a token.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from radcap.autocast import autocast_dtype, wide
+from radcap.forms.dtypes import autocast_dtype, wide
+from radcap.forms.spread import Spread
 
-Sum = Callable[[Tensor], Tensor]
 
-
-class SpreadBatchNorm2d(nn.BatchNorm2d):
+class GlobalBatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d` over the rows of all devices, in float32 at least.
 
     As torch does, training normalises with the biased variance and keeps the unbiased one
     (torch_xla's own keeps the biased one). XLA's partitioner cannot cut its batch norm operation:
     the whole batch would be gathered on every device, and the encoder run there in full.
-
-    Attributes:
-        sum_over_devices: adds a tensor over all processes; the identity where one program sees
-            the rows of all devices.
-        num_processes: processes whose rows are added, each with as many.
     """
 
-    sum_over_devices: Sum
-    num_processes: int
+    spread: Spread
+
+    @staticmethod
+    def fits(plain: nn.Module) -> bool:
+        """Whether a batch norm has weights, and running statistics that move."""
+        assert isinstance(plain, nn.BatchNorm2d)
+        return plain.affine and plain.track_running_stats and plain.momentum is not None
 
     def forward(self, input: Tensor, halo: int = 0) -> Tensor:
         """Map [B, C, H, W] to the same shape and dtype.
@@ -48,13 +46,13 @@ class SpreadBatchNorm2d(nn.BatchNorm2d):
             shift = self.bias - self.running_mean * scale
             return (wide(input) * _over_channels(scale) + _over_channels(shift)).to(input.dtype)
         batch, _, height, width = input.shape
-        count = batch * (height - halo) * width * self.num_processes
+        count = batch * (height - halo) * width * self.spread.num_processes
         counted = None
         if halo:
             rows = torch.arange(height, device=input.device) >= halo
             counted = rows.to(self.weight.dtype)[:, None]
         output, mean, variance = _BatchNorm.apply(
-            input, self.weight, self.bias, counted, self.eps, count, self.sum_over_devices
+            input, self.weight, self.bias, counted, self.eps, count, self.spread
         )
         self._keep(mean, variance * (count / max(count - 1, 1)))
         return output
@@ -80,20 +78,20 @@ class _BatchNorm(torch.autograd.Function):
         counted: Tensor | None,
         eps: float,
         count: int,
-        total: Sum,
+        spread: Spread,
     ) -> tuple[Tensor, Tensor, Tensor]:
         values = wide(input)
         own = values if counted is None else values * counted
         # E[x^2] - E[x]^2, as XLA itself has it: one pass over the input instead of two.
         sums = torch.stack([own.sum((0, 2, 3)), (own * values).sum((0, 2, 3))])
-        mean, mean_square = (total(sums) / count).unbind()
+        mean, mean_square = (spread.total(sums) / count).unbind()
         variance = (mean_square - mean.square()).clamp(min=0)
         inverse = torch.rsqrt(variance + eps)
         scale = weight * inverse
         shift = bias - mean * scale
         output = values * _over_channels(scale) + _over_channels(shift)
         ctx.save_for_backward(input, weight, counted, mean, inverse)
-        ctx.count, ctx.total = count, total
+        ctx.count, ctx.total = count, spread.total
         ctx.mark_non_differentiable(mean, variance)
         return output.to(input.dtype), mean, variance
 
@@ -118,7 +116,7 @@ class _BatchNorm(torch.autograd.Function):
         return to_input.to(input.dtype), own[1], own[0], None, None, None, None
 
 
-class SpreadLayerNorm(nn.LayerNorm):
+class AutocastLayerNorm(nn.LayerNorm):
     """`nn.LayerNorm` over the last axis, computed in float32.
 
     torch_xla makes a batch norm of it, with the rows as channels, which its partitioner gathers.
@@ -126,33 +124,18 @@ class SpreadLayerNorm(nn.LayerNorm):
     bytes of what torch's own autocast leaves in float32.
     """
 
+    @staticmethod
+    def fits(plain: nn.Module) -> bool:
+        """Whether a layer norm is over the last axis, with weight and bias."""
+        assert isinstance(plain, nn.LayerNorm)
+        return len(plain.normalized_shape) == 1 and plain.bias is not None
+
     def forward(self, input: Tensor) -> Tensor:
         """Map [..., D] to the same shape, in the dtype of autocast, else of the input."""
         values = wide(input)
         centred = values - values.mean(-1, keepdim=True)
         inverse = torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.eps)
         return (centred * inverse * self.weight + self.bias).to(autocast_dtype(input))
-
-
-def spread_batch_norms(model: nn.Module, total: Sum, num_processes: int) -> None:
-    """Make every batch norm of a model one over all devices, in place; its state stays.
-
-    Args:
-        total, num_processes: see `SpreadBatchNorm2d`.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.__class__ = SpreadBatchNorm2d
-            assert isinstance(module, SpreadBatchNorm2d)
-            module.sum_over_devices, module.num_processes = total, num_processes
-
-
-def spread_layer_norms(model: nn.Module) -> None:
-    """Make every layer norm of a model one that a partitioner can cut, in place."""
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
-            assert len(module.normalized_shape) == 1 and module.bias is not None
-            module.__class__ = SpreadLayerNorm
 
 
 def _over_channels(values: Tensor) -> Tensor:

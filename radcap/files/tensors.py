@@ -117,7 +117,9 @@ def _check_held(content: Any, size: int) -> None:
             waiting += ((entry, depth + 1) for entry in value.values())
         elif isinstance(value, list | tuple | set | frozenset):
             waiting += ((entry, depth + 1) for entry in value)
-        elif isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta:
+        elif isinstance(value, Tensor) and value.is_meta:
+            raise ValueError("a tensor without its numbers")
+        elif isinstance(value, Tensor) and value.layout == torch.strided:
             num_bytes = value.numel() * value.element_size()
             claimed += num_bytes
             if num_bytes > value.untyped_storage().nbytes() or claimed > _SHARED * size + _SLACK:

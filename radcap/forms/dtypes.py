@@ -1,4 +1,4 @@
-"""The dtypes that arithmetic is done in, for models and runtimes."""
+"""The dtypes that arithmetic is done in."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Odd, from the golden ratio: neighbouring positions start far apart (Knuth, The Art of Computer
@@ -25,38 +24,39 @@ _LEVELS = 1 << 16  # of a random number of 16 bits
 _LANES = 4  # such numbers in one draw of 64 bits
 
 
-def dropout(x: Tensor, p: float) -> Tensor:
+class DrawnDropout(nn.Dropout):
+    """`nn.Dropout` by `dropout_by_draws`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map a tensor to one of the same shape and dtype."""
+        return dropout_by_draws(input, self.p) if self.training else input
+
+
+class HashDropout(nn.Dropout):
+    """`nn.Dropout` by `dropout_by_hash`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map a tensor to one of the same shape and dtype."""
+        return dropout_by_hash(input, self.p) if self.training else input
+
+
+def dropout_by_draws(x: Tensor, p: float) -> Tensor:
     """Zero every element with probability `p`, and scale the rest so that the mean stays.
 
-    Dropout: A Simple Way to Prevent Neural Networks from Overfitting, Srivastava et al. 2014. On a
-    CPU the probability is `p` to the nearest 1 / 65,536, and the scale is that probability's own,
-    as nearly as the dtype has it.
+    Dropout: A Simple Way to Prevent Neural Networks from Overfitting, Srivastava et al. 2014. The
+    probability is `p` to the nearest 1 / 65,536, and the scale is that probability's own, as
+    nearly as the dtype has it.
 
     Args:
-        x: floating, any shape; on an XLA device its first axis may be spread over devices.
+        x: floating, any shape, on the host.
         p: in [0, 1); 0 returns `x` itself.
 
     Returns:
         Of the same shape and dtype.
     """
+    assert p < 1.0
     if p == 0.0:
         return x
-    if x.device.type == "cpu":
-        return _dropout_by_draws(x, p)
-    if x.device.type == "xla":
-        return _dropout_by_hash(x, p)
-    return F.dropout(x, p)
-
-
-class Dropout(nn.Dropout):
-    """`dropout` in training, the identity in evaluation."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Map a tensor to one of the same shape and dtype."""
-        return dropout(input, self.p if self.training else 0.0)
-
-
-def _dropout_by_draws(x: Tensor, p: float) -> Tensor:
     dropped = min(round(p * _LEVELS), _LEVELS - 1)
     draws = torch.empty(-(-x.numel() // _LANES), dtype=torch.int64)
     draws.random_(-(1 << 63), None)  # all 64 bits
@@ -65,7 +65,11 @@ def _dropout_by_draws(x: Tensor, p: float) -> Tensor:
     return x * kept.mul_(_LEVELS / (_LEVELS - dropped))
 
 
-def _dropout_by_hash(x: Tensor, p: float) -> Tensor:
+def dropout_by_hash(x: Tensor, p: float) -> Tensor:
+    """`dropout_by_draws` with `p` itself, of `x` whose first axis may be spread over devices."""
+    assert p < 1.0
+    if p == 0.0:
+        return x
     # As a signed number, a hash lies below this bound in 1 - p of all cases. As a tensor: with a
     # Python number, torch_xla compares in 64 bits, which a TPU has to emulate.
     bound = min(round((1.0 - p) * 2**32) - 2**31, 2**31 - 1)

@@ -15,8 +15,8 @@ import safetensors.torch
 import torch
 from bounds import bounded
 
+from radcap.files.tensors import UNREADABLE, read_tensors
 from radcap.model.captioner import ImageCaptioningModel
-from radcap.model.tensors import UNREADABLE, read_tensors
 from radcap.model.weights import WeightsError, WeightsUnavailable, load_captioner_weights
 
 TINY = ImageCaptioningModel(30, embed_dim=16, num_layers=1, num_heads=4)

@@ -8,17 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from radcap.runtime.embedding import NarrowEmbedding, narrow_embeddings
+from radcap.forms.embedding import AutocastEmbedding
+from radcap.forms.lists import XLA, convert
+from radcap.forms.spread import Spread
 
 WORDS, WIDTH = 40, 16
 
 
-def tables(groups: int) -> tuple[nn.Embedding, NarrowEmbedding]:
+def tables(groups: int) -> tuple[nn.Embedding, AutocastEmbedding]:
     torch.manual_seed(0)
     theirs = nn.Embedding(WORDS, WIDTH)
     ours = copy.deepcopy(nn.Sequential(theirs))
-    narrow_embeddings(ours, groups)
-    assert isinstance(ours[0], NarrowEmbedding)
+    convert(ours, XLA, Spread(num_groups=groups))
+    assert isinstance(ours[0], AutocastEmbedding)
     return theirs, ours[0]
 
 

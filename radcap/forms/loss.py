@@ -1,4 +1,4 @@
-"""The output layer, which over 30,522 words is the greatest product of a training step.
+"""The output layer with its cross-entropy, which over 30,522 words is a step's greatest product.
 
 Shape legend: B batch, T tokens, N valid tokens, D width, V vocabulary.
 """
@@ -9,17 +9,53 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from radcap.autocast import autocast_dtype, wide
+from radcap.forms.dtypes import autocast_dtype, wide
+from radcap.model.loss import OutputLayer
 
 # Rows whose float32 log-probabilities, 4 MB over 30,522 words, stay in a CPU's cache.
 _ROWS = 32
 _MAX_NATS = 75.0  # exp(75) times 30,522 words is 1e37, of a float32's 3.4e38
 
 
-class OutputLayer(nn.Linear):
-    """`nn.Linear` from D to V that can go on to the loss."""
+class FusedLinearCrossEntropy(OutputLayer):
+    """`OutputLayer` whose losses are those of the N valid positions alone, on the host.
+
+    Shapes depend on the data: to know N, a GPU would have to be waited for, and XLA needs static
+    ones.
+    """
+
+    def loss_sum(self, hidden: Tensor, targets: Tensor, pad_id: int) -> Tensor:
+        """As the plain one, with gradients made in place of the logits."""
+        valid = targets != pad_id
+        dtype = autocast_dtype(hidden)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        with torch.autocast(hidden.device.type, enabled=False):
+            total: Tensor = _LossSum.apply(
+                hidden[valid].to(dtype),
+                self.weight.to(dtype),
+                bias,
+                targets[valid].long(),
+                torch.is_grad_enabled(),
+            )
+        return total
+
+    def row_losses(self, hidden: Tensor, targets: Tensor, pad_id: int) -> Tensor:
+        """As the plain one."""
+        valid = targets != pad_id
+        logits = wide(self(hidden[valid]))
+        token_losses = logits.new_zeros(targets.shape)
+        token_losses[valid] = F.cross_entropy(logits, targets[valid].long(), reduction="none")
+        return token_losses.sum(dim=-1)
+
+
+class IotaLinearCrossEntropy(OutputLayer):
+    """`OutputLayer` whose losses pick the targets' logits by comparing an iota.
+
+    No element of the logits is gathered or scattered: with the batch spread over cores, that
+    becomes loops and transfers between them.
+    """
 
     def forward(self, input: Tensor, targets: Tensor | None = None) -> Tensor:
         """Map hidden states to logits, or to losses.
@@ -39,21 +75,13 @@ class OutputLayer(nn.Linear):
             losses: Tensor = _Losses.apply(input, self.weight, self.bias, targets, dtype)
         return losses
 
-    def loss_sum(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Sum of the cross-entropies of positions, on the host.
+    def token_losses(self, hidden: Tensor, targets: Tensor, pad_id: int) -> Tensor:
+        """As the plain one; a loss above 75 nats is too low."""
+        return torch.where(targets != pad_id, self(hidden, targets), 0.0)
 
-        Args:
-            hidden: [N, D], floating.
-            targets: int64 ids [N].
-
-        Returns:
-            Nats, a scalar, in float32 at least; 0 where N is 0.
-        """
-        dtype = autocast_dtype(hidden)
-        bias = None if self.bias is None else self.bias.to(dtype)
-        with torch.autocast(hidden.device.type, enabled=False):
-            total: Tensor = _LossSum.apply(hidden.to(dtype), self.weight.to(dtype), bias, targets)
-        return total
+    def loss_sum(self, hidden: Tensor, targets: Tensor, pad_id: int) -> Tensor:
+        """As the plain one."""
+        return self.token_losses(hidden, targets, pad_id).sum()
 
 
 class _LossSum(torch.autograd.Function):
@@ -65,7 +93,12 @@ class _LossSum(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        with_gradient: bool,
     ) -> Tensor:
         logits = F.linear(hidden, weight, bias)
         dtype = torch.promote_types(logits.dtype, torch.float32)
@@ -73,6 +106,8 @@ class _LossSum(torch.autograd.Function):
         for rows, chosen in zip(logits.split(_ROWS), targets[:, None].split(_ROWS), strict=True):
             log_probs = rows.log_softmax(dim=-1, dtype=dtype)
             loss_sum -= log_probs.gather(1, chosen).sum()
+            if not with_gradient:
+                continue
             # The gradient of a cross-entropy by its logits: probability, less 1 at the target.
             gradient = log_probs.exp_()
             gradient.scatter_add_(1, chosen, gradient.new_full((1, 1), -1.0).expand_as(chosen))
@@ -88,7 +123,7 @@ class _LossSum(torch.autograd.Function):
         to_hidden = (wide(gradient @ weight) * outer).to(hidden.dtype)
         to_weight = gradient.t() @ (wide(hidden) * outer).to(hidden.dtype)
         to_bias = gradient.sum(dim=0) * outer if ctx.needs_input_grad[2] else None
-        return to_hidden, to_weight, to_bias, None
+        return to_hidden, to_weight, to_bias, None, None
 
 
 class _Losses(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""The stem in strips computes what torchvision's blocks compute on whole images."""
+"""The encoder on tiles computes what torchvision's blocks compute on whole images."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from radcap.forms.encoder import TiledEncoder
+from radcap.forms.lists import XLA, convert
+from radcap.forms.spread import Spread
 from radcap.model.encoder import ImageEncoder
-from radcap.runtime.norm import spread_batch_norms
 
 
 def encoders(groups: int) -> tuple[ImageEncoder, ImageEncoder]:
-    """One that sees whole images, and one that sees strips, with the same weights, in float64."""
+    """One that sees whole images, and one that sees tiles, with the same weights, in float64."""
     torch.manual_seed(0)
     whole = ImageEncoder(batch_norm_momentum=0.3).double()
     for parameter in whole.parameters():
         if parameter.ndim == 1:  # norms that do something
             torch.nn.init.normal_(parameter, 0.5, 0.5)
-    strips = copy.deepcopy(whole)
-    spread_batch_norms(strips, lambda value: value, num_processes=1)
-    strips.strip_groups = groups
-    return whole, strips
+    tiles = copy.deepcopy(whole)
+    convert(tiles, XLA, Spread(num_groups=groups))
+    assert isinstance(tiles, TiledEncoder)
+    return whole, tiles
 
 
 def run(encoder: ImageEncoder, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -38,31 +40,31 @@ def run(encoder: ImageEncoder, images: Tensor) -> tuple[Tensor, dict[str, Tensor
 @pytest.mark.parametrize(
     ("groups", "dtype"), [(1, torch.uint8), (2, torch.uint8), (4, torch.float)]
 )
-def test_strips_give_features_gradients_and_statistics_of_whole_images(
+def test_tiles_give_features_gradients_and_statistics_of_whole_images(
     groups: int, dtype: torch.dtype
 ) -> None:
-    whole, strips = encoders(groups)
+    whole, tiles = encoders(groups)
     generator = torch.Generator().manual_seed(2)
     if dtype == torch.uint8:
         images = torch.randint(0, 256, (4, 3, 224, 224), generator=generator, dtype=torch.uint8)
     else:
         images = torch.randn(4, 3, 224, 224, generator=generator).double()
-    # Nothing symmetric: a strip too many or a row too low would show.
+    # Nothing symmetric: a tile too many or a row too low would show.
     images[:, :, :112] //= 2
     expected, wanted = run(whole, images)
-    found, gradients = run(strips, images)
-    torch.testing.assert_close(found, expected)
+    found, gradients = run(tiles, images)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     assert gradients.keys() == wanted.keys()
     for name, gradient in wanted.items():
         scale = gradient.abs().max()
-        assert (gradients[name] - gradient).abs().max() < 1e-6 * scale + 1e-9, name
+        assert (gradients[name] - gradient).abs().max() <= 1e-10 * max(scale, 1.0), name
     for name, value in whole.state_dict().items():
-        torch.testing.assert_close(strips.state_dict()[name], value)
+        torch.testing.assert_close(tiles.state_dict()[name], value, rtol=1e-10, atol=1e-10)
 
 
 def test_evaluation_sees_whole_images() -> None:
     """Its norms need no batch, and captions are made one image at a time."""
-    whole, strips = encoders(8)
+    whole, tiles = encoders(8)
     image = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
-    found, expected = strips.eval()(image), whole.eval()(image)
+    found, expected = tiles.eval()(image), whole.eval()(image)
     torch.testing.assert_close(found, expected)

@@ -8,30 +8,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from radcap.autocast import autocast_dtype
+from radcap.forms.dtypes import autocast_dtype
+from radcap.forms.spread import Spread
 
 
-class NarrowEmbedding(nn.Embedding):
+class AutocastEmbedding(nn.Embedding):
     """`nn.Embedding` that gives autocast's dtype.
 
     The gradient of a table has all of its rows, few of which were looked up. Zeroed, added to,
     summed over devices and read by the optimizer, it is moved five times in a step: in float32,
     as torch's own autocast has it, that is the widest gradient of all.
 
-    Attributes:
-        groups: into which the rows of ids are parted; as many as there are devices keep the sums
-            below on each device.
+    The rows of ids are parted into as many groups as there are devices, which keeps the sums below
+    on each device.
     """
 
-    groups: int
+    spread: Spread
+
+    @staticmethod
+    def fits(plain: nn.Module) -> bool:
+        """Whether every row of a table is looked up as it stands, and learns."""
+        assert isinstance(plain, nn.Embedding)
+        options = (plain.padding_idx, plain.max_norm)
+        return options == (None, None) and not plain.scale_grad_by_freq and not plain.sparse
 
     def forward(self, input: Tensor) -> Tensor:
         """Map int ids [B, T] to vectors [B, T, D], in autocast's dtype, else the table's.
 
-        `groups` divides B.
+        `spread.num_groups` divides B.
         """
         vectors: Tensor = _Embedding.apply(
-            input, self.weight, autocast_dtype(self.weight), self.groups
+            input, self.weight, autocast_dtype(self.weight), self.spread.num_groups
         )
         return vectors
 
@@ -71,13 +78,3 @@ def _sum_repeats(ids: Tensor, gradient: Tensor, groups: int) -> Tensor:
     takes = (same & is_first[:, :, None]).to(gradient.dtype)
     summed = torch.einsum("grst,gstd->grtd", takes, gradient.unflatten(0, (groups, -1)))
     return summed.flatten(0, 1)
-
-
-def narrow_embeddings(model: nn.Module, groups: int) -> None:
-    """Make every embedding of a model a `NarrowEmbedding`, in place."""
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            assert module.padding_idx is None and module.max_norm is None
-            module.__class__ = NarrowEmbedding
-            assert isinstance(module, NarrowEmbedding)
-            module.groups = groups
