@@ -30,6 +30,7 @@ _KNOWN = {
     ("raidium/RadImageNet-VQA", "alignment", "val"): 83_668,
 }
 _BYTES_PER_ROW = 38_405_331_105 / 833_677
+_PICTURES, _PASSES = 64, 5  # of `decoding_rate`
 
 
 def training_split(data: DataConfig) -> Split:
@@ -41,22 +42,18 @@ def training_split(data: DataConfig) -> Split:
     return Split(rows, _BYTES_PER_ROW if rows else None)
 
 
-def decoding_rate(*, rows: int = 64, repeats: int = 5) -> float:
+def decoding_rate() -> float:
     """Pictures that one core of this machine decodes in a second of processor time.
 
     Measured on phantom pictures, which have the size and form of the real ones (224 x 224, RGB,
     PNG): the median of several passes. Other work on the machine stretches the time that a pass
     takes, but not the part of it that a core works on it.
-
-    Args:
-        rows: pictures in a pass.
-        repeats: passes.
     """
-    pictures = sample_pictures(rows)
+    pictures = sample_pictures(_PICTURES)
     seconds = []
-    for _ in range(repeats):
+    for _ in range(_PASSES):
         start = time.process_time()
         for picture in pictures:
             decode_image(picture)
         seconds.append(time.process_time() - start)
-    return rows / statistics.median(seconds)
+    return _PICTURES / statistics.median(seconds)

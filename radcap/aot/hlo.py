@@ -179,15 +179,12 @@ class HloModule:
             if i.cycles
         ]
 
-    def cycles_by_module(self, depth: int = 2) -> dict[str, int]:
-        """Cycles of the parts of the model, the costliest first.
-
-        Args:
-            depth: components of a module's name that are kept.
-        """
+    def cycles_by_module(self) -> dict[str, int]:
+        """Cycles of the parts of the model, by the first two components of their modules' names,
+        the costliest first."""
         total: Counter[str] = Counter()
         for instruction in self.entry:
-            total[".".join(instruction.module.split(".")[:depth])] += instruction.cycles
+            total[".".join(instruction.module.split(".")[:2])] += instruction.cycles
         return {name: cycles for name, cycles in total.most_common() if cycles}
 
 

@@ -85,13 +85,9 @@ def open_files(config: Config) -> Iterator[Check]:
         yield Check("open files", OK, found)
 
 
-def clock(config: Config, now: float | None = None) -> Iterator[Check]:
-    """The time of day: certificates fail, and curves lie, where it is far off.
-
-    Args:
-        now: seconds since 1970, for tests.
-    """
-    now = time.time() if now is None else now
+def clock(config: Config) -> Iterator[Check]:
+    """The time of day: certificates fail, and curves lie, where it is far off."""
+    now = time.time()
     # Nothing here was installed in the future.
     written = Path(__file__).stat().st_mtime
     found = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))

@@ -17,21 +17,20 @@ _SEED = 0
 _AT_A_TIME = 64  # resamples whose draw counts are in memory together
 
 
-def resampled_sums(statistics: np.ndarray, *, resamples: int = RESAMPLES) -> np.ndarray:
-    """The sums of every statistic over resamples of the rows, drawn with replacement.
+def resampled_sums(statistics: np.ndarray) -> np.ndarray:
+    """The sums of every statistic over R = 1000 resamples of the rows, drawn with replacement.
 
     Args:
         statistics: float64 [N, K], one row for each row of the data.
-        resamples: how many, R.
 
     Returns:
         float64 [R, K]; the same for the same input.
     """
     rows = len(statistics)
     random = np.random.default_rng(_SEED)
-    sums = np.zeros((resamples, statistics.shape[1]))
-    for first in range(0, resamples if rows else 0, _AT_A_TIME):
-        count = min(_AT_A_TIME, resamples - first)
+    sums = np.zeros((RESAMPLES, statistics.shape[1]))
+    for first in range(0, RESAMPLES if rows else 0, _AT_A_TIME):
+        count = min(_AT_A_TIME, RESAMPLES - first)
         draws = np.stack(
             [np.bincount(random.integers(0, rows, rows), minlength=rows) for _ in range(count)]
         )

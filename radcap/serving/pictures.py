@@ -70,24 +70,23 @@ class Frame:
         return f"the file holds {count} frames"
 
 
-def read_picture(picture: Picture, *, frame: int = 0) -> np.ndarray:
-    """Read one picture: uint8 [3, 224, 224].
+def read_picture(picture: Picture) -> np.ndarray:
+    """Read one picture, of several frames the first: uint8 [3, 224, 224].
 
     Args:
         picture: a file (PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000, PPM, DICOM), told by what is
             in it and not by its name; a PIL image; or an array, see
             `radcap.data.image.decode.array_pixels`.
-        frame: of a file with several, counted from 0.
 
     Raises:
         PictureError: it cannot be read.
         TypeError: something else.
     """
-    return read_frame(picture, frame=frame).pixels
+    return read_frame(picture).pixels
 
 
 def read_frame(picture: Picture, *, frame: int = 0) -> Frame:
-    """As `read_picture`, and whether there are other frames."""
+    """As `read_picture`, one frame of several, counted from 0, and whether there are others."""
     try:
         if isinstance(picture, Image.Image):
             with decoding():

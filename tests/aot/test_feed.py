@@ -23,6 +23,8 @@ def test_a_core_is_measured_by_its_own_time(monkeypatch: pytest.MonkeyPatch) -> 
         return decoded[-1]
 
     monkeypatch.setattr(feed, "decode_image", decode_beside_other_work)
-    rate = decoding_rate(rows=4, repeats=3)
+    monkeypatch.setattr(feed, "_PICTURES", 4)
+    monkeypatch.setattr(feed, "_PASSES", 3)
+    rate = decoding_rate()
     assert len(decoded) == 12 and decoded[0].shape == (3, 224, 224)
     assert rate > 2 / waited_s  # by the time on the wall it is below 1 / waited_s, whatever runs

@@ -5,13 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from radcap.scoring import bootstrap
 from radcap.scoring.bootstrap import interval, resampled_sums
 
 
-def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:
+def test_the_interval_of_a_mean_is_that_of_its_standard_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 4000)
     values = np.random.default_rng(1).normal(3.0, 2.0, 2000)
     table = np.stack([values, np.ones(2000)], axis=1)
-    ends = interval(resampled_sums(table, resamples=4000), lambda s: s[0] / s[1])
+    ends = interval(resampled_sums(table), lambda s: s[0] / s[1])
     assert ends is not None
     half = 1.96 * values.std() / np.sqrt(2000)
     assert ends == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)

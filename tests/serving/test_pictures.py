@@ -12,7 +12,7 @@ from bounds import bounded
 from PIL import Image
 
 from radcap.data.image.decode import decode_image
-from radcap.serving.pictures import PictureError, read_picture
+from radcap.serving.pictures import PictureError, read_frame, read_picture
 
 
 def pattern(height: int = 60, width: int = 80) -> np.ndarray:
@@ -68,12 +68,12 @@ def test_a_frame_of_several(tmp_path: Path, name: str) -> None:
     images = [Image.fromarray(frame) for frame in frames]
     images[0].save(tmp_path / name, save_all=True, append_images=images[1:])
     for number, frame in enumerate(frames):
-        found = read_picture(tmp_path / name, frame=number)
+        found = read_frame(tmp_path / name, frame=number).pixels
         assert np.abs(found.astype(int) - png_pixels(frame)).max() <= 1
     with pytest.raises(PictureError, match="no frame 3: the frames are 0 to 2"):
-        read_picture(tmp_path / name, frame=3)
+        read_frame(tmp_path / name, frame=3)
     with pytest.raises(PictureError, match="no frame 1: there is a single one, 0"):
-        read_picture(save(tmp_path / "single.png", frames[0]), frame=1)
+        read_frame(save(tmp_path / "single.png", frames[0]), frame=1)
 
 
 @pytest.mark.parametrize(

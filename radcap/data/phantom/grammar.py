@@ -63,16 +63,6 @@ def caption_distribution(labels: Labels) -> Mapping[str, float]:
     return MappingProxyType({text: count / len(texts) for text, count in counts.items()})
 
 
-def caption_log_prob(caption: str, labels: Labels) -> float:
-    """ln p(caption | labels) under the grammar; -inf for a text the grammar cannot give.
-
-    Raises:
-        ValueError: as `derivations`.
-    """
-    probability = caption_distribution(labels).get(caption, 0.0)
-    return math.log(probability) if probability else -math.inf
-
-
 def conditional_entropy(labels: Labels) -> float:
     """Entropy of the caption given its labels, in nats a caption: the expected loss of an oracle.
 
