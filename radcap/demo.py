@@ -72,7 +72,7 @@ def _serve(options: argparse.Namespace) -> None:
 
     with listen(options.host, options.port) as listener, private_uploads() as uploads:
         with without_faulty_network():  # the page itself needs no network
-            from radcap.demo_app.blocks import MAX_UPLOAD_MB, make_page
+            from radcap.demo_app.blocks import make_page
         from radcap.serving.captioner import Captioner
 
         with heartbeat("loading the weights"):
@@ -87,7 +87,7 @@ def _serve(options: argparse.Namespace) -> None:
         if captioner.pretrained.knows_drawings_only:
             say(DRAWINGS_ONLY)
         say(f"page:    {address_of(listener)} (Ctrl-C ends it)")
-        serve(page, listener, uploads, max_upload_mb=MAX_UPLOAD_MB)
+        serve(page, listener, uploads)
 
 
 def read_options(words: Sequence[str]) -> argparse.Namespace:

@@ -11,6 +11,7 @@ import gradio as gr
 import numpy as np
 
 from radcap.demo_app.examples import Example, draw_examples, examples_html
+from radcap.demo_app.requests import upload_of
 from radcap.demo_app.result import fault_html, frames_html, result_html
 from radcap.demo_app.words import words_of
 from radcap.errors import ConfigError, RadcapError
@@ -131,13 +132,10 @@ def caption_upload(
 
 def uploaded(payload: Any, uploads: Path) -> Path | None:
     """The path of a file that was uploaded to this page and is there; None for anything else."""
-    name = payload.get("path") if isinstance(payload, dict) else None
-    if not isinstance(name, str):
-        return None
+    path = upload_of(payload, uploads)
     try:
-        path = Path(name).resolve()
-        return path if path.parent.parent == uploads.resolve() and path.is_file() else None
-    except (OSError, ValueError):  # no name that a file can have
+        return path if path is not None and path.is_file() else None
+    except OSError:  # no name that a file can have
         return None
 
 

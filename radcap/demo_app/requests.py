@@ -107,8 +107,8 @@ def read_body(path: str, body: bytes, uploads: Path) -> bytes:
     except RequestError:
         values = sent.get("data")
         for value in values if isinstance(values, list) else ():
-            if (folder := _folder_of(value, uploads)) is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+            if (upload := upload_of(value, uploads)) is not None:
+                shutil.rmtree(upload.parent, ignore_errors=True)
         raise
 
 
@@ -135,20 +135,25 @@ def _data(sent: Mapping[str, Any], function: int, uploads: Path) -> list[Any]:
     if not all(value is None or _is_number(value) for value in numbers):
         raise RequestError(422, "data holds what is no number.")
     if file and file[0] is not None:
-        if _folder_of(file[0], uploads) is None:
+        if upload_of(file[0], uploads) is None:
             raise RequestError(422, "data holds a file that was not uploaded here.")
         file = [{"path": file[0]["path"], "meta": _FILE}]
     return [*file, *numbers]
 
 
-def _folder_of(value: Any, uploads: Path) -> Path | None:
-    """The folder of an upload that a value names, there or not; None for anything else."""
+def upload_of(value: Any, uploads: Path) -> Path | None:
+    """The path of an upload that a value names, there or not; None for anything else.
+
+    Args:
+        value: what a browser says of a file: a mapping with its `path`.
+        uploads: the folder of uploads, each in a folder of its own.
+    """
     name = value.get("path") if isinstance(value, dict) else None
     if not isinstance(name, str):
         return None
     try:
-        folder = Path(name).resolve().parent
-        return folder if folder.parent == uploads.resolve() else None
+        path = Path(name).resolve()
+        return path if path.parent.parent == uploads.resolve() else None
     except (OSError, ValueError):  # no name that a file can have
         return None
 

@@ -73,19 +73,19 @@ def ended_by_signals() -> Iterator[None]:
         yield
 
 
-def serve(page: Any, listener: socket.socket, uploads: Path, *, max_upload_mb: int) -> None:
+def serve(page: Any, listener: socket.socket, uploads: Path) -> None:
     """Serve a page until Ctrl-C, or what `ended_by_signals` takes for it.
 
     Args:
         page: gradio Blocks.
         listener: from `listen`.
         uploads: from `radcap.demo_app.uploads.private_uploads`.
-        max_upload_mb: larger files are refused while they arrive.
     """
     import gradio as gr
     import uvicorn
     from fastapi import FastAPI
 
+    from radcap.demo_app.blocks import MAX_UPLOAD_MB
     from radcap.demo_app.guard import Guard
 
     assets = resources.files("radcap") / "assets"
@@ -95,7 +95,7 @@ def serve(page: Any, listener: socket.socket, uploads: Path, *, max_upload_mb: i
         page,
         path="/",
         server_port=listener.getsockname()[1],
-        max_file_size=f"{max_upload_mb}mb",
+        max_file_size=f"{MAX_UPLOAD_MB}mb",
         # Named fonts of the system: gradio's themes would ask Google for theirs.
         theme=gr.themes.Default(
             primary_hue="orange", font=["system-ui", "sans-serif"], font_mono=["monospace"]
@@ -120,7 +120,7 @@ def serve(page: Any, listener: socket.socket, uploads: Path, *, max_upload_mb: i
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
-        Guard(app, uploads, max_upload=max_upload_mb << 20, local=is_loopback(listener)),
+        Guard(app, uploads, max_upload=MAX_UPLOAD_MB << 20, local=is_loopback(listener)),
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=_LAST_ANSWERS_S,

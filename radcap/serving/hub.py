@@ -8,7 +8,6 @@ with its hash each time that it is used.
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 from radcap.data.faults import DataError
@@ -17,7 +16,7 @@ from radcap.data.hub.answers import status_of
 from radcap.data.hub.digest import Digest
 from radcap.data.hub.download import Hub
 from radcap.data.hub.repository import RemoteFile, list_repository
-from radcap.data.hub.verified import fetch_verified
+from radcap.data.hub.verified import check_space, fetch_verified
 from radcap.errors import one_line
 from radcap.files.atomic import beside, remove_abandoned, write_atomically
 from radcap.files.names import is_commit, shown
@@ -106,7 +105,8 @@ def _download(hub: Hub, revision: str | None) -> Path:
     home = _home(hub.hub_id)
     snapshot = home / "snapshots" / repository.commit
     missing = {name: file for name, file in files.items() if not _is_kept(snapshot / name, file)}
-    _check_space(home, missing)
+    home.mkdir(parents=True, exist_ok=True)
+    check_space(home, sum(file.size or 0 for file in missing.values()), str(home))
     for name, file in missing.items():
         _keep(hub, home, snapshot / name, file)
     asked = revision or _NEWEST
@@ -131,15 +131,6 @@ def _is_kept(path: Path, file: RemoteFile) -> bool:
         return is_there and (file.digest is None or file.digest.is_of(path))
     except OSError:
         return False
-
-
-def _check_space(home: Path, files: dict[str, RemoteFile]) -> None:
-    home.mkdir(parents=True, exist_ok=True)
-    needed, free = sum(file.size or 0 for file in files.values()), shutil.disk_usage(home).free
-    if needed > free:
-        raise DataError(
-            f"{home} has {free / 1e9:,.1f} GB free, and {needed / 1e9:,.1f} GB are to be fetched"
-        )
 
 
 def _keep(hub: Hub, home: Path, path: Path, file: RemoteFile) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,7 +24,7 @@ from radcap.data.hub.digest import Digest
 from radcap.data.hub.download import Hub
 from radcap.data.hub.repository import RemoteFile, list_repository
 from radcap.data.hub.split import split_files
-from radcap.data.hub.verified import fetch_verified
+from radcap.data.hub.verified import check_space, fetch_verified
 from radcap.data.source import Source, open_folder
 from radcap.errors import one_line
 from radcap.files.locks import LOCK, Lock, lock, mark_of
@@ -156,7 +155,9 @@ def _copy(hub: Hub, folder: Path, config: str, splits: Sequence[str], revision: 
     kept |= _check_all(folder, unsure)
     missing = {name: file for name, file in remote.items() if name not in kept}
     parts = {name: _part(folder / name, commit) for name in missing}
-    _check_space(folder, missing, parts)
+    have = sum(part.stat().st_size for part in parts.values() if part.is_file())
+    needed = sum(file.size or 0 for file in missing.values()) - have
+    check_space(folder, needed, f"data.local_copy={folder}")
     files |= kept
     for name, file in missing.items():
         files[name] = _download(hub, file, folder / name, parts[name])
@@ -168,18 +169,6 @@ def _part(final: Path, commit: str) -> Path:
     """Where the beginning of a file lies until it is whole; its own name may leave no room."""
     short = hashlib.sha256(final.name.encode()).hexdigest()[:16]
     return final.with_name(f".{commit[:12]}-{short}.part")
-
-
-def _check_space(folder: Path, missing: dict[str, RemoteFile], parts: dict[str, Path]) -> None:
-    """Refuse at once what the disk cannot hold."""
-    have = sum(part.stat().st_size for part in parts.values() if part.is_file())
-    needed = sum(file.size or 0 for file in missing.values()) - have
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise DataError(
-            f"data.local_copy={folder}: {needed / 1e9:,.1f} GB are to be fetched and "
-            f"{free / 1e9:,.1f} GB are free"
-        )
 
 
 def _download(hub: Hub, file: RemoteFile, final: Path, part: Path) -> NotedFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,24 @@ from radcap.data.shelf import write_at
 _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
+
+
+def check_space(folder: Path, needed: int, name: str) -> None:
+    """Refuse at once what the disk cannot hold.
+
+    Args:
+        folder: is there.
+        needed: bytes to be fetched.
+        name: of the folder, for the message.
+
+    Raises:
+        DataError: the disk has less free.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{name}: {needed / 1e9:,.1f} GB are to be fetched and {free / 1e9:,.1f} GB are free"
+        )
 
 
 def fetch_verified(

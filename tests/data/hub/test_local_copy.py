@@ -275,9 +275,7 @@ def test_a_link_in_the_copy_leads_no_write_elsewhere(
 def test_more_than_the_disk_holds_is_refused_before_it_is_fetched(
     stand_in: StandInHub, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "radcap.data.hub.local_copy.shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**9})
-    )
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**9}))
     stand_in.change_info = lambda info: info | {
         "siblings": [
             one | {"lfs": one["lfs"] | {"size": 10**12}} for one in info["siblings"]
