@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import zlib
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from png_files import chunk, png_file
 
 from radcap.data.image.decode import IMAGE_SIZE, ImageError, decode_image, scale_to_bytes
 
@@ -181,23 +181,14 @@ def test_exif_orientation_is_honoured(orientation: int, kind: str) -> None:
     assert np.abs(decode_image(data).astype(int) - card_transform(upright)).mean() < 1
 
 
-def png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + body))
-        return struct.pack(">I", len(body)) + kind + body + check
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body
-
-
 @pytest.mark.parametrize("size", [(30_000, 30_000), (10_000, 10_000), (1, 70_000)])
 def test_size_is_checked_from_the_header(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = []
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decoded.append)
-    assert reason(png_header(*size)) == "too large"
+    header = png_file(size, chunk(b"IDAT", zlib.compress(b"\0" * 1000)), colour=2)
+    assert reason(header) == "too large"
     assert not decoded
 
 

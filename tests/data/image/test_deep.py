@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from png_files import chunk, png_file
 
 from radcap.data.image.decode import ImageError, decode_image, has_several_frames
 from radcap.serving.pictures import read_picture
@@ -140,14 +141,8 @@ def png(
         part = channels[top::down, left::across].astype(">u2")
         lines += b"".join(b"\0" + line.tobytes() for line in part if line.size)
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[count]
-    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, int(interlaced))
-    chunks = ((b"IHDR", header), *more, (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, body) for kind, body in chunks)
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    check = struct.pack(">I", zlib.crc32(kind + body))
-    return struct.pack(">I", len(body)) + kind + body + check
+    parts = [chunk(kind, body) for kind, body in (*more, (b"IDAT", zlib.compress(lines)))]
+    return png_file((width, height), *parts, colour=colour, bits=16, interlaced=interlaced)
 
 
 @pytest.mark.parametrize("interlaced", [False, True])

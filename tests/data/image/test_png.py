@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import zlib
 from itertools import pairwise
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
+from png_files import chunk, png_file
 
 from radcap.data.image.decode import ImageError, decode_image, decoding, image_pixels
 from radcap.data.image.png import repack_png
@@ -18,19 +18,12 @@ from radcap.data.image.png import repack_png
 LARGE = 10_000_000
 
 
-def chunk(kind: bytes, body: bytes) -> bytes:
-    check = struct.pack(">I", zlib.crc32(kind + body))
-    return struct.pack(">I", len(body)) + kind + body + check
-
-
 def png(lines: bytes, width: int, height: int, colour: int, *, idats: int = 1) -> bytes:
     """A PNG of filtered lines as they are."""
-    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
     packed = zlib.compress(lines)
     cuts = [len(packed) * index // idats for index in range(idats + 1)]
     parts = [chunk(b"IDAT", packed[a:b]) for a, b in pairwise(cuts)]
-    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-    return start + b"".join(parts) + chunk(b"IEND", b"")
+    return png_file((width, height), *parts, colour=colour)
 
 
 def encode(pixels: np.ndarray, **options: Any) -> bytes:
