@@ -82,11 +82,27 @@ def start(cwd: Path, cache: Path, *words: str, processes: int = 1, **options: An
     return start_module("radcap.train", cwd, cache, *words, processes=processes, **options)
 
 
-def run_python(program: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a few lines of Python in a process of their own, with words and variables added."""
+def run_python(
+    program: str, *words: str | Path, cwd: Path | None = None, **variables: str | None
+) -> subprocess.CompletedProcess[str]:
+    """Run a few lines of Python in a process of their own; see `run_interpreter`."""
+    return run_interpreter("-c", program, *words, cwd=cwd, **variables)
+
+
+def run_interpreter(
+    *words: str | Path, cwd: Path | None = None, **variables: str | None
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with these words, radcap in its reach.
+
+    Args:
+        cwd: its folder; None for this one.
+        variables: of its environment, in addition to this one's; None takes one away.
+    """
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     return subprocess.run(
-        [sys.executable, "-c", program, *words],
-        env=os.environ | environment,
+        [sys.executable, *words],
+        cwd=cwd,
+        env={name: value for name, value in env.items() if value is not None},
         capture_output=True,
         text=True,
         check=False,

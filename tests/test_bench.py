@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, environment
-from waiting import PATIENCE_S
+from command_line import ROOT, environment, run_interpreter, run_python
 
 NUMBER = r"[\d,.]+"
 
@@ -17,15 +14,7 @@ NUMBER = r"[\d,.]+"
 def bench(cache: Path, module: str, call: str) -> list[str]:
     """The lines that a benchmark prints."""
     program = f"import sys; sys.path.insert(0, 'scripts'); import {module}; {module}.{call}"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=environment(cache),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    done = run_python(program, cwd=ROOT, **environment(cache))
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert re.fullmatch(rf"load {NUMBER} on \d+ cores", lines[-1])
@@ -101,9 +90,7 @@ def test_a_hosts_rate_is_that_of_what_is_slowest() -> None:
         "print(host_rate(8, 64, link, 20e6) * IMAGE_S, host_rate(8, 16, link, 20e6),\n"
         "      host_rate(8, 4, link, 20e6), host_rate(8, 64, link, 20e6, 1e-3))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = run_python(program, cwd=ROOT)
     assert [float(word) for word in done.stdout.split()] == pytest.approx(
         [8, 16 * 20e6 / 1.1 / 50e3, 8 * 20e6 / 1.1 / 50e3, 1000]
     )
@@ -121,13 +108,6 @@ def test_startup_names_its_parts_and_every_command(cache: Path) -> None:
 
 
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:
-    done = subprocess.run(
-        [sys.executable, "scripts/bench.py", "nonsense"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    done = run_interpreter("scripts/bench.py", "nonsense", cwd=ROOT)
     assert done.returncode == 2
     assert "name one of tpu-step, train, generate, image, pipeline" in done.stderr

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from command_line import ROOT, environment
+from command_line import ROOT, environment, run_interpreter
 from torch import Tensor
 
 from radcap.serving.pictures import read_picture
@@ -160,15 +160,7 @@ def test_a_commit_is_checked_out_as_it_was_and_the_working_tree_as_it_is(
 
 
 def run_script(cwd: Path, *words: str, tmp: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *words],
-        cwd=cwd,
-        env={**os.environ, "TMPDIR": str(tmp), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return run_interpreter(SCRIPT, *words, cwd=cwd, TMPDIR=str(tmp))
 
 
 @pytest.mark.parametrize(
@@ -282,15 +274,8 @@ def watched(tmp_path: Path, cache: Path, *words: str) -> dict[str, np.ndarray]:
     out = tmp_path / "seen.npz"
     short = ("+experiment=smoke", "runtime=cpu", "runtime.threads=1", "trainer.max_steps=4")
     short = (*short, "trainer.caption_rows=0", "trainer.samples=0", "run.fresh=true")
-    done = subprocess.run(
-        [sys.executable, str(WATCH), str(out), "radcap.train", *short, *words],
-        cwd=tmp_path,
-        env=environment(cache),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    words = (*short, *words)
+    done = run_interpreter(WATCH, out, "radcap.train", *words, cwd=tmp_path, **environment(cache))
     assert done.returncode == 0, done.stderr
     with np.load(out) as stored:
         return {name: stored[name] for name in stored}

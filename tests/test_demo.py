@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, run_module
+from command_line import run_module, run_python
 
 from radcap.demo import main, read_options
 from radcap.errors import ConfigError, RadcapError
@@ -84,13 +82,7 @@ captioner.Captioner.from_pretrained = lambda *_, **__: signal.raise_signal({int(
 sys.argv[1:] = ["weights", "--port", "0"]
 sys.exit(run_command(main, USAGE))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(work)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python(program, TMPDIR=str(work))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("ended; no upload is kept\n")  # a slow start says what it does
     assert list(work.glob("radcap-demo-*")) == []

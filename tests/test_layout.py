@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import subprocess
-import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from command_line import run_python
-from waiting import PATIENCE_S
+from command_line import run_interpreter, run_python
 
 PACKAGE = Path(__file__).parent.parent / "radcap"
 COMMANDS = {
@@ -157,13 +154,7 @@ def test_the_vocabulary_is_bert_base_uncaseds() -> None:
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_answers_help_at_once(command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", f"radcap.{command}", "--help"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    done = run_interpreter("-X", "importtime", "-m", f"radcap.{command}", "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"usage: python -m radcap.{command}")
     assert not [line for line in done.stderr.splitlines() if line.endswith("| torch")]

@@ -7,7 +7,6 @@ import os
 import re
 import runpy
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,17 @@ from typing import Any
 import numpy as np
 import programs
 import pytest
+from command_line import run_interpreter
 from dicom_files import dicom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from waiting import PATIENCE_S
 
 from radcap.data.image.decode import decode_image
 from radcap.data.labels import Labels
 from radcap.data.open import open_source
 from radcap.data.records import Example, parse_row
-from radcap.serving.pictures import read_picture
+from radcap.serving.pictures import read_frame, read_picture
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "make_dataset.py"
 SECRET = "SECRET-7"
@@ -245,7 +244,8 @@ def test_a_frame_of_several(studies: Path, tmp_path: Path) -> None:
     pixels = {e.caption: decode_image(e.image).tobytes() for e in examples(words[0], "train")}
     file = studies / "many.dcm"
     assert pixels == {
-        name: read_picture(file, frame=frame).tobytes() for name, frame in (("two", 2), ("zero", 0))
+        name: read_frame(file, frame=frame).pixels.tobytes()
+        for name, frame in (("two", 2), ("zero", 0))
     }
     reasons = [item["reason"] for item in outcome(words[0])["left_out"]]
     assert reasons == ["no frame 3: the frames are 0 to 2", "frame is no number"]
@@ -396,13 +396,7 @@ def test_mistakes_are_told_in_one_line(
 
 
 def test_help_is_quick_and_loads_no_torch() -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", str(SCRIPT), "--help"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    done = run_interpreter("-X", "importtime", SCRIPT, "--help")
     assert done.returncode == 0
     assert "data.path=my_data" in done.stdout
     assert not [line for line in done.stderr.splitlines() if line.endswith("| torch")]

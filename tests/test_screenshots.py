@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from browser import need_chromium
-from command_line import ROOT, train
+from command_line import ROOT, run_interpreter, train
 from evaluation.known import looking_model, save
 from PIL import Image
-from waiting import PATIENCE_S
 
 
 def run_script(name: str, cwd: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, ROOT / "scripts" / name, *words],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    return run_interpreter(ROOT / "scripts" / name, *words, cwd=cwd)
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import ROOT, run_python
 from waiting import PATIENCE_S, wait_until
 
-ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "tpu_vm.sh"
 BASH = str(shutil.which("bash"))
 SECRET = "hf_thisIsASecret0123456789"
@@ -253,10 +253,7 @@ def test_the_hosts_of_a_slice_fetch_the_run_first(cloud: Cloud) -> None:
     # The fetch is a line of Python that works.
     (told,) = [word for word in cloud.asked()[-1] if word.startswith("--command=")]
     program = shlex.split(told.partition("python -c ")[2])[0]
-    done = subprocess.run(
-        [sys.executable, "-c", program, "memory://b/x", str(cloud.home / "there")],
-        cwd=ROOT, check=False,
-    )  # fmt: skip
+    done = run_python(program, "memory://b/x", cloud.home / "there", cwd=ROOT)
     assert done.returncode == 0
 
 

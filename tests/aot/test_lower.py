@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import train
+from command_line import run_python, train
 from programs import QUICK_XLA
 
 from radcap.aot.chips import find_topology
@@ -34,13 +32,8 @@ def record(folder: Path, *words: str, topology: str = "v3-8") -> dict[str, Any]:
     for file in folder.glob("*.bytecode"):
         code = "import sys; from pathlib import Path; from radcap.aot.compile import *; "
         code += "print(stablehlo_text(Path(sys.argv[1]).read_bytes()))"
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(file)],
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        done = run_python(code, file, JAX_PLATFORMS="cpu")
+        assert done.returncode == 0, done.stderr
         notes = json.loads(file.with_suffix(".json").read_text())
         programs[file.stem.partition("-")[2]] = {"text": done.stdout, **notes}
     return programs

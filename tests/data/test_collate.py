@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
+from command_line import run_interpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,8 +82,6 @@ def test_no_warning_and_no_network(monkeypatch: Any) -> None:
         "from radcap.data.collate import load_tokenizer, encode_captions;"
         "t = load_tokenizer(); print(encode_captions(t, ['lung'], 3)[0].tolist())"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False
-    )
+    done = run_interpreter("-W", "error", "-c", program)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[[101, 11192, 102, 0]]"

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -517,10 +516,7 @@ loader = Loader(source, order, load_tokenizer(), workers=int(sys.argv[2]), max_l
 
 
 def run(program: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM + program, *words], capture_output=True, text=True,
-        check=False, timeout=PATIENCE_S,
-    )  # fmt: skip
+    return run_python(PROGRAM + program, *words)
 
 
 @pytest.mark.parametrize(

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command_line import ROOT, run_python
 from data.conftest import png, row
-from waiting import PATIENCE_S
 
 GROUP_ROWS, GROUPS_PER_LANE = 2580, 2
 BYTES_PER_ROW = 39_000
 
 PROGRAM = """
-import json, sys, threading, time
+import json, os, sys, threading
 from itertools import islice
-from pathlib import Path
+from memory_use import held
 from radcap.data.collate import load_tokenizer
 from radcap.data.loader import Loader
 from radcap.data.order import Order, wide_window
 from radcap.data.shelf import SPOOLED_BYTES
 from radcap.data.open import open_source
-
-def resident(pid):
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss_Anon"):  # what is shared since the fork counts once over all
-            return int(line.split()[1]) * 1024
 
 source = open_source(split="train", path=sys.argv[1], config="alignment")
 lanes = int(sys.argv[2])
@@ -38,13 +31,13 @@ num_bytes = [group.num_bytes for group in source.row_groups]
 order = Order([g.num_rows for g in source.row_groups], num_bytes, seed=0, batch_size=64,
     lanes=lanes, window_bytes=wide_window(num_bytes, lanes, 10**8, SPOOLED_BYTES))
 loader = Loader(source, order, load_tokenizer(), workers=2, max_length=16)
-pids = ["self", *(process.pid for process in loader._pool._processes)]
+pids = [os.getpid(), *(process.pid for process in loader._pool._processes)]
 peak = dict.fromkeys(pids, 0)
 done = threading.Event()
 def watch():
     while not done.wait(0.03):
         for pid in pids:
-            peak[pid] = max(peak[pid], resident(pid) or 0)
+            peak[pid] = max(peak[pid], held([pid], ["Pss_Anon:"]))
 thread = threading.Thread(target=watch); thread.start()
 rows = sum(int(batch.valid.sum()) for batch in islice(loader, order.batches_per_epoch))
 spooled = sum(file.stat().st_size for file in loader._spool.folder.iterdir())
@@ -53,17 +46,15 @@ print(json.dumps({"rows": rows, "peak": list(peak.values())}))
 """
 
 
+def output_of(program: str, *words: str | Path) -> str:
+    done = run_python(program, *words, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def measure(folder: Path, lanes: int) -> list[int]:
     """Peak bytes of the main process and of each of two workers."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder), str(lanes)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = json.loads(output_of(PROGRAM, folder, str(lanes)))
     assert found["rows"] == GROUP_ROWS * GROUPS_PER_LANE * lanes
     return found["peak"]
 
@@ -102,54 +93,32 @@ def test_sixty_four_lanes_over_groups_of_100_mb_stay_under_4_gb(tmp_path: Path) 
 
 UNSHARED = """
 import gc, os
-from multiprocessing import active_children
-from pathlib import Path
+from memory_use import family, held
 from radcap.data.workers import WorkerPool
 
-def resident():
-    pids = [os.getpid(), *(process.pid for process in active_children())]
-    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
-    return sum(int(text.partition("Pss_Anon:")[2].split()[0]) for text in texts)
-
-held = [[number] for number in range(600_000)]  # about 40 MB that the workers share
+kept = [[number] for number in range(600_000)]  # about 40 MB that the workers share
 pool = WorkerPool([lambda number, images: number] * 2, (1, 1, 1), 1, 0)
 pool.get(0)
-before = resident()
+before = held(family(os.getpid()))
 gc.collect()
-print(before, resident())
+print(before, held(family(os.getpid())))
 pool.close()
 """
 
 
 def test_a_garbage_collection_copies_nothing_that_workers_share() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", UNSHARED],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 0, done.stderr
-    before, after = (int(word) for word in done.stdout.split())
-    assert after < before + 5_000
+    before, after = map(int, output_of(UNSHARED).split())
+    assert after < before + 5e6
 
 
 STREAMED = """
 import os, sys
 from itertools import islice
-from multiprocessing import active_children
-from pathlib import Path
+from memory_use import family, held
 from radcap.data.collate import load_tokenizer
 from radcap.data.loader import Loader
 from radcap.data.order import Order
 from radcap.data.open import open_source
-
-def held():
-    pids = [os.getpid(), *(process.pid for process in active_children())]
-    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
-    return 1024 * sum(
-        int(text.partition(name)[2].split()[0]) for text in texts
-        for name in ("Pss_Anon:", "Pss_Shmem:"))
 
 source = open_source(split="train", path=sys.argv[1], config="alignment")
 groups = source.row_groups
@@ -159,7 +128,8 @@ loader = Loader(source, order, load_tokenizer(), workers=2, max_length=16, ahead
 batches, peaks = iter(loader), []
 for _ in range(4):
     peaks.append(max(
-        held() for n, _ in enumerate(islice(batches, 3 * order.batches_per_epoch)) if n % 4 == 0))
+        held(family(os.getpid()))
+        for n, _ in enumerate(islice(batches, 3 * order.batches_per_epoch)) if n % 4 == 0))
 print(*peaks)
 loader.close()
 """
@@ -175,13 +145,5 @@ def test_epoch_after_epoch_takes_no_more(tmp_path: Path) -> None:
     (tmp_path / "alignment").mkdir()
     path = tmp_path / "alignment" / "train-00000-of-00001.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=20, compression="none")
-    done = subprocess.run(
-        [sys.executable, "-c", STREAMED, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 0, done.stderr
-    first, *later = (int(word) for word in done.stdout.split())
-    assert max(later) < first + 15e6, done.stdout
+    first, *later = map(int, output_of(STREAMED, tmp_path).split())
+    assert max(later) < first + 15e6, later

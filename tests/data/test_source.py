@@ -4,8 +4,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from bounds import bounded
+from command_line import run_python
 from watched import watch
 
 from radcap.data.faults import DataError
@@ -220,10 +219,7 @@ def test_works_where_home_cannot_be_written(numbered: Any) -> None:
         " del s; import gc; gc.collect()"  # a thread of the stream's would end the process its way
     )
     home = dict.fromkeys(("HOME", "HF_HOME", "XDG_CACHE_HOME"), "/proc/none")
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=os.environ | home, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    done = run_python(program, **home)
     assert (done.returncode, done.stdout.strip()) == (0, "2"), done.stderr
 
 

@@ -10,26 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from command_line import ROOT
+from memory_use import family, held
 
 from radcap.config.compose import compose
 from radcap.diagnosis.memory import needed_bytes
 
-ROOT = Path(__file__).parents[2]
-
 
 def needed(*words: str) -> float:
     return needed_bytes(compose(["runtime=cpu", *words]))
-
-
-def held(pid: int) -> int:
-    """Bytes of a process and its children; what they share counts once."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    texts = [Path(f"/proc/{one}/smaps_rollup").read_text() for one in (pid, *children)]
-    return 1024 * sum(
-        int(text.partition(name)[2].split()[0])
-        for text in texts
-        for name in ("Pss_Anon:", "Pss_Shmem:")
-    )
 
 
 def test_the_optimizer_holds_four_numbers_a_parameter_and_a_checkpoint_three() -> None:
@@ -74,7 +63,7 @@ def test_a_run_takes_no_more_than_is_said(tmp_path: Path) -> None:
     most = 0
     while run.poll() is None:
         with suppress(FileNotFoundError, ProcessLookupError, IndexError):  # one has just ended
-            most = max(most, held(run.pid))
+            most = max(most, held(family(run.pid)))
         time.sleep(0.1)
     assert run.returncode == 0
     assert 0.5 * needed(*words) < most < needed(*words)

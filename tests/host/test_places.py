@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-from command_line import ROOT
-from waiting import PATIENCE_S
+from command_line import ROOT, run_interpreter, run_python
 
 from radcap.errors import ConfigError, RadcapError
 from radcap.host.places import home_folder, settle, temporary_folder, with_home
@@ -86,16 +83,7 @@ def test_a_package_that_finds_no_temporary_folder_ends_a_command_in_a_line(tmp_p
         "tempfile._candidate_tempdir_list = lambda: ['/nonexistent']\n"
         "sys.exit(run_command(lambda words: tempfile.gettempdir(), ''))"
     )
-    variables = {name: value for name, value in os.environ.items() if name != "RADCAP_CACHE"}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**variables, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    done = run_python(code, cwd=tmp_path, RADCAP_CACHE=None)
     assert done.returncode == 1
     assert done.stderr.startswith("radcap: no folder for temporary files can be written")
     assert done.stderr.count("\n") == 1
@@ -109,15 +97,8 @@ def test_a_file_of_the_current_folder_takes_no_packages_place(tmp_path: Path, na
     (tmp_path / f"{name}.py").write_text(SHADOW)
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text(SHADOW)
-    done = subprocess.run(
-        [sys.executable, "-m", "radcap.train", "--show-config", "run.name=mine"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    words = ("-m", "radcap.train", "--show-config", "run.name=mine")
+    done = run_interpreter(*words, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "name: mine" in done.stdout
 
@@ -146,14 +127,6 @@ def test_the_current_folder_is_left_by_commands_alone(
 ) -> None:
     if holds_radcap:
         (tmp_path / "radcap").symlink_to(ROOT / "radcap")
-    variables = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"}
-    done = subprocess.run(
-        [sys.executable, "-c", PATHS, word],
-        cwd=tmp_path,
-        env={**variables, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=PATIENCE_S,
-    )
+    done = run_python(PATHS, word, cwd=tmp_path, PYTHONSAFEPATH=None)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == expected.format(here=tmp_path)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+from command_line import run_python
 from hub.stand_in import HUB_ID, serving
-from waiting import PATIENCE_S
 
 from radcap.data.phantom.dataset import write_phantom
 
@@ -24,12 +21,6 @@ def test_datasets_streams_from_it(tmp_path: Path) -> None:
         "del stream; import gc; gc.collect()\n"
     )
     with serving(folder) as hub:
-        done = subprocess.run(
-            [sys.executable, "-c", program, HUB_ID],
-            env={**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE_S,
-        )
+        variables = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
+        done = run_python(program, HUB_ID, **variables)
     assert done.stdout.strip() == "30", done.stderr
