@@ -125,7 +125,7 @@ def test_a_failure_hides_nothing_and_is_all_that_runs_again(tmp_path: Path, cach
 def test_a_stopped_sweep_goes_on_and_its_runs_are_those_of_the_command_alone(
     tmp_path: Path, cache: Path
 ) -> None:
-    from training.test_dashboard import session_groups
+    from training.log.test_dashboard import session_groups
 
     home = tmp_path / "runs/smoke-sweep"
     words = ("-m", *SMOKE, "seed=1,2")

@@ -38,7 +38,7 @@ class Demo:
         process: the command.
         temporary: the folder that it takes for all of its temporary files.
         calls: a line for every address that it has asked for.
-        output: what it printed before the page stood.
+        output: what it printed before the page stood, but for the signs of life of a slow machine.
     """
 
     address: str
@@ -85,7 +85,7 @@ def serving_demo(folder: Path, *words: str | Path, app: Path | None = None) -> I
     assert process.stdout is not None
     output = ""
     for line in process.stdout:
-        output += line
+        output += "" if line.startswith("loading the weights") else line
         if line.startswith("page:"):
             address = line.split()[1]
             break
