@@ -41,7 +41,7 @@ _TORCH = ("torch", "torch._dynamo", "torchvision", "numpy", "hydra.compose", "te
 _ALL = (
     *_TORCH,
     *("radcap.training.loop", "radcap.training.inputs", "radcap.evaluation.run"),
-    *("radcap.serving.captioner", "radcap.evaluation.page", "datasets", "pydicom"),
+    *("radcap.serving.captioner", "radcap.evaluation.worst_page", "datasets", "pydicom"),
 )
 
 

@@ -13,3 +13,9 @@ DRAWINGS_ONLY = (
 def note(*, drawings_only: bool) -> str:
     """All of it on one line, to go with a caption that is read elsewhere."""
     return f"{NOT_FOR_DIAGNOSIS}; {DRAWINGS_ONLY}" if drawings_only else NOT_FOR_DIAGNOSIS
+
+
+WARNING = (
+    f"{NOT_FOR_DIAGNOSIS.capitalize()}. radcap is a research tool; its captions are no medical "
+    "findings."
+)

@@ -13,8 +13,8 @@ from bounds import bounded
 from radcap.data.labels import Labels
 from radcap.errors import ConfigError, RadcapError
 from radcap.evaluation.folder import EvaluationFolder
-from radcap.evaluation.page import worst_page
 from radcap.evaluation.results import RowResult, WorstRows
+from radcap.evaluation.worst_page import worst_page
 
 KNEE = Labels.of("mri", "knee", "fracture")
 RIGHT = "mri of the knee displays fracture"

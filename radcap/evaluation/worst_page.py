@@ -6,10 +6,10 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 
 from radcap.data.labels import Labels
-from radcap.evaluation.markdown import WARNING
 from radcap.evaluation.results import RowResult
 from radcap.files.markup import html
 from radcap.scoring.slots import NOTHING, STATED, right_slots
+from radcap.serving.note import WARNING
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;

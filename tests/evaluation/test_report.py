@@ -10,10 +10,10 @@ import pytest
 from tensorboard.plugin_util import markdown_to_safe_html
 
 from radcap.data.labels import PATHOLOGIES, Labels, display_name
-from radcap.evaluation.markdown import figure_lines, markdown
-from radcap.evaluation.page import worst_page
+from radcap.evaluation.report import figure_lines, markdown
 from radcap.evaluation.results import RowResult
 from radcap.evaluation.scores import score, to_json
+from radcap.evaluation.worst_page import worst_page
 from radcap.files.mappings import json_text
 from radcap.host.console import printable
 from radcap.scoring.comparable import COMPARABLE
