@@ -11,6 +11,7 @@ import math
 import struct
 from collections.abc import Callable, Iterator, MutableSequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -255,31 +256,28 @@ def _values_of_interest(
 
 def _window(source: Dataset) -> _Mapping | None:
     """The first window, DICOM PS3.3 C.11.2.1.2, that the standard allows."""
-    shares: dict[str, Callable[[np.ndarray, float, float], np.ndarray]] = {
-        "LINEAR": lambda x, center, width: (x - (center - 0.5)) / (width - 1) + 0.5,
-        "LINEAR_EXACT": lambda x, center, width: (x - center) / width + 0.5,
-        "SIGMOID": lambda x, center, width: 1 / (1 + np.exp(-4 * (x - center) / width)),
-    }
+    from pydicom import Dataset
+
     function = _word(source, "VOILUTFunction")
-    function = function if function in shares else "LINEAR"
+    function = function if function in ("LINEAR_EXACT", "SIGMOID") else "LINEAR"
     narrowest = 1 if function == "LINEAR" else 1e-300
     centers, widths = (_numbers(source, name) for name in ("WindowCenter", "WindowWidth"))
     for center, width in zip(centers, widths, strict=False):
         if center is not None and width is not None and width >= narrowest:
-            return _shade_by(shares[function], center, width)
+            window = Dataset()  # without what is odd in the file's own
+            window.PhotometricInterpretation, window.VOILUTFunction = "MONOCHROME2", function
+            window.BitsStored, window.PixelRepresentation = 1, 0  # gives shares of the range
+            window.add_new("WindowCenter", "FD", center)
+            window.add_new("WindowWidth", "FD", width)
+            return partial(_windowed, window)
     return None
 
 
-def _shade_by(
-    share: Callable[[np.ndarray, float, float], np.ndarray], center: float, width: float
-) -> _Mapping:
-    def shade(values: np.ndarray) -> np.ndarray:
-        # A sigmoid far below its centre; a window of width 1 is a step, and black at it.
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            shown = share(values.astype(np.float64), center, width)
-            return scale_to_bytes(np.clip(shown, 0, 1), 0, 1)
+def _windowed(window: Dataset, values: np.ndarray) -> np.ndarray:
+    from pydicom.pixels import apply_windowing
 
-    return shade
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        return scale_to_bytes(apply_windowing(values, window), 0, 1)
 
 
 def _padding(dataset: Dataset, pixel: _Pixel, dtype: np.dtype) -> _Mapping:
