@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from huggingface_hub import ModelCardData
 
 from radcap.errors import RadcapError
 from radcap.files.mappings import figure_in, read_mapping
@@ -119,18 +119,16 @@ def about(pretrained: Pretrained, facts: RunFacts, name: str) -> Iterator[str]:
 
 
 def _header(facts: RunFacts) -> Iterator[str]:
-    header: dict[str, Any] = {
-        "library_name": "radcap",
-        "pipeline_tag": "image-to-text",
-        "language": "en",
-        "tags": ["radiology", "image-captioning", "not-for-diagnosis"],
-    }
     hub_id = fact(facts.config, "data.hub_id", str)
-    if hub_id and hub_model_id(hub_id) and data_kind(facts.config) == "hub":
-        header["datasets"] = [hub_id]
-    yield "---"
-    yield yaml.safe_dump(header, sort_keys=False).rstrip()
-    yield "---\n"
+    is_on_hub = hub_id and hub_model_id(hub_id) and data_kind(facts.config) == "hub"
+    header = ModelCardData(
+        library_name="radcap",
+        pipeline_tag="image-to-text",
+        language="en",
+        tags=["radiology", "image-captioning", "not-for-diagnosis"],
+        datasets=[hub_id] if is_on_hub else None,
+    )
+    yield f"---\n{header.to_yaml()}\n---\n"
 
 
 def _data_name(config: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-import yaml
+from huggingface_hub import SpaceCardData
 
 import radcap
 from radcap.host.requirements import requirements
@@ -81,23 +81,21 @@ def _readme(pretrained: Pretrained, facts: RunFacts, name: str) -> Iterator[str]
     _, extras = requirements()
     (gradio,) = extras["demo"]
     (pinned,) = gradio.specifier
-    header = {
-        "title": name.rpartition("/")[2],
-        "emoji": "🩻",
-        "colorFrom": "gray",
-        "colorTo": "yellow",
-        "sdk": "gradio",
-        "sdk_version": pinned.version,
-        "python_version": "3.11",
-        "app_file": "app.py",
-        "pinned": False,
-        "license": "mit",
-        "short_description": "Radiology captions. Not for diagnosis.",
-        "tags": ["radiology", "image-captioning", "not-for-diagnosis"],
-    }
-    yield "---"
-    yield yaml.safe_dump(header, sort_keys=False, allow_unicode=True).rstrip()
-    yield "---\n"
+    header = SpaceCardData(
+        title=name.rpartition("/")[2],
+        emoji="🩻",
+        colorFrom="gray",
+        colorTo="yellow",
+        sdk="gradio",
+        sdk_version=pinned.version,
+        python_version="3.11",
+        app_file="app.py",
+        pinned=False,
+        license="mit",
+        short_description="Radiology captions. Not for diagnosis.",
+        tags=["radiology", "image-captioning", "not-for-diagnosis"],
+    )
+    yield f"---\n{header.to_yaml()}\n---\n"
     yield from about(pretrained, facts, name)
     yield "\n## This Space\n"
     yield _SPACE
