@@ -57,7 +57,7 @@ options:
   --frame N           frame of files with several, counted from 0 (default: the first, and a line on
                       standard error that there are others)
   --device NAME       auto (default), cpu, cuda, tpu or xla_cpu
-  --precision NAME    fp32 (default), bf16, or int8 (CPU): faster, other words now and then
+  --precision NAME    fp32 (default), or bf16: faster, other words now and then
   -h, --help          print this and stop
 
 exit status:
@@ -134,7 +134,7 @@ def read_options(words: Sequence[str]) -> argparse.Namespace:
         least, value = 0 if name == "frame" else 1, getattr(options, name)
         if value is not None and not least <= value <= largest:
             raise ConfigError(f"--{name.replace('_', '-')} {value}: from {least} to {largest}")
-    check_precision(options.precision, options.device)
+    check_precision(options.precision)
     return options
 
 

@@ -23,7 +23,7 @@ from radcap.errors import ConfigError, RadcapError
         (("a", "--port", "-1"), "--port -1: from 0"),
         (("a", "--port", "http"), "argument --port: invalid int value: 'http'"),
         (("a", "--device", "gpu"), "invalid choice: 'gpu'"),
-        (("a", "--precision", "int8", "--device", "tpu"), "is for the CPU"),
+        (("a", "--precision", "int8"), "int8 is no more, use bf16"),
         (("a", "--share"), "unrecognized arguments: --share"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,13 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
 from radcap.config.schema import MAX_POSITIONS, RuntimeConfig
 from radcap.errors import ConfigError, RadcapError
 from radcap.forms.lists import place
 from radcap.inference.captions import Caption, caption_attention, caption_images
-from radcap.model.captioner import ImageCaptioningModel
 from radcap.model.encoder import IMAGE_GRID
 from radcap.model.weights import WeightsError
 from radcap.runtime.select import open_runtime
@@ -47,22 +44,20 @@ class Captioner:
         Args:
             pretrained: see `load_pretrained`; its model moves to the device.
             device: auto (a TPU, else a GPU, else the CPU), cpu, cuda, tpu or xla_cpu.
-            precision: fp32; bf16; or int8, on the CPU: torch's dynamic quantisation of the linear
-                layers. The last two change captions now and then.
+            precision: fp32, or bf16, which changes captions now and then.
             batch_size: pictures captioned at a time.
 
         Raises:
             RadcapError: no such device here.
             ConfigError: an argument out of range.
         """
-        check_precision(precision, device)
+        check_precision(precision)
         if batch_size < 1:
             raise ConfigError(f"batch size {batch_size}: at least 1")
-        is_int8 = precision == "int8"
         config = RuntimeConfig(
-            name="cpu" if is_int8 and device == "auto" else device,
+            name=device,
             devices=None,
-            precision="fp32" if is_int8 else precision,
+            precision=precision,
             threads=None,
             prefetch=1,
             compile=False,
@@ -73,8 +68,6 @@ class Captioner:
         self._runtime.check_batch_size(batch_size)
         self._model = pretrained.model
         place(self._model, self._runtime)
-        if is_int8:
-            self._model = quantised(self._model)
         self._batch_size = batch_size
         self.pretrained = pretrained
 
@@ -221,21 +214,3 @@ def _listed(images: Picture | Iterable[Picture]) -> list[Picture]:
     if isinstance(images, Iterable) and not isinstance(images, _NO_PICTURES):
         return list(images)
     raise not_a_picture(images)
-
-
-def quantised(model: ImageCaptioningModel) -> ImageCaptioningModel:
-    """A copy whose `nn.Linear` layers compute in int8, their inputs scaled as they come.
-
-    Attention's input projections are plain parameters and stay in float32.
-    """
-    from torch.ao.quantization import quantize_dynamic
-
-    with warnings.catch_warnings():
-        # It leaves torch with 2.10, and radcap is held at 2.9.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        plain = copy.deepcopy(model)
-        # By type, and the output layer's own is none that it knows.
-        output = nn.Linear(plain.fc_out.in_features, plain.fc_out.out_features, device="meta")
-        output.weight, output.bias = plain.fc_out.weight, plain.fc_out.bias
-        plain.fc_out = output  # type: ignore[assignment]
-        return quantize_dynamic(plain, {nn.Linear}, dtype=torch.qint8, inplace=True)
