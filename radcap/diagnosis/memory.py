@@ -6,7 +6,9 @@ import math
 from pathlib import Path
 
 from radcap.config.schema import Config, DataConfig
+from radcap.data.image.decode import IMAGE_SIZE
 from radcap.data.source import files_of_folder
+from radcap.diagnosis.storage import checkpoint_bytes
 from radcap.errors import RadcapError
 from radcap.training.feeding import chosen_workers, probable_device
 from radcap.training.room import BYTES_PER_PHANTOM_ROW
@@ -19,12 +21,9 @@ _LOADER_BYTES = 0.2e9
 # and CUDA were not measured.
 _RUNTIME_BYTES = {"cpu": 0.0, "xla_cpu": 0.75e9, "tpu": 2e9, "cuda": 2e9}
 _IS_THE_HOST = ("cpu", "xla_cpu")
-# Weights, gradients and Adam's two moments, float32; a checkpoint has no gradients.
-_BYTES_A_PARAMETER = 16
-_SAVED_BYTES_A_PARAMETER = 12
 # Of the encoder's activations, most of all, kept for the backward pass.
 _ACTIVATION_BYTES_AN_IMAGE = 24e6
-_IMAGE_BYTES = 3 * 224 * 224
+_IMAGE_BYTES = 3 * IMAGE_SIZE**2
 
 
 def needed_bytes(config: Config) -> float:
@@ -38,19 +37,14 @@ def needed_bytes(config: Config) -> float:
 
 
 def _trainer_bytes(config: Config) -> float:
-    from radcap.data.collate import load_tokenizer
-    from radcap.training.build import num_parameters
-
     device = probable_device(config.runtime)
-    parameters = num_parameters(config.model, vocab_size=len(load_tokenizer()))
-    held = _TRAINER_BYTES + _RUNTIME_BYTES[device] + _SAVED_BYTES_A_PARAMETER * parameters
+    held, saved = _TRAINER_BYTES + _RUNTIME_BYTES[device], checkpoint_bytes(config)
     if device not in _IS_THE_HOST:
-        return held  # the copy that is saved; what trains is on the device
-    images = config.data.batch_size / config.trainer.accumulate
-    # The saved copy is held between steps, when there are no activations.
-    activations = _ACTIVATION_BYTES_AN_IMAGE * images
-    held += max(0.0, activations - _SAVED_BYTES_A_PARAMETER * parameters)
-    return held + _BYTES_A_PARAMETER * parameters
+        return held + saved  # what trains is on the device
+    activations = _ACTIVATION_BYTES_AN_IMAGE * config.data.batch_size / config.trainer.accumulate
+    # Weights, Adam's two moments and gradients. What is saved is copied between steps, when there
+    # are no activations.
+    return held + saved * 4 / 3 + max(saved, activations)
 
 
 def _stored_bytes(data: DataConfig) -> float:

@@ -37,7 +37,7 @@ def run_folder(config: Config) -> Iterator[Check]:
     state = "finished" if folder.finished else "to be continued" if folder.resumed else "new"
     # The newest, the best, and one that is being written.
     count = config.trainer.keep_checkpoints + 2
-    need = count * _checkpoint_bytes(config) + _CURVES_BYTES
+    need = count * checkpoint_bytes(config) + _CURVES_BYTES
     free = _free(path)
     found = f"{path}, {state}; {gigabytes(free)} free"
     if free < need:
@@ -152,7 +152,8 @@ def _nearest(path: Path) -> Path:
     return path
 
 
-def _checkpoint_bytes(config: Config) -> float:
+def checkpoint_bytes(config: Config) -> int:
+    """Bytes of a checkpoint of the configured model."""
     from radcap.data.collate import load_tokenizer
     from radcap.training.build import num_parameters
 
